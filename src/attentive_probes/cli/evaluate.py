@@ -1,0 +1,30 @@
+"""`attentive-probes evaluate`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.load import load_split
+from attentive_probes.evaluation.evaluate import evaluate_probe
+from attentive_probes.modeling_probe import ProbeForImageClassification
+
+
+def evaluate(
+    probe: Annotated[str, typer.Argument(help="Folder or Hub id of a probe.")],
+    dataset: Annotated[str, typer.Option(help="embedded:<name>, folder, Parquet file or Hub id.")],
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "test",
+    image_column: Annotated[str, typer.Option(help="Column of images.")] = "image",
+    label_column: Annotated[str, typer.Option(help="Column of labels.")] = "label",
+    unreadable: Annotated[str, typer.Option(help="raise, or skip unreadable images.")] = "raise",
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 256,
+) -> None:
+    """Score a probe on a labelled split and print its metrics as JSON."""
+    options = ImageOptions(image_column, label_column, unreadable)
+    data = load_split(dataset, split)
+    metrics = evaluate_probe(ProbeForImageClassification.from_pretrained(probe), data, options, batch_size=batch_size)
+    Console().print_json(json.dumps(metrics))

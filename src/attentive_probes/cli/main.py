@@ -1,0 +1,35 @@
+"""The command `attentive-probes`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from attentive_probes.cli.evaluate import evaluate
+from attentive_probes.cli.list import list_
+from attentive_probes.cli.predict import predict
+from attentive_probes.cli.train import train
+
+commands = typer.Typer(no_args_is_help=True, add_completion=False, help="Read frozen vision models.")
+commands.command("train")(train)
+commands.command("evaluate")(evaluate)
+commands.command("predict")(predict)
+commands.command("list")(list_)
+
+
+def app() -> None:
+    """Run the command line; a mistake of the user ends in one sentence and exit code 2, not in a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        commands()
+    except (ValueError, ImportError) as error:
+        Console(stderr=True, soft_wrap=True).print("[bold red]Error:[/] ", end="")
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,29 @@
+"""`attentive-probes train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from accelerate import PartialState
+from rich.console import Console
+
+from attentive_probes.experiment import run_recipe
+from attentive_probes.recipe import Recipe
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML file of the run, for instance recipes/quickstart.yaml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes, for instance train.num_train_epochs=2 heads.ep8.dropout=0.1.")
+    ] = None,
+) -> None:
+    """Train the heads of a recipe, select on validation, score the test split once."""
+    loaded = Recipe.load(recipe, overrides or [])
+    results = run_recipe(loaded)
+    if PartialState().is_main_process:
+        console = Console()
+        console.print(results.table())
+        folder = loaded.train.output_dir
+        console.print(f"Results: {folder}/results.json. The selected probe: {folder}/probes/{results.best.name}")

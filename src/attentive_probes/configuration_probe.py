@@ -1,0 +1,108 @@
+"""What is written to `config.json`: the head, and everything needed to rebuild the probe around it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from attentive_probes.naming import unknown_name
+from attentive_probes.tokens import Reading, TokenLayout
+
+SCHEMA_VERSION = 1
+TOKEN_NORMS = ("none", "l2")
+FEATURE_NORMS = ("batchnorm", "batchnorm_affine", "layernorm", "none")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """A head: which tokens it reads, how it pools them, and how it normalizes before its linear classifier.
+
+    Args:
+        pooling: A key of `attentive_probes.poolings.POOLINGS`.
+        options: Keyword arguments of that pooling, for instance `{"num_queries": 8}`.
+        tokens: The reading: `kind` or `kind@tap` items, in order.
+        token_norm: `none`, or `l2` to scale each token to unit length before the pooling.
+        feature_norm: Before the classifier: `batchnorm` (no affine, eps 1e-6), `batchnorm_affine`, `layernorm`, `none`.
+        dropout: Dropout probability on the normalized features.
+
+    Raises:
+        ValueError: If a name is unknown, the reading is malformed or the dropout is not in [0, 1).
+    """
+
+    pooling: str = "ep"
+    options: dict[str, Any] = field(default_factory=dict)
+    tokens: tuple[str, ...] = ("patches",)
+    token_norm: str = "none"
+    feature_norm: str = "batchnorm"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(map(str, Reading.parse(self.tokens).items)))
+        object.__setattr__(self, "options", dict(self.options))
+        if self.token_norm not in TOKEN_NORMS:
+            raise ValueError(unknown_name("token_norm", self.token_norm, TOKEN_NORMS))
+        if self.feature_norm not in FEATURE_NORMS:
+            raise ValueError(unknown_name("feature_norm", self.feature_norm, FEATURE_NORMS))
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1.")
+
+    @property
+    def reading(self) -> Reading:
+        """The parsed reading."""
+        return Reading.parse(self.tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as written to JSON and YAML."""
+        return {**asdict(self), "tokens": list(self.tokens)}
+
+
+class ProbeConfig(PreTrainedConfig):
+    """Configuration of a `ProbeForImageClassification`.
+
+    Args:
+        backbone_name_or_path: Hub id, local folder, or `embedded:<name>`; the backbone's weights are read from there.
+        backbone_revision: Commit hash of a Hub backbone.
+        backbone_config: Configuration of the vision backbone, nested, so that the skeleton builds offline.
+        width: Token width D.
+        num_cls: 1 if the backbone has a class token, else 0.
+        num_registers: Number of further prefix tokens.
+        grid: Rows and columns of the patch grid.
+        num_layers: Number of backbone layers.
+        image_size: Height and width of the input in pixels.
+        head: The `HeadConfig` as a mapping.
+        lora: Whether an adapter belongs to the probe.
+        schema_version: Version of this layout of `config.json`.
+    """
+
+    model_type = "attentive_probe"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="vit")
+    }
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["attention", "features"]
+
+    backbone_name_or_path: str | None = None
+    backbone_revision: str | None = None
+    backbone_config: dict | PreTrainedConfig | None = None
+    width: int = 0
+    num_cls: int = 0
+    num_registers: int = 0
+    grid: list[int] | tuple[int, ...] = (0, 0)
+    num_layers: int = 0
+    image_size: list[int] | tuple[int, ...] = (0, 0)
+    head: dict | None = None
+    lora: bool = False
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def head_config(self) -> HeadConfig:
+        """The head as a typed object."""
+        return HeadConfig(**(self.head or {}))
+
+    @property
+    def token_layout(self) -> TokenLayout:
+        """How the backbone's tokens are ordered."""
+        rows, columns = self.grid
+        return TokenLayout(self.width, self.num_cls, self.num_registers, (rows, columns))

@@ -1,0 +1,81 @@
+"""From examples to batches of pixel values, with augmentation that depends on nothing but seed, epoch and image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from transformers import BaseImageProcessor
+
+from attentive_probes.data.augment import Augmentation
+from attentive_probes.data.images import Example, ImageSplit, ImageStream
+
+
+class Collator:
+    """Turns examples into a batch: `pixel_values` `(B, 3, H, W)` and `labels`.
+
+    The view of an image depends on seed, epoch and its position alone, not on workers, processes or batch size.
+
+    Args:
+        split: Where the examples come from; encodes their labels.
+        processor: The image processor; evaluation images pass through it untouched.
+        size: Height and width in pixels of the input.
+        augmentation: What is random; `None` for evaluation.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(
+        self,
+        split: ImageSplit | ImageStream,
+        processor: BaseImageProcessor,
+        size: tuple[int, int],
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ):
+        self.encoder = split.encoder
+        self.processor, self.size, self.augmentation, self.seed = processor, size, augmentation, seed
+        self.epoch = 0
+
+    def __call__(self, examples: list[Example]) -> dict[str, Any]:
+        """Make a batch."""
+        images = [example.image for example in examples]
+        arguments = {}
+        if self.augmentation is not None:
+            images = [self._view(example, self.augmentation) for example in examples]
+            if self.augmentation.crop:  # the crop has the final size already
+                arguments = {"do_resize": False, "do_center_crop": False}
+        pixels = self.processor(images, return_tensors="pt", **arguments)["pixel_values"]
+        return {"pixel_values": pixels, "labels": self.encoder.batch([example.label for example in examples])}
+
+    def _view(self, example: Example, augmentation: Augmentation) -> Image.Image:
+        rng = np.random.default_rng((self.seed, self.epoch, example.position))
+        resample = getattr(self.processor, "resample", None)
+        filter_ = Image.Resampling.BICUBIC if resample is None else Image.Resampling(int(resample))
+        return augmentation(example.image, self.size, rng, filter_)
+
+
+def make_loader(
+    split: ImageSplit | ImageStream, collator: Collator, batch_size: int, *, train: bool, num_workers: int = 0
+) -> DataLoader:
+    """A loader of batches; in training it shuffles and drops the last incomplete batch, unless it is the only one.
+
+    Args:
+        split: The examples; a stream is read in its own order.
+        collator: Makes the batches.
+        batch_size: Images per batch, over all processes.
+        train: Whether this is for training.
+        num_workers: Worker processes that decode.
+    """
+    fills_a_batch = isinstance(split, ImageStream) or len(split) >= batch_size
+    return DataLoader(
+        split,
+        batch_size=batch_size,
+        shuffle=train and isinstance(split, ImageSplit),
+        drop_last=train and fills_a_batch,
+        collate_fn=collator,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+    )

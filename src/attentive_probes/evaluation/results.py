@@ -1,0 +1,155 @@
+"""What a run found out, as one JSON file and one table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+SCHEMA_VERSION = 1
+PROTOCOL = (
+    "Epoch and head are selected on the validation split; the test split is scored once, after training. "
+    "Accuracies are percentages; intervals are 95% bootstrap intervals over test images."
+)
+
+
+@dataclass
+class HeadResult:
+    """One head of a run.
+
+    Args:
+        name: Its name.
+        head: Its `HeadConfig` as a mapping.
+        learning_rate: Peak learning rate.
+        weight_decay: Weight decay.
+        trainable_parameters: Number of parameters that were trained.
+        best_epoch: Epoch (from 1) with the best validation value of the selection metric.
+        seconds: Time of the run up to the end of that epoch; heads of one run share their backbone pass.
+        validation: Metrics at that epoch.
+        history: Per epoch: training loss and validation metrics.
+        test: Metrics on the test split, with `top1_interval` and `top1_difference` (mean, low, high) to the baseline.
+    """
+
+    name: str
+    head: dict[str, Any]
+    learning_rate: float
+    weight_decay: float
+    trainable_parameters: int
+    best_epoch: int = 0
+    seconds: float = 0.0
+    validation: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    test: dict[str, Any] | None = None
+
+
+@dataclass
+class SweepResults:
+    """A run: its heads and the circumstances.
+
+    Args:
+        heads: One entry per head.
+        selection_metric: What chose epoch and head on the validation split.
+        backbone: Name and revision.
+        arguments: The training arguments.
+        data: Number of images per split, and how many were left out as unreadable.
+        num_processes: Number of processes.
+        seconds: Training time, evaluation on validation included, set-up excluded.
+        baseline: Head that the others are compared with on the test split.
+        versions: Versions of the libraries used.
+        protocol: How to read the numbers.
+        schema_version: Version of this layout.
+    """
+
+    heads: list[HeadResult]
+    selection_metric: str
+    backbone: dict[str, Any]
+    arguments: dict[str, Any]
+    data: dict[str, Any]
+    num_processes: int = 1
+    seconds: float = 0.0
+    baseline: str | None = None
+    versions: dict[str, str] = field(default_factory=lambda: library_versions())
+    protocol: str = PROTOCOL
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def best(self) -> HeadResult:
+        """The head with the best validation value of the selection metric; the first one among equals."""
+        sign = 1 if self.selection_metric == "loss" else -1
+        return min(self.heads, key=lambda head: sign * head.validation[self.selection_metric])
+
+    def head(self, name: str) -> HeadResult:
+        """The entry of one head.
+
+        Raises:
+            KeyError: If there is none of that name.
+        """
+        return {head.name: head for head in self.heads}[name]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write as JSON, replacing the file in a single step."""
+        content = {**asdict(self), "best": self.best.name}
+        temporary = Path(path).with_suffix(".partial")
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> SweepResults:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: If the file has another schema version.
+        """
+        content = json.loads(Path(path).read_text())
+        if content.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}.")
+        content.pop("best")
+        content["heads"] = [HeadResult(**head) for head in content["heads"]]
+        return cls(**content)
+
+    def table(self) -> Table:
+        """One row per head, for the terminal."""
+        metric = self.selection_metric
+        table = Table(
+            title=f"{len(self.heads)} heads on one backbone pass, {self.seconds:.0f} s",
+            caption=f"validation: {metric}, it selected epoch and head; test: scored once, with 95% intervals",
+        )
+        for column in ("head", "parameters", "learning rate", f"validation {metric}", "epoch", "seconds"):
+            table.add_column(column, justify="left" if column == "head" else "right")
+        tested = any(head.test for head in self.heads)
+        if tested:
+            table.add_column("test top1", justify="right")
+            table.add_column(f"difference to {self.baseline}", justify="right")
+        for head in self.heads:
+            row = [
+                f"{head.name} *" if head.name == self.best.name else head.name,
+                f"{head.trainable_parameters:,}",
+                f"{head.learning_rate:g}",
+                f"{head.validation[metric]:.2f}",
+                str(head.best_epoch),
+                f"{head.seconds:.0f}",
+            ]
+            table.add_row(*row, *(_test_cells(head) if tested else ()))
+        return table
+
+
+def _test_cells(head: HeadResult) -> tuple[str, str]:
+    test = head.test or {}
+    if "top1" not in test:
+        return f"loss {test.get('loss', float('nan')):.4f}", ""
+    low, high = test["top1_interval"]
+    accuracy = f"{test['top1']:.2f} [{low:.2f}, {high:.2f}]"
+    mean, difference_low, difference_high = test["top1_difference"]
+    return accuracy, f"{mean:+.2f} [{difference_low:+.2f}, {difference_high:+.2f}]"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape a result."""
+    names = ("attentive-probes", "torch", "transformers", "accelerate", "datasets", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

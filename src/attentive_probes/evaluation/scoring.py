@@ -1,0 +1,78 @@
+"""Scores of every head on every image of a split, each image once, over any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
+
+from attentive_probes.evaluation.metrics import classification_metrics, top_k_correct
+from attentive_probes.evaluation.statistics import mean_interval
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one head said about a split: scores `(B, C)` and labels `(B,)` or `(B, C)`, on the CPU."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Per image, whether the best class is the label: bool `(B,)`."""
+        return top_k_correct(self.logits, self.labels, 1).numpy()
+
+    def metrics(self, config: PreTrainedConfig) -> dict[str, float]:
+        """Loss and, for single-label classification, the accuracies in percent."""
+        values = {"loss": ForSequenceClassificationLoss(self.labels, self.logits, config).item()}
+        if config.problem_type == "single_label_classification":
+            values.update(classification_metrics(self.logits, self.labels))
+        return values
+
+    def top1_interval(self) -> tuple[float, float]:
+        """95% interval of the top-1 accuracy, in percent."""
+        low, high = mean_interval(self.correct)
+        return 100 * low, 100 * high
+
+
+@torch.no_grad()
+def score_split(
+    model: nn.Module, batches: Iterable[dict[str, Any]], accelerator: Accelerator, tick: Callable[[int], None]
+) -> dict[str, Scores]:
+    """Run all heads over a split in evaluation mode; every process gets all scores.
+
+    Args:
+        model: A (wrapped) `ProbeSweep`.
+        batches: A loader prepared by `accelerator`, whose padding of the last batch is dropped.
+        accelerator: Where to run.
+        tick: Called with the number of images of each batch.
+
+    Returns:
+        Name of the head -> its scores. Memory is `images x heads x classes` floats.
+
+    Raises:
+        ValueError: If the split is empty.
+    """
+    model.eval()
+    logits: dict[str, list[Tensor]] = {}
+    labels: list[Tensor] = []
+    for batch in batches:
+        with accelerator.autocast():
+            outputs = model(batch["pixel_values"])
+        gathered = accelerator.gather_for_metrics(
+            {"labels": batch["labels"], "logits": {name: output.logits for name, output in outputs.items()}}
+        )
+        labels.append(gathered["labels"].cpu())
+        for name, values in gathered["logits"].items():
+            logits.setdefault(name, []).append(values.float().cpu())
+        tick(len(labels[-1]))
+    if not labels:
+        raise ValueError("There is no image to evaluate on.")
+    return {name: Scores(torch.cat(values), torch.cat(labels)) for name, values in logits.items()}

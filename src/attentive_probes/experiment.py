@@ -1,0 +1,131 @@
+"""One run of a recipe: check, load, train, select on validation, score the test split once, write it all down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+
+from attentive_probes.analysis.plots import attention_grid, require_matplotlib
+from attentive_probes.data.images import check_columns
+from attentive_probes.data.labels import class_names
+from attentive_probes.data.load import load_split
+from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.naming import unknown_name
+from attentive_probes.probe_setup import describe_probe
+from attentive_probes.recipe import DataRecipe, Recipe
+from attentive_probes.sweep import HeadRun, ProbeSweep, check_heads
+from attentive_probes.training.checkpoint import check_output_dir
+from attentive_probes.training.trainer import ProbeTrainer
+
+ATTENTION_PICTURE = "attention.png"
+
+
+def run_recipe(recipe: Recipe) -> SweepResults:
+    """Train and evaluate what a recipe describes; everything is written to `train.output_dir`.
+
+    Raises:
+        ValueError: If anything in the recipe does not fit; found before the backbone's weights are read, wherever the
+            recipe alone can tell.
+    """
+    runs = check_recipe(recipe)
+    data = recipe.data
+    train, validation = load_train_and_validation(data, recipe.train.seed)
+    sweep = ProbeSweep.from_backbone(
+        recipe.backbone.name,
+        runs,
+        dtype=getattr(torch, recipe.backbone.dtype),
+        attn_implementation=recipe.backbone.attn_implementation,
+        labels=_labels(data, train),
+        num_labels=data.num_labels,
+        problem_type=data.problem_type,
+        **_backbone_options(recipe),
+    )
+    trainer = ProbeTrainer(sweep, recipe.train, train, validation, images=data.images, augmentation=data.augmentation)
+    test = load_split_of(data, data.test_split) if data.test_split else None
+    results = trainer.train()
+    if trainer.accelerator.is_main_process:
+        recipe.save(trainer.folder / "recipe.yaml")
+    if test is not None:
+        results = trainer.test(test, recipe.evaluation.baseline)
+        if recipe.evaluation.attention_head and trainer.accelerator.is_main_process:
+            probe = sweep.probe(recipe.evaluation.attention_head)
+            images = [test[row][data.images.image_column] for row in range(recipe.evaluation.num_images)]
+            attention_grid(probe, images, trainer.folder / ATTENTION_PICTURE)
+    return results
+
+
+def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
+    """Check a recipe as far as it can be without data and weights, and return its heads.
+
+    Raises:
+        ValueError: If the output folder holds a run, a head does not fit the backbone, or a name is unknown.
+    """
+    check_output_dir(Path(recipe.train.output_dir), recipe.train.overwrite)
+    runs = recipe.head_runs()
+    if not runs:
+        raise ValueError("The recipe has no heads.")
+    for key in ("baseline", "attention_head"):
+        name = getattr(recipe.evaluation, key)
+        if name is not None and name not in runs:
+            raise ValueError(unknown_name(f"head in evaluation.{key}:", name, runs))
+    if recipe.evaluation.attention_head is not None:
+        require_matplotlib()
+        if recipe.data.streaming:
+            raise ValueError("evaluation.attention_head needs test images by their row; it cannot be used on streams.")
+    if not isinstance(getattr(torch, recipe.backbone.dtype, None), torch.dtype):
+        raise ValueError(unknown_name("backbone.dtype", recipe.backbone.dtype, ("float32", "bfloat16", "float16")))
+    config, _ = describe_probe(
+        recipe.backbone.name, num_labels=1, problem_type="regression", **_backbone_options(recipe)
+    )
+    check_heads(config, runs)
+    return runs
+
+
+def load_train_and_validation(data: DataRecipe, seed: int) -> tuple[Any, Any]:
+    """The training split and what epoch and head are selected on: a split of its own, or a part held out of train.
+
+    Raises:
+        ValueError: If a split is missing, or the validation split is the test split.
+    """
+    train = load_split_of(data, data.train_split)
+    if data.validation_split is not None:
+        if data.validation_split in (data.test_split, data.train_split):
+            raise ValueError(
+                f"The validation split {data.validation_split!r} is also the training or test split; "
+                "set validation_split to null to hold a part of train out."
+            )
+        return train, load_split_of(data, data.validation_split)
+    if isinstance(train, IterableDataset):
+        raise ValueError("Nothing can be held out of a stream; name a validation_split.")
+    column = data.images.label_column
+    check_columns("train", train.column_names, data.images)
+    if data.problem_type == "single_label_classification":
+        train = train if hasattr(train.features[column], "names") else train.class_encode_column(column)
+        parts = train.train_test_split(data.validation_fraction, seed=seed, stratify_by_column=column)
+    else:
+        parts = train.train_test_split(data.validation_fraction, seed=seed)
+    return parts["train"], parts["test"]
+
+
+def load_split_of(data: DataRecipe, split: str) -> Dataset | IterableDataset:
+    """One split of the recipe's dataset."""
+    return load_split(data.dataset, split, name=data.name, revision=data.revision, streaming=data.streaming)
+
+
+def _labels(data: DataRecipe, train: Dataset | IterableDataset) -> list[str] | None:
+    if data.labels is not None or data.num_labels is not None:
+        return data.labels
+    if train.features is None:
+        raise ValueError("The stream does not know its classes; list their names as data.labels.")
+    check_columns("train", list(train.features), data.images)
+    return class_names(train, data.images.label_column)
+
+
+def _backbone_options(recipe: Recipe) -> dict[str, Any]:
+    size = recipe.backbone.image_size
+    if size is not None and len(size) != 2:
+        raise ValueError(f"backbone.image_size is {size}; write [height, width].")
+    return {"revision": recipe.backbone.revision, "image_size": (size[0], size[1]) if size else None}

@@ -1,0 +1,71 @@
+"""A head: pooling, normalization, classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attentive_probes.configuration_probe import HeadConfig
+from attentive_probes.normalization import build_feature_norm
+from attentive_probes.poolings import Pooled, Pooling, build_pooling, pool_together
+from attentive_probes.tokens import Reading, TokenLayout, Tokens
+
+
+class HeadOutput(NamedTuple):
+    """Logits `(B, C)`, the attention `(B, M, T)` of the pooling, and its features `(B, F)`."""
+
+    logits: Tensor
+    attention: Tensor
+    features: Tensor
+
+
+class ProbeHead(nn.Module):
+    """Everything that is trained on top of a frozen backbone.
+
+    Args:
+        config: What to build.
+        layout: The backbone's token layout.
+        num_labels: Number of classes C.
+
+    Raises:
+        ValueError: If the pooling is unknown, an option does not fit, or the backbone lacks a token that is read.
+    """
+
+    reading: Reading
+    pooling: Pooling
+
+    def __init__(self, config: HeadConfig, layout: TokenLayout, num_labels: int):
+        super().__init__()
+        self.reading = config.reading
+        self.token_norm = config.token_norm
+        sequence_layout = self.reading.sequence_layout(layout)
+        self.pooling = build_pooling(config.pooling, layout.width, sequence_layout, config.options)
+        self.norm = build_feature_norm(config.feature_norm, self.pooling.num_features)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(self.pooling.num_features, num_labels)
+
+    def read(self, tokens: Mapping[str, Tokens]) -> Tensor:
+        """The sequence `(B, T, D)` that this head reads, in its own precision unless autocast decides."""
+        sequence = self.reading(tokens)
+        if not torch.is_autocast_enabled(sequence.device.type):
+            sequence = sequence.to(self.classifier.weight.dtype)
+        return F.normalize(sequence, dim=-1) if self.token_norm == "l2" else sequence
+
+    def forward(self, sequence: Tensor) -> HeadOutput:
+        """Classify a sequence `(B, T, D)` as `read` gives it."""
+        return self.classify(self.pooling(sequence))
+
+    def classify(self, pooled: Pooled) -> HeadOutput:
+        """Classify what the pooling made."""
+        logits = self.classifier(self.dropout(self.norm(pooled.features)))
+        return HeadOutput(logits.float(), pooled.attention, pooled.features)
+
+
+def run_heads(heads: Sequence[ProbeHead], sequence: Tensor) -> list[HeadOutput]:
+    """Run heads that read the same sequence `(B, T, D)`: all their queries share one call of `attend`."""
+    pooled = pool_together([head.pooling for head in heads], sequence)
+    return [head.classify(one) for head, one in zip(heads, pooled, strict=True)]

@@ -1,0 +1,179 @@
+"""A probe: a frozen backbone and one trained head, as a Hugging Face model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
+from transformers.utils import ModelOutput
+
+from attentive_probes.backbones import VisionBackbone, load_image_processor
+from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.head import ProbeHead
+from attentive_probes.probe_setup import describe_probe, geometry_of, load_backbone, set_head
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+
+@dataclass
+class ProbeOutput(ModelOutput):
+    """Output of a probe.
+
+    Args:
+        loss: Scalar, when labels were given.
+        logits: `(B, C)`.
+        attention: `(B, M, T)` over the tokens that the head reads, in the order of its reading.
+        features: `(B, F)`, what the pooling made, before normalization.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    attention: Tensor | None = None
+    features: Tensor | None = None
+
+
+class ProbeForImageClassification(PreTrainedModel):
+    """Any vision backbone with an attentive or linear head, saved as the few tensors that were learned.
+
+    Args:
+        config: The probe's configuration.
+        backbone: A loaded backbone; without it, one with fresh weights is built from the configuration.
+    """
+
+    config_class = ProbeConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = {"head"}  # noqa: RUF012 (declared by the parent as an instance attribute)
+    _keys_to_ignore_on_load_missing = [r"^backbone\."]  # noqa: RUF012
+
+    def __init__(self, config: ProbeConfig, backbone: VisionBackbone | None = None):
+        super().__init__(config)
+        if config.backbone_config is None or config.head is None:
+            raise ValueError("A ProbeConfig needs a backbone and a head; create it with `from_backbone`.")
+        self.backbone = backbone or VisionBackbone.from_config(config.backbone_config, geometry_of(config))
+        self.head = ProbeHead(config.head_config, config.token_layout, config.num_labels)
+        self.image_processor: BaseImageProcessor | None = None
+        self.post_init()
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name: str,
+        head: HeadConfig | None = None,
+        *,
+        labels: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> ProbeForImageClassification:
+        """Put a fresh head on the pretrained backbone `name`.
+
+        Args:
+            name: Hub id, local folder or `embedded:<name>`.
+            head: The head; EP on patch tokens by default.
+            labels: Names of the classes; or pass `num_labels`.
+            dtype: Precision of the backbone; the head stays in float32.
+            attn_implementation: Passed to the backbone, for instance `sdpa` or `eager`.
+            **options: `num_labels`, `problem_type`, `revision`, `image_size`: see `describe_probe`.
+
+        Raises:
+            ValueError: If the backbone cannot be found or read, or the head does not fit it.
+        """
+        config, processor = describe_probe(name, labels=labels, **options)
+        set_head(config, head or HeadConfig())
+        probe = cls(config, load_backbone(config, dtype=dtype, attn_implementation=attn_implementation))
+        probe.image_processor = processor
+        return probe
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *args: Any,
+        config: ProbeConfig | str | os.PathLike | None = None,
+        backbone: VisionBackbone | str | None = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a probe; its backbone comes from its own repository at the stored commit.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder of the probe.
+            *args: Passed on to `PreTrainedModel.from_pretrained`.
+            config: A configuration to use instead of the stored one.
+            backbone: A loaded backbone to share, or another place to read its weights from.
+            output_loading_info: Whether to return the loading report as well.
+            **kwargs: Passed on to `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            ValueError: If the backbone cannot be found, or the checkpoint lacks a tensor of the head.
+        """
+        name = str(pretrained_model_name_or_path)
+        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        if not isinstance(config, ProbeConfig):
+            config = cast(ProbeConfig, ProbeConfig.from_pretrained(str(config or name), **hub))
+        if not isinstance(backbone, VisionBackbone):
+            backbone = load_backbone(
+                config, name=backbone, dtype=kwargs.get("dtype"), attn_implementation=kwargs.get("attn_implementation")
+            )
+        probe, info = super().from_pretrained(
+            name, *args, config=config, backbone=backbone, output_loading_info=True, **kwargs
+        )
+        if info["missing_keys"]:
+            raise ValueError(f"{name!r} lacks learned tensors of the probe: {sorted(info['missing_keys'])}.")
+        try:
+            probe.image_processor = load_image_processor(name, **hub)
+        except ValueError:
+            probe.image_processor = None  # a probe saved without one; its user brings their own
+        return (probe, info) if output_loading_info else probe
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        """Save what was learned, the configuration and the image processor; the backbone is only named.
+
+        Args:
+            save_directory: Folder to write to.
+            state_dict: Tensors to save instead of the current ones; those of the backbone are left out.
+            **kwargs: Passed on to `PreTrainedModel.save_pretrained`.
+        """
+        tensors = self.state_dict() if state_dict is None else state_dict
+        learned = {key: tensor for key, tensor in tensors.items() if not key.startswith("backbone.")}
+        super().save_pretrained(save_directory, state_dict=learned, **kwargs)
+        if self.image_processor is not None:
+            self.image_processor.save_pretrained(save_directory)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Each layer of a head knows its own initial distribution; the backbone initializes itself.
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
+    ) -> ProbeOutput | tuple:
+        """Classify images.
+
+        Args:
+            pixel_values: `(B, channels, H, W)`, from the image processor.
+            labels: Class ids `(B,)`; multi-hot `(B, C)` for multi-label; targets `(B,)` or `(B, C)` for regression.
+            return_dict: Whether to return a `ProbeOutput` (the default) or a tuple.
+            **kwargs: Ignored; accepted for callers that pass options of other models.
+
+        Raises:
+            ValueError: If the images have another size than the probe was built for.
+        """
+        tokens = self.backbone(pixel_values, self.head.reading.taps)
+        logits, attention, features = self.head(self.head.read(tokens))
+        loss = None if labels is None else ForSequenceClassificationLoss(labels, logits, self.config)
+        output = ProbeOutput(loss, logits, attention, features)
+        return output if return_dict is not False else output.to_tuple()

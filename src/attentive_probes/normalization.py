@@ -1,0 +1,85 @@
+"""Normalization of features before the classifier."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization of features `(B, F)` whose batch statistics span all processes, on any device.
+
+    Same function and state as `torch.nn.BatchNorm1d`; statistics are computed in float32. PyTorch's own synchronized
+    version refuses CPU tensors.
+
+    Args:
+        num_features: Feature width F.
+        affine: Whether to learn a scale and a shift.
+        eps: Added to the variance.
+        momentum: Weight of the newest batch in the running statistics.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, num_features: int, affine: bool = False, eps: float = 1e-6, momentum: float = 0.1):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+
+    def reset_parameters(self) -> None:
+        """Forget the running statistics and reset the affine map."""
+        nn.init.zeros_(self.running_mean)
+        nn.init.ones_(self.running_var)
+        nn.init.zeros_(self.num_batches_tracked)
+        if self.weight is not None and self.bias is not None:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalize features `(B, F)`.
+
+        Raises:
+            ValueError: If a training batch holds a single image, over all processes.
+        """
+        values = features.float()
+        mean, variance = self._batch_statistics(values) if self.training else (self.running_mean, self.running_var)
+        normalized = (values - mean) * (variance + self.eps).rsqrt()
+        if self.weight is not None and self.bias is not None:
+            normalized = normalized * self.weight + self.bias
+        return normalized.to(features.dtype)
+
+    def _batch_statistics(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        synchronized = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+        def total(values: Tensor) -> Tensor:
+            return all_reduce(values) if synchronized else values
+
+        count = total(torch.full((), features.shape[0], dtype=torch.float32, device=features.device))
+        mean = total(features.sum(0)) / count
+        variance = total((features - mean).square().sum(0)) / count
+        if not torch.compiler.is_compiling() and count < 2:
+            raise ValueError("Batch normalization cannot train on a batch of one image; use a larger batch_size.")
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return mean, variance
+
+
+def build_feature_norm(name: str, num_features: int) -> nn.Module:
+    """The normalization `name` of `HeadConfig.feature_norm` for features of width F."""
+    builders = {
+        "batchnorm": lambda: BatchNorm(num_features),
+        "batchnorm_affine": lambda: BatchNorm(num_features, affine=True),
+        "layernorm": lambda: nn.LayerNorm(num_features),
+        "none": nn.Identity,
+    }
+    return builders[name]()

@@ -1,0 +1,64 @@
+"""Efficient probing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from attentive_probes.poolings.base import QueryPooling
+from attentive_probes.tokens import SequenceLayout
+
+
+class EfficientProbing(QueryPooling):
+    """Efficient probing (EP): learned full-width queries, each of which fills its own slice of the feature vector.
+
+    "Attention, Please! Revisiting Attentive Probing Through the Lens of Efficiency", ICLR 2026, arXiv 2506.10178.
+    Query j gives logits `<u_j, x_n> / sqrt(D)` without a key projection, and its pooled value is slice j of a value
+    projection of width `D / d_out`; the slices are concatenated. How we differ: the projection acts after the pooling,
+    which is the same function at about `D / (2 Q d_out)` times fewer multiply-adds.
+
+    Args:
+        width: Token width D.
+        layout: Length and grid of the sequence; any is accepted.
+        num_queries: Number of queries Q, which is also the number of attention maps.
+        d_out: The features have width `D / d_out`.
+        bias: Whether the value projection has a bias.
+
+    Shapes: tokens `(B, T, D)` -> features `(B, D / d_out)`, attention `(B, Q, T)`, rows sum to 1.
+
+    Raises:
+        ValueError: If `d_out` does not divide D, or `num_queries` does not divide `D / d_out`.
+    """
+
+    paper = "https://arxiv.org/abs/2506.10178"
+
+    def __init__(
+        self, width: int, layout: SequenceLayout, *, num_queries: int = 32, d_out: int = 1, bias: bool = False
+    ):
+        super().__init__()
+        if d_out < 1 or width % d_out:
+            raise ValueError(f"d_out={d_out} does not divide the token width {width}.")
+        self.num_features = width // d_out
+        if num_queries < 1 or self.num_features % num_queries:
+            valid = [q for q in range(1, min(self.num_features, 256) + 1) if self.num_features % q == 0]
+            raise ValueError(
+                f"num_queries={num_queries} does not divide the feature width {self.num_features} "
+                f"(token width {width} / d_out {d_out}); choose one of {valid}."
+            )
+        self.query = nn.Parameter(torch.empty(num_queries, width))
+        self.value = nn.Linear(width, self.num_features, bias=bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the queries from a normal distribution with standard deviation 0.02."""
+        nn.init.normal_(self.query, std=0.02)
+
+    def queries(self) -> Tensor:
+        """Scaled queries `(Q, D)`."""
+        return self.query * self.query.shape[1] ** -0.5
+
+    def readout(self, pooled: Tensor, attention: Tensor) -> Tensor:
+        """Project pooled tokens `(B, Q, D)`, each with its own slice of the values, to features `(B, D / d_out)`."""
+        slices = self.value.weight.unflatten(0, (self.query.shape[0], -1))  # (Q, D / d_out / Q, D)
+        features = torch.einsum("bqd,qsd->bqs", pooled, slices).flatten(1)
+        return features if self.value.bias is None else features + self.value.bias

@@ -1,0 +1,34 @@
+"""Average of the tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attentive_probes.poolings.base import Pooled, Pooling
+from attentive_probes.tokens import SequenceLayout
+
+
+class MeanPooling(Pooling):
+    """Average of the tokens read: GAP over patches; with the reading `cls`, the class token itself.
+
+    Args:
+        width: Token width D.
+        layout: Length and grid of the sequence.
+
+    Shapes: tokens `(B, T, D)` -> features `(B, D)`, attention `(B, 1, T)`, uniform.
+    """
+
+    paper = "https://arxiv.org/abs/1312.4400"
+
+    def __init__(self, width: int, layout: SequenceLayout):
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, tokens: Tensor) -> Pooled:
+        """Pool tokens `(B, T, D)`."""
+        batch, length, _ = tokens.shape
+        # A product with a row of ones is several times faster in bfloat16 on CPU than `tokens.mean(1)`.
+        ones = tokens.new_ones(batch, 1, length)
+        features = torch.bmm(ones, tokens).squeeze(1) / length
+        return Pooled(features, ones.float() / length)

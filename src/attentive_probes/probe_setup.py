@@ -1,0 +1,130 @@
+"""From the name of a backbone to the configuration of a probe on it, before anything large is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from transformers import BaseImageProcessor, PreTrainedConfig
+
+from attentive_probes.backbones import (
+    Geometry,
+    VisionBackbone,
+    check_taps,
+    find_geometry,
+    image_size_of,
+    load_backbone_config,
+    load_image_processor,
+    portable_name,
+    resolve_revision,
+)
+from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.head import ProbeHead
+
+
+def describe_probe(
+    name: str,
+    *,
+    labels: Sequence[str] | None = None,
+    num_labels: int | None = None,
+    problem_type: str | None = None,
+    revision: str | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> tuple[ProbeConfig, BaseImageProcessor | None]:
+    """Everything about a probe but its head and its weights; nothing large is read.
+
+    Args:
+        name: Hub id, local folder or `embedded:<name>` of the backbone.
+        labels: Names of the classes.
+        num_labels: Number of classes or targets C, when they have no names.
+        problem_type: `single_label_classification` (default), `multi_label_classification` or `regression`.
+        revision: Branch, tag or commit of a Hub backbone; the commit is stored.
+        image_size: Height and width in pixels; by default what the image processor produces.
+
+    Returns:
+        The configuration without a head, and the backbone's image processor (`None` if it has none).
+
+    Raises:
+        ValueError: If the backbone cannot be found or read, or the labels are missing or contradict each other.
+    """
+    if labels is None and num_labels is None:
+        raise ValueError("Pass `labels`, the names of the classes, or `num_labels`.")
+    if labels is not None and num_labels not in (None, len(labels)):
+        raise ValueError(f"num_labels={num_labels} contradicts the {len(labels)} names in `labels`.")
+    names = list(labels) if labels is not None else [f"LABEL_{i}" for i in range(cast(int, num_labels))]
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"`labels` must be distinct names, at least one; got {names}.")
+    commit = resolve_revision(name, revision)
+    backbone_config = load_backbone_config(name, commit)
+    try:
+        processor = load_image_processor(name, revision=commit)
+    except ValueError:
+        processor = None  # a bare backbone; sizes come from its configuration
+    geometry = find_geometry(backbone_config, image_size or image_size_of(backbone_config, processor))
+    layout = geometry.tokens
+    config = ProbeConfig(
+        backbone_name_or_path=portable_name(name),
+        backbone_revision=commit,
+        backbone_config=_portable_config(backbone_config),
+        width=layout.width,
+        num_cls=layout.num_cls,
+        num_registers=layout.num_registers,
+        grid=layout.grid,
+        num_layers=geometry.num_layers,
+        image_size=geometry.image_size,
+        id2label=dict(enumerate(names)),
+        label2id={label: i for i, label in enumerate(names)},
+        problem_type=problem_type or "single_label_classification",
+    )
+    return config, processor
+
+
+def set_head(config: ProbeConfig, head: HeadConfig) -> None:
+    """Store a head in a probe's configuration, after building it without memory to see that it fits.
+
+    Raises:
+        ValueError: If it does not fit the backbone.
+    """
+    check_taps(head.reading.taps)
+    with torch.device("meta"):
+        ProbeHead(head, config.token_layout, config.num_labels)
+    config.head = head.to_dict()
+
+
+def geometry_of(config: ProbeConfig) -> Geometry:
+    """The backbone's geometry as stored in a probe's configuration."""
+    height, width = config.image_size
+    return Geometry(config.token_layout, config.num_layers, (height, width))
+
+
+def load_backbone(
+    config: ProbeConfig,
+    *,
+    name: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    attn_implementation: str | None = None,
+) -> VisionBackbone:
+    """The pretrained backbone of a probe, from `name` if given, else from where the configuration says.
+
+    Raises:
+        ValueError: If the weights cannot be found or are incomplete.
+    """
+    if isinstance(dtype, str):
+        dtype = None if dtype == "auto" else getattr(torch, dtype)
+    source = name or config.backbone_name_or_path
+    if source is None:
+        raise ValueError("The probe names no backbone; pass backbone='<Hub id or folder>'.")
+    return VisionBackbone.from_pretrained(
+        source,
+        config.backbone_config,
+        geometry_of(config),
+        revision=config.backbone_revision if name is None else None,
+        dtype=dtype or torch.float32,
+        attn_implementation=attn_implementation,
+    )
+
+
+def _portable_config(config: PreTrainedConfig) -> dict[str, Any]:
+    """A copy (the live object changes when a model is built from it) without the traces of where it was read."""
+    return {key: value for key, value in config.to_dict().items() if key not in ("_name_or_path", "architectures")}

@@ -1,0 +1,162 @@
+"""A recipe: one YAML file, one run. Strict about its keys, changed on the command line by `key=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from attentive_probes.configuration_probe import HeadConfig
+from attentive_probes.data.augment import Augmentation
+from attentive_probes.data.images import ImageOptions
+from attentive_probes.naming import unknown_name
+from attentive_probes.sweep import HeadRun
+from attentive_probes.training.arguments import ProbeTrainingArguments
+
+
+@dataclass
+class BackboneRecipe:
+    """Which backbone. `image_size` is [height, width] in pixels; by default what its image processor produces."""
+
+    name: str
+    revision: str | None = None
+    image_size: list[int] | None = None
+    dtype: str = "float32"
+    attn_implementation: str | None = None
+
+
+@dataclass
+class DataRecipe:
+    """Which images.
+
+    Args:
+        dataset: `embedded:<name>`, a folder of image folders or Parquet, a Parquet file, or a Hub id.
+        name: Configuration of a Hub dataset.
+        revision: Branch, tag or commit of a Hub dataset.
+        train_split: Name of the training split.
+        validation_split: Name of the validation split; `null` holds `validation_fraction` of train out.
+        validation_fraction: Share of the training split that is held out, class by class where there are classes.
+        test_split: Name of the test split, scored once; `null` for none.
+        labels: Names of the classes, when the label column does not know them.
+        num_labels: Number of targets of a regression, or of unnamed classes.
+        problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
+        streaming: Whether to read on the fly.
+        images: Columns, and the policy for images that cannot be read.
+        augmentation: What is random about training images; `null` for nothing.
+    """
+
+    dataset: str
+    name: str | None = None
+    revision: str | None = None
+    train_split: str = "train"
+    validation_split: str | None = None
+    validation_fraction: float = 0.1
+    test_split: str | None = None
+    labels: list[str] | None = None
+    num_labels: int | None = None
+    problem_type: str = "single_label_classification"
+    streaming: bool = False
+    images: ImageOptions = field(default_factory=ImageOptions)
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+
+
+@dataclass
+class EvaluationRecipe:
+    """How the test split is reported.
+
+    Args:
+        baseline: Head that the others are compared with, image by image; the selected head by default.
+        attention_head: Head whose attention maps are drawn over test images; `null` draws none.
+        num_images: Number of images in that picture.
+    """
+
+    baseline: str | None = None
+    attention_head: str | None = None
+    num_images: int = 8
+
+
+def _flat(*classes: type) -> list[tuple[str, Any, Any]]:
+    blocks = []
+    for cls in classes:
+        hints = get_type_hints(cls)
+        for f in fields(cls):
+            if f.default is not MISSING or f.default_factory is not MISSING:
+                blocks.append((f.name, hints[f.name], field(default=f.default, default_factory=f.default_factory)))
+    return blocks
+
+
+# A head in YAML is one flat block: the fields of HeadConfig beside the training settings of HeadRun.
+HeadBlock = make_dataclass("HeadBlock", _flat(HeadConfig, HeadRun))
+
+
+@dataclass
+class Recipe:
+    """Everything about one run.
+
+    Args:
+        backbone: Which backbone.
+        data: Which images.
+        heads: Name -> head: the fields of `HeadConfig` and of `HeadRun` in one block.
+        train: Training settings.
+        evaluation: How the test split is reported.
+    """
+
+    backbone: BackboneRecipe
+    data: DataRecipe
+    heads: dict[str, HeadBlock]  # type: ignore[valid-type]  # made above
+    train: ProbeTrainingArguments
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a YAML file and apply overrides such as `train.num_train_epochs=2`.
+
+        Raises:
+            ValueError: If the file is missing or no YAML, a key is unknown or missing, or a value does not fit.
+        """
+        try:
+            schema = OmegaConf.structured(cls)
+            merged = OmegaConf.merge(schema, OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+            return OmegaConf.to_object(merged)  # type: ignore[return-value]  # an instance of the schema
+        except FileNotFoundError as error:
+            raise ValueError(f"There is no recipe {str(path)!r}.") from error
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is no valid YAML: {error}") from error
+        except ConfigKeyError as error:
+            raise ValueError(_unknown_key(error, path)) from error
+        except OmegaConfBaseException as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise ValueError(f"{path}: {error.full_key or 'recipe'}: {reason}") from error
+
+    def head_runs(self) -> dict[str, HeadRun]:
+        """Name -> head and its training settings.
+
+        Raises:
+            ValueError: If a head is malformed; the text names it.
+        """
+        runs = {}
+        for name, block in self.heads.items():
+            values = {f.name: getattr(block, f.name) for f in fields(block)}
+            head_keys = {f.name for f in fields(HeadConfig)}
+            try:
+                head = HeadConfig(**{key: value for key, value in values.items() if key in head_keys})
+            except ValueError as error:
+                raise ValueError(f"Head {name!r}: {error}") from error
+            runs[name] = HeadRun(head, **{key: value for key, value in values.items() if key not in head_keys})
+        return runs
+
+    def save(self, path: str | Path) -> None:
+        """Write the recipe with all overrides applied, as YAML."""
+        OmegaConf.save(OmegaConf.structured(self), path)
+
+
+def _unknown_key(error: ConfigKeyError, path: str | Path) -> str:
+    node = error.parent_node
+    valid = list(node) if isinstance(node, DictConfig) else [f.name for f in fields(Recipe)]
+    section, _, key = str(error.full_key).rpartition(".")
+    return f"{path}: {unknown_name(f'key in {section!r}:' if section else 'key', key, valid)}"

@@ -1,0 +1,168 @@
+"""A sweep: many named heads over one backbone pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BaseImageProcessor
+
+from attentive_probes.backbones import VisionBackbone
+from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.head import HeadOutput, ProbeHead, run_heads
+from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe_setup import describe_probe, load_backbone, set_head
+from attentive_probes.tokens import Reading
+
+SequenceKey = tuple[Reading, str]
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """One head of a sweep and how it is trained.
+
+    Args:
+        head: The head.
+        learning_rate: Its peak learning rate; `None` takes that of the training arguments.
+        weight_decay: Its weight decay; `None` takes that of the training arguments.
+        seed: Seed of its initial weights, which do not depend on the other heads.
+    """
+
+    head: HeadConfig
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    seed: int = 0
+
+
+class ProbeSweep(nn.Module):
+    """Named heads that share one frozen backbone. Frozen heads share nothing else: together is as good as alone.
+
+    Args:
+        config: Configuration of the probes, without a head.
+        backbone: The loaded backbone.
+        runs: Name -> head and its training settings.
+        heads: Name -> existing head modules; by default fresh ones are built.
+
+    Raises:
+        ValueError: If there is no head, or one does not fit the backbone.
+    """
+
+    def __init__(
+        self,
+        config: ProbeConfig,
+        backbone: VisionBackbone,
+        runs: Mapping[str, HeadRun],
+        heads: Mapping[str, ProbeHead] | None = None,
+    ):
+        super().__init__()
+        if not runs:
+            raise ValueError("A sweep needs at least one head.")
+        self.config = config
+        self.backbone = backbone
+        self.runs = dict(runs)
+        self.image_processor: BaseImageProcessor | None = None
+        # A ModuleList, because names such as `ep-lr0.01` are no module names.
+        self._heads = nn.ModuleList(heads.values() if heads else (self._build(run) for run in runs.values()))
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name: str,
+        runs: Mapping[str, HeadRun],
+        *,
+        dtype: torch.dtype = torch.float32,
+        attn_implementation: str | None = None,
+        **options: Any,
+    ) -> ProbeSweep:
+        """Put fresh heads on the pretrained backbone `name`; wrong heads fail before its weights are read.
+
+        Args:
+            name: Hub id, local folder or `embedded:<name>`.
+            runs: Name -> head and its training settings.
+            dtype: Precision of the backbone; the heads stay in float32.
+            attn_implementation: Passed to the backbone.
+            **options: `labels`, `num_labels`, `problem_type`, `revision`, `image_size`: see `describe_probe`.
+
+        Raises:
+            ValueError: If the backbone cannot be found or read, or a head does not fit it.
+        """
+        config, processor = describe_probe(name, **options)
+        check_heads(config, runs)
+        sweep = cls(config, load_backbone(config, dtype=dtype, attn_implementation=attn_implementation), runs)
+        sweep.image_processor = processor
+        return sweep
+
+    @classmethod
+    def from_probe(cls, probe: ProbeForImageClassification) -> ProbeSweep:
+        """A sweep of one that trains the head of `probe` in place; its name is that of its pooling."""
+        head = probe.config.head_config
+        name = head.pooling
+        sweep = cls(probe.config, probe.backbone, {name: HeadRun(head)}, {name: probe.head})
+        sweep.image_processor = probe.image_processor
+        return sweep
+
+    @property
+    def heads(self) -> dict[str, ProbeHead]:
+        """Name -> head."""
+        return dict(zip(self.runs, self._heads, strict=True))  # type: ignore[arg-type]  # a ModuleList is untyped
+
+    def probe(self, name: str) -> ProbeForImageClassification:
+        """The probe with head `name`; it shares the backbone and the head's weights with this sweep.
+
+        Raises:
+            KeyError: If there is no such head.
+        """
+        config = deepcopy(self.config)
+        config.head = self.runs[name].head.to_dict()
+        probe = ProbeForImageClassification(config, self.backbone)
+        probe.head = self.heads[name]
+        probe.image_processor = self.image_processor
+        return probe
+
+    def read(self, pixel_values: Tensor) -> dict[SequenceKey, Tensor]:
+        """The token sequences `(B, T, D)` of all heads for images `(B, channels, H, W)`: one backbone pass."""
+        groups = self._groups()
+        taps = dict.fromkeys(tap for reading, _ in groups for tap in reading.taps)
+        tokens = self.backbone(pixel_values, tuple(taps))
+        return {key: self.heads[names[0]].read(tokens) for key, names in groups.items()}
+
+    def classify(self, sequences: Mapping[SequenceKey, Tensor]) -> dict[str, HeadOutput]:
+        """Name -> output of each head; heads that read the same sequence share one call of `attend`."""
+        heads = self.heads
+        outputs: dict[str, HeadOutput] = {}
+        for key, names in self._groups().items():
+            results = run_heads([heads[name] for name in names], sequences[key])
+            outputs.update(zip(names, results, strict=True))
+        return {name: outputs[name] for name in heads}
+
+    def forward(self, pixel_values: Tensor) -> dict[str, HeadOutput]:
+        """Name -> output of each head for images `(B, channels, H, W)`."""
+        return self.classify(self.read(pixel_values))
+
+    def _groups(self) -> dict[SequenceKey, list[str]]:
+        groups: dict[SequenceKey, list[str]] = {}
+        for name, head in self.heads.items():
+            groups.setdefault((head.reading, head.token_norm), []).append(name)
+        return groups
+
+    def _build(self, run: HeadRun) -> ProbeHead:
+        with torch.random.fork_rng():
+            torch.manual_seed(run.seed)
+            return ProbeHead(run.head, self.config.token_layout, self.config.num_labels)
+
+
+def check_heads(config: ProbeConfig, runs: Mapping[str, HeadRun]) -> None:
+    """Build every head without memory, so that a wrong option fails at once.
+
+    Raises:
+        ValueError: If a head does not fit the backbone; it names the head.
+    """
+    for name, run in runs.items():
+        try:
+            set_head(deepcopy(config), run.head)
+        except ValueError as error:
+            raise ValueError(f"Head {name!r}: {error}") from error

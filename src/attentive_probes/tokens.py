@@ -1,0 +1,165 @@
+"""The tokens of an image, and which of them a head reads.
+
+A backbone state is split once into three kinds of token (`Tokens`). A `Reading` picks kinds at taps, for instance
+`cls@last`, and lays them out as one sequence `(B, T, D)`; `Reading.split` is the way back, so that an attention map
+over the sequence can be drawn over the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attentive_probes.naming import unknown_name
+
+KINDS = ("cls", "registers", "patches", "mean")
+DEFAULT_TAP = "last"
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """How the tokens of one backbone state are ordered: cls, then registers, then patches in raster order.
+
+    Args:
+        width: Token width D.
+        num_cls: 1 with a class token, else 0.
+        num_registers: Number R of further prefix tokens (registers, a distillation token).
+        grid: Rows and columns of the patch grid; N is their product.
+    """
+
+    width: int
+    num_cls: int
+    num_registers: int
+    grid: tuple[int, int]
+
+    @property
+    def num_patches(self) -> int:
+        """Number N of patch tokens."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Number of tokens before the patches."""
+        return self.num_cls + self.num_registers
+
+    def count(self, kind: str) -> int:
+        """Number of tokens that a reading of `kind` yields."""
+        return {"cls": self.num_cls, "registers": self.num_registers, "patches": self.num_patches, "mean": 1}[kind]
+
+    def split(self, states: Tensor) -> Tokens:
+        """Split states `(B, cls + R + N, D)` into their kinds."""
+        cls, registers, patches = states.split((self.num_cls, self.num_registers, self.num_patches), dim=1)
+        return Tokens(cls, registers, patches, self.grid)
+
+
+class Tokens(NamedTuple):
+    """The tokens of one tap: cls `(B, 0|1, D)`, registers `(B, R, D)`, patches `(B, N, D)`, grid (rows, columns).
+
+    A kind that the backbone lacks is an empty tensor.
+    """
+
+    cls: Tensor
+    registers: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+
+    def read(self, kind: str) -> Tensor:
+        """Tokens of one kind, `(B, T, D)`; `mean` is the average patch, `(B, 1, D)`."""
+        return self.patches.mean(dim=1, keepdim=True) if kind == "mean" else getattr(self, kind)
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """What a pooling may know of its input: the number of tokens T and, for patches alone, their grid."""
+
+    num_tokens: int
+    grid: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ReadingItem:
+    """One kind of token at one tap."""
+
+    kind: str
+    tap: str = DEFAULT_TAP
+
+    @classmethod
+    def parse(cls, text: str) -> ReadingItem:
+        """Parse `kind` or `kind@tap`.
+
+        Raises:
+            ValueError: If the kind is unknown or the tap is empty.
+        """
+        kind, separator, tap = text.partition("@")
+        if kind not in KINDS:
+            raise ValueError(f"{unknown_name('kind of token', kind, KINDS)} A reading item is `kind` or `kind@tap`.")
+        if separator and not tap:
+            raise ValueError(f"The reading item {text!r} names no tap after '@'; write {kind!r} or '{kind}@last'.")
+        return cls(kind, tap or DEFAULT_TAP)
+
+    def __str__(self) -> str:
+        return self.kind if self.tap == DEFAULT_TAP else f"{self.kind}@{self.tap}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An ordered choice of tokens: what a head gets to see."""
+
+    items: tuple[ReadingItem, ...]
+
+    @classmethod
+    def parse(cls, items: Sequence[str]) -> Reading:
+        """Build a reading from items such as `("cls@last", "patches")`.
+
+        Raises:
+            ValueError: If there is no item, an item is malformed, or an item appears twice.
+        """
+        if isinstance(items, str):
+            raise ValueError(f"A reading is a list of items; write [{items!r}] instead of {items!r}.")
+        parsed = tuple(ReadingItem.parse(item) for item in items)
+        if not parsed:
+            raise ValueError("A reading needs at least one item, for instance 'patches'.")
+        if len(set(parsed)) < len(parsed):
+            raise ValueError(f"The reading {list(items)} names a token set twice.")
+        return cls(parsed)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The distinct taps, in order of first use."""
+        return tuple(dict.fromkeys(item.tap for item in self.items))
+
+    def lengths(self, layout: TokenLayout) -> tuple[int, ...]:
+        """Number of tokens of each item.
+
+        Raises:
+            ValueError: If the backbone has no token of a kind that is read.
+        """
+        lengths = tuple(layout.count(item.kind) for item in self.items)
+        offered = [kind for kind in KINDS if layout.count(kind)]
+        for item, length in zip(self.items, lengths, strict=True):
+            if length == 0:
+                raise ValueError(f"The backbone has no {item.kind} tokens for the item '{item}'; it offers {offered}.")
+        return lengths
+
+    def sequence_layout(self, layout: TokenLayout) -> SequenceLayout:
+        """Length and, when only patches are read, grid of the sequence.
+
+        Raises:
+            ValueError: If the backbone has no token of a kind that is read.
+        """
+        only_patches = len(self.items) == 1 and self.items[0].kind == "patches"
+        return SequenceLayout(sum(self.lengths(layout)), layout.grid if only_patches else None)
+
+    def __call__(self, tokens: Mapping[str, Tokens]) -> Tensor:
+        """Lay out the tokens of all taps as one sequence `(B, T, D)`."""
+        parts = [tokens[item.tap].read(item.kind) for item in self.items]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def split(self, values: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
+        """Cut values over the sequence `(..., T)` back into one `(..., T_item)` per item: the inverse of reading."""
+        parts = values.split(self.lengths(layout), dim=-1)
+        return {str(item): part for item, part in zip(self.items, parts, strict=True)}

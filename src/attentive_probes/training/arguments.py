@@ -1,0 +1,88 @@
+"""How heads are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attentive_probes.naming import unknown_name
+from attentive_probes.training.optimizers import OPTIMIZERS
+
+PRECISIONS = ("no", "bf16", "fp16")
+
+
+@dataclass
+class ProbeTrainingArguments:
+    """Settings of a training run. No result depends on the number of processes: `batch_size` counts over all of them.
+
+    Args:
+        output_dir: Folder of the run; it must not hold another one.
+        num_train_epochs: Passes over the training split.
+        max_steps: Optimizer steps after which to stop, `-1` for none; required for streams, whose length is unknown.
+        batch_size: Images per optimizer step, over all processes and accumulation steps.
+        eval_batch_size: Images per evaluation batch, over all processes.
+        gradient_accumulation_steps: Parts in which a batch passes through the model, to save memory. Batch
+            normalization then sees the parts.
+        optimizer: `adamw` or `sgd`.
+        learning_rate: Peak learning rate of heads that name none; linear warm-up, then a half-cosine to zero.
+        weight_decay: Weight decay of heads that name none.
+        momentum: Momentum of `sgd`.
+        warmup_ratio: Share of the steps that warm up.
+        max_grad_norm: Largest gradient norm, for each head by itself; `None` does not clip.
+        mixed_precision: `no`, `bf16` or `fp16`.
+        num_workers: Worker processes that decode images, per process.
+        selection_metric: What chooses epoch and head on the validation split: `top1`, `top5`, `balanced_accuracy`, or
+            `loss`. `None` is `top1` for single labels and `loss` otherwise.
+        seed: Seed of the order of images and of the augmentation.
+        overwrite: Whether to replace a run that `output_dir` already holds.
+
+    Raises:
+        ValueError: If a value is unknown or out of range.
+    """
+
+    output_dir: str
+    num_train_epochs: int = 10
+    max_steps: int = -1
+    batch_size: int = 256
+    eval_batch_size: int = 256
+    gradient_accumulation_steps: int = 1
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    warmup_ratio: float = 0.1
+    max_grad_norm: float | None = None
+    mixed_precision: str = "no"
+    num_workers: int = 0
+    selection_metric: str | None = None
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, valid in (("optimizer", OPTIMIZERS), ("mixed_precision", PRECISIONS)):
+            if getattr(self, name) not in valid:
+                raise ValueError(unknown_name(name, getattr(self, name), valid))
+        for name in ("num_train_epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio is {self.warmup_ratio}; it must be between 0 and 1.")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be positive, or null for no clipping.")
+
+    def check_processes(self, num_processes: int) -> None:
+        """Check that batches divide evenly.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        parts = num_processes * self.gradient_accumulation_steps
+        if self.batch_size % parts:
+            raise ValueError(
+                f"batch_size={self.batch_size} does not divide into {num_processes} processes x "
+                f"{self.gradient_accumulation_steps} accumulation steps; use a multiple of {parts}."
+            )
+        if self.eval_batch_size % num_processes:
+            raise ValueError(
+                f"eval_batch_size={self.eval_batch_size} does not divide into {num_processes} processes; "
+                f"use a multiple of {num_processes}."
+            )

@@ -1,0 +1,128 @@
+"""Forward, backward, clip, step: one epoch of all heads at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
+
+from attentive_probes.data.batches import Collator
+from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.scoring import Scores, score_split
+from attentive_probes.sweep import ProbeSweep
+from attentive_probes.training.arguments import ProbeTrainingArguments
+from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
+
+
+class TrainingLoop:
+    """Runs the epochs of a sweep. The loss is the sum over heads, so their gradients do not mix.
+
+    Args:
+        sweep: The heads and their backbone.
+        arguments: Training settings.
+        rates: Learning rate and weight decay of each head.
+        accelerator: Where to run.
+        train: Loader of training batches and its collator.
+        validation: Loader of validation batches.
+    """
+
+    def __init__(
+        self,
+        sweep: ProbeSweep,
+        arguments: ProbeTrainingArguments,
+        rates: Mapping[str, HeadRates],
+        accelerator: Accelerator,
+        train: tuple[DataLoader, Collator],
+        validation: DataLoader,
+    ):
+        self.sweep, self.arguments, self.accelerator = sweep, arguments, accelerator
+        self.collator = train[1]
+        optimizer = build_optimizer(arguments.optimizer, sweep.heads, rates, arguments.momentum)
+        self.model, self.optimizer, self.train_loader, self.validation_loader = accelerator.prepare(
+            sweep, optimizer, train[0], validation
+        )
+        self.total_steps = self._count_steps()
+        self.schedule = accelerator.prepare(build_schedule(optimizer, self.total_steps, arguments.warmup_ratio))
+        self.steps_done = 0
+        self.bar = tqdm(
+            total=self.total_steps * arguments.batch_size, unit="img", disable=not accelerator.is_main_process
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.steps_done >= self.total_steps
+
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        """Train for one pass over the data, or what is left of the steps; name -> mean loss of that head.
+
+        Raises:
+            ValueError: If the data hold no batch.
+        """
+        self.collator.epoch = epoch
+        self.train_loader.set_epoch(epoch)
+        self.model.train()
+        totals = dict.fromkeys(self.sweep.runs, torch.zeros((), device=self.accelerator.device))
+        num_batches = 0
+        for batch in self.train_loader:
+            losses = self._step(batch)
+            totals = {name: totals[name] + loss.detach() for name, loss in losses.items()}
+            num_batches += 1
+            self.bar.update(len(batch["labels"]) * self.accelerator.num_processes)
+            if self.finished:
+                break
+        if num_batches == 0:
+            raise ValueError(f"The training split holds less than one batch of {self.arguments.batch_size} images.")
+        means = self.accelerator.reduce({name: total / num_batches for name, total in totals.items()}, "mean")
+        return {name: mean.item() for name, mean in means.items()}
+
+    def evaluate(self) -> dict[str, Scores]:
+        """Scores of every head on the validation split."""
+        return score_split(self.model, self.validation_loader, self.accelerator, lambda count: None)
+
+    def show(self, results: SweepResults) -> None:
+        """Name the currently best head beside the progress bar."""
+        best, metric = results.best, results.selection_metric
+        self.bar.set_postfix_str(f"best {best.name}: {metric} {best.validation[metric]:.2f}")
+
+    def close(self) -> None:
+        """Release the progress bar and the wrappers around the model."""
+        self.bar.close()
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+
+    def _step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        with self.accelerator.accumulate(self.model):
+            outputs = self.model(batch["pixel_values"])
+            losses = {
+                name: ForSequenceClassificationLoss(batch["labels"], output.logits, self.sweep.config)
+                for name, output in outputs.items()
+            }
+            self.accelerator.backward(torch.stack(list(losses.values())).sum())
+            if self.accelerator.sync_gradients:
+                self._clip()
+                self.steps_done += 1
+            self.optimizer.step()
+            self.schedule.step()
+            self.optimizer.zero_grad()
+        return losses
+
+    def _clip(self) -> None:
+        if self.arguments.max_grad_norm is None:
+            return
+        self.accelerator.unscale_gradients()
+        for head in self.sweep.heads.values():
+            clip_grad_norm_(head.parameters(), self.arguments.max_grad_norm)
+
+    def _count_steps(self) -> int:
+        if self.arguments.max_steps > 0:
+            return self.arguments.max_steps
+        per_epoch = math.ceil(len(self.train_loader) / self.arguments.gradient_accumulation_steps)
+        return per_epoch * self.arguments.num_train_epochs

@@ -1,0 +1,60 @@
+"""Which epoch of each head is kept: the one with the best value on the validation split."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+from torch import nn
+
+from attentive_probes.evaluation.results import HeadResult
+from attentive_probes.training.checkpoint import HeadStates, head_state
+
+logger = logging.getLogger(__name__)
+
+
+class EpochSelection:
+    """Follows every head over the epochs and keeps a copy of its best state.
+
+    Args:
+        results: The entries to fill, one per head.
+        metric: What is compared on the validation split; all but `loss` are better when larger.
+
+    Attributes:
+        states: Name -> tensors of the head at its best epoch.
+    """
+
+    def __init__(self, results: list[HeadResult], metric: str):
+        self.results = {result.name: result for result in results}
+        self.metric = metric
+        self.states: HeadStates = {}
+
+    def update(
+        self,
+        epoch: int,
+        seconds: float,
+        heads: Mapping[str, nn.Module],
+        train_losses: Mapping[str, float],
+        validation: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """Note an epoch (from 1) that ended `seconds` after the start of the run.
+
+        Raises:
+            ValueError: If the validation metrics lack the selection metric.
+        """
+        for name, result in self.results.items():
+            metrics = dict(validation[name])
+            if self.metric not in metrics:
+                raise ValueError(f"selection_metric={self.metric!r} is not among the metrics {sorted(metrics)}.")
+            result.history.append({"epoch": epoch, "train_loss": train_losses[name], **metrics})
+            if not math.isfinite(train_losses[name]):
+                logger.warning("Head %s diverged in epoch %d; lower its learning rate.", name, epoch)
+            if name not in self.states or self._better(metrics, result.validation):
+                result.validation, result.best_epoch, result.seconds = metrics, epoch, seconds
+                self.states[name] = head_state(heads[name])
+
+    def _better(self, new: Mapping[str, float], old: Mapping[str, float]) -> bool:
+        if self.metric == "loss":
+            return new["loss"] < old["loss"] or math.isnan(old["loss"])
+        return new[self.metric] > old[self.metric]
