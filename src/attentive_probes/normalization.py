@@ -58,19 +58,23 @@ class BatchNorm(nn.Module):
 
     def _batch_statistics(self, features: Tensor) -> tuple[Tensor, Tensor]:
         synchronized = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-        def total(values: Tensor) -> Tensor:
-            return all_reduce(values) if synchronized else values
-
-        count = total(torch.full((), features.shape[0], dtype=torch.float32, device=features.device))
-        mean = total(features.sum(0)) / count
-        variance = total((features - mean).square().sum(0)) / count
-        if not torch.compiler.is_compiling() and count < 2:
+        count: Tensor | int = features.shape[0]
+        if synchronized:
+            count = all_reduce(torch.tensor(float(count), device=features.device))
+        elif count < 2:
             raise ValueError("Batch normalization cannot train on a batch of one image; use a larger batch_size.")
+
+        def average(values: Tensor) -> Tensor:
+            total = values.sum(0)
+            return (all_reduce(total) if synchronized else total) / count
+
+        mean = average(features)
+        variance = average((features - mean).square())
         with torch.no_grad():
+            unbiased = variance * count / (count - 1)
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         return mean, variance
 
 

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from golden_data import assert_golden, load_golden
+
+from attentive_probes.poolings.ep import EfficientProbing
+from attentive_probes.tokens import SequenceLayout
+
+
+@pytest.mark.parametrize("name", ["ep", "ep_dout2", "ep_q1"])
+def test_ep_equals_the_papers_code(name):
+    """Output, attention and all gradients of the published head are reproduced."""
+    golden = load_golden(name)
+    tokens = golden.tensors["input"].requires_grad_()
+    state = golden.group("state")
+    num_queries, width = state["cls_token"].shape[1:]
+    pooling = EfficientProbing(
+        width, SequenceLayout(tokens.shape[1]), num_queries=num_queries, d_out=width // len(state["v.weight"])
+    )
+    pooling.load_state_dict({"query": state["cls_token"][0], "value.weight": state["v.weight"]})
+    features, attention = pooling(tokens)
+    (features * golden.tensors["cotangent"]).sum().backward()
+    assert_golden(features, golden.tensors["output"])
+    assert_golden(attention, golden.tensors["attn"])
+    assert_golden(tokens.grad, golden.tensors["grad_input"])
+    assert_golden(pooling.query.grad[None], golden.group("grad")["cls_token"])
+    assert_golden(pooling.value.weight.grad, golden.group("grad")["v.weight"])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("d_out", [1, 2])
+def test_ep_is_its_textbook_form(d_out, bias):
+    """Projecting after the pooling equals projecting every token before it."""
+    torch.manual_seed(0)
+    pooling = EfficientProbing(24, SequenceLayout(7), num_queries=4, d_out=d_out, bias=bias)
+    torch.nn.init.normal_(pooling.query)
+    tokens = torch.randn(3, 7, 24)
+    values = pooling.value(tokens).unflatten(-1, (4, -1))  # (B, T, Q, slice)
+    attention = (pooling.query @ tokens.mT / 24**0.5).softmax(-1)
+    textbook = torch.einsum("bqt,btqs->bqs", attention, values).flatten(1)
+    assert torch.allclose(pooling(tokens).features, textbook, atol=1e-5)
+
+
+def test_initial_distribution():
+    """Queries start normal with standard deviation 0.02, values as PyTorch starts a linear layer."""
+    torch.manual_seed(0)
+    pooling = EfficientProbing(768, SequenceLayout(196))
+    assert pooling.query.std().item() == pytest.approx(0.02, rel=0.03)
+    assert pooling.value.weight.std().item() == pytest.approx((3 * 768) ** -0.5, rel=0.03)
+
+
+def test_query_count_must_divide_the_width():
+    """The error names the counts that would do."""
+    with pytest.raises(ValueError, match=r"num_queries=7 does not divide .* choose one of \[1, 2, 3, 4, 6, 8, 12, 24\]"):
+        EfficientProbing(24, SequenceLayout(5), num_queries=7)
+    with pytest.raises(ValueError, match="d_out=5 does not divide"):
+        EfficientProbing(24, SequenceLayout(5), num_queries=4, d_out=5)
+
+
+def test_parameter_count():
+    """The published count for ViT-B: 614,400 parameters with 32 queries."""
+    with torch.device("meta"):
+        pooling = EfficientProbing(768, SequenceLayout(196))
+    assert sum(p.numel() for p in pooling.parameters()) == 614_400

@@ -1,0 +1,75 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attentive_probes.tokens import KINDS, Reading, TokenLayout
+
+LAYOUT = TokenLayout(width=5, num_cls=1, num_registers=2, grid=(2, 3))
+
+
+def states(layout: TokenLayout, seed: int = 0) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return torch.randn(2, layout.num_prefix_tokens + layout.num_patches, layout.width)
+
+
+def test_layout_splits_states_in_order():
+    """Class token first, then registers, then patches, nothing lost."""
+    all_states = states(LAYOUT)
+    tokens = LAYOUT.split(all_states)
+    assert [tokens.cls.shape[1], tokens.registers.shape[1], tokens.patches.shape[1]] == [1, 2, 6]
+    assert torch.equal(torch.cat([tokens.cls, tokens.registers, tokens.patches], 1), all_states)
+
+
+def test_absent_kinds_are_empty():
+    """A backbone without prefix tokens yields empty tensors, not None."""
+    tokens = TokenLayout(5, 0, 0, (2, 3)).split(torch.randn(2, 6, 5))
+    assert tokens.cls.shape == (2, 0, 5)
+    assert tokens.registers.shape == (2, 0, 5)
+
+
+def test_mean_reads_patches_only():
+    """The mean token is the average of the patches, without prefix tokens."""
+    tokens = {"last": LAYOUT.split(states(LAYOUT))}
+    assert torch.allclose(Reading.parse(["mean"])(tokens)[:, 0], tokens["last"].patches.mean(1))
+
+
+@given(st.lists(st.sampled_from([f"{k}@{t}" for k in KINDS for t in ("last", "prenorm")]), min_size=1, unique=True))
+def test_split_is_the_inverse_of_reading(items):
+    """Splitting a sequence gives back, item by item, what the reading put there."""
+    reading = Reading.parse(items)
+    tokens = {tap: LAYOUT.split(states(LAYOUT, seed)) for seed, tap in enumerate(reading.taps)}
+    sequence = reading(tokens)
+    assert sequence.shape[1] == reading.sequence_layout(LAYOUT).num_tokens
+    parts = reading.split(sequence.mT, LAYOUT)
+    assert list(parts) == [str(item) for item in reading.items]
+    for item, part in zip(reading.items, parts.values(), strict=True):
+        assert torch.equal(part.mT, tokens[item.tap].read(item.kind))
+
+
+def test_grid_is_known_for_patches_alone():
+    """Poolings that need a grid get one only when the sequence is the grid."""
+    assert Reading.parse(["patches@prenorm"]).sequence_layout(LAYOUT).grid == (2, 3)
+    assert Reading.parse(["cls", "patches"]).sequence_layout(LAYOUT).grid is None
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (["patchs"], "Did you mean 'patches'"),
+        (["cls@"], "names no tap"),
+        ([], "at least one item"),
+        (["cls", "cls@last"], "twice"),
+        ("patches", "write \\['patches'\\]"),
+    ],
+)
+def test_malformed_readings_are_refused(items, message):
+    """Every mistake in a reading is named."""
+    with pytest.raises(ValueError, match=message):
+        Reading.parse(items)
+
+
+def test_reading_an_absent_kind_names_what_is_offered():
+    """Asking a backbone for tokens it lacks says what it has."""
+    with pytest.raises(ValueError, match=r"no cls tokens .* offers \['patches', 'mean'\]"):
+        Reading.parse(["cls"]).lengths(TokenLayout(5, 0, 0, (2, 3)))
