@@ -7,6 +7,7 @@ os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
 import pytest
 import torch
+
 from tiny import save_tiny_backbone
 
 torch.set_num_threads(1)

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from golden_data import assert_golden, load_golden
 
 from attentive_probes.configuration_probe import HeadConfig
 from attentive_probes.head import ProbeHead
 from attentive_probes.tokens import TokenLayout, Tokens
+from golden_data import assert_golden, load_golden
 
 NAMES = {"cls_token": "pooling.query", "v.weight": "pooling.value.weight"}
 

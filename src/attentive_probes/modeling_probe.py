@@ -54,11 +54,15 @@ class ProbeForImageClassification(PreTrainedModel):
     _keep_in_fp32_modules_strict = {"head"}  # noqa: RUF012 (declared by the parent as an instance attribute)
     _keys_to_ignore_on_load_missing = [r"^backbone\."]  # noqa: RUF012
 
-    def __init__(self, config: ProbeConfig, backbone: VisionBackbone | None = None):
+    backbone: VisionBackbone
+
+    def __init__(self, config: ProbeConfig, backbone: nn.Module | None = None):
         super().__init__(config)
         if config.backbone_config is None or config.head is None:
             raise ValueError("A ProbeConfig needs a backbone and a head; create it with `from_backbone`.")
-        self.backbone = backbone or VisionBackbone.from_config(config.backbone_config, geometry_of(config))
+        if backbone is None:
+            backbone = VisionBackbone.from_config(config.backbone_config, geometry_of(config))
+        self.backbone = cast(VisionBackbone, backbone)
         self.head = ProbeHead(config.head_config, config.token_layout, config.num_labels)
         self.image_processor: BaseImageProcessor | None = None
         self.post_init()
@@ -124,11 +128,13 @@ class ProbeForImageClassification(PreTrainedModel):
             backbone = load_backbone(
                 config, name=backbone, dtype=kwargs.get("dtype"), attn_implementation=kwargs.get("attn_implementation")
             )
+        # The loaded backbone joins afterwards: loading resets buffers of whatever is in the model.
         probe, info = super().from_pretrained(
-            name, *args, config=config, backbone=backbone, output_loading_info=True, **kwargs
+            name, *args, config=config, backbone=nn.Identity(), output_loading_info=True, **kwargs
         )
         if info["missing_keys"]:
             raise ValueError(f"{name!r} lacks learned tensors of the probe: {sorted(info['missing_keys'])}.")
+        probe.backbone = backbone.to(probe.device)
         try:
             probe.image_processor = load_image_processor(name, **hub)
         except ValueError:

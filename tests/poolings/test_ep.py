@@ -1,9 +1,9 @@
 import pytest
 import torch
-from golden_data import assert_golden, load_golden
 
 from attentive_probes.poolings.ep import EfficientProbing
 from attentive_probes.tokens import SequenceLayout
+from golden_data import assert_golden, load_golden
 
 
 @pytest.mark.parametrize("name", ["ep", "ep_dout2", "ep_q1"])
@@ -50,7 +50,9 @@ def test_initial_distribution():
 
 def test_query_count_must_divide_the_width():
     """The error names the counts that would do."""
-    with pytest.raises(ValueError, match=r"num_queries=7 does not divide .* choose one of \[1, 2, 3, 4, 6, 8, 12, 24\]"):
+    with pytest.raises(
+        ValueError, match=r"num_queries=7 does not divide .* choose one of \[1, 2, 3, 4, 6, 8, 12, 24\]"
+    ):
         EfficientProbing(24, SequenceLayout(5), num_queries=7)
     with pytest.raises(ValueError, match="d_out=5 does not divide"):
         EfficientProbing(24, SequenceLayout(5), num_queries=4, d_out=5)

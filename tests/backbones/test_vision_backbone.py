@@ -1,0 +1,141 @@
+import pytest
+import torch
+import transformers as hf
+
+from attentive_probes.backbones import VisionBackbone, find_geometry, load_backbone_config, load_image_processor
+from attentive_probes.backbones.vision_backbone import image_size_of
+from tiny import FAMILIES, PATCH, SIZE, WIDTH
+
+every_family = pytest.mark.parametrize("family", FAMILIES)
+TAPS = ("last", "prenorm")
+
+
+def load(folder: str, size: tuple[int, int] = (SIZE, SIZE)) -> VisionBackbone:
+    config = load_backbone_config(folder)
+    return VisionBackbone.from_pretrained(folder, config, find_geometry(config, size))
+
+
+@every_family
+def test_layout(family, tiny_backbone):
+    """Prefix tokens and grid are found by structure, for every family."""
+    layout = load(tiny_backbone(family)).geometry.tokens
+    assert (layout.num_cls, layout.num_registers) == FAMILIES[family][2:]
+    assert layout.grid == (SIZE // PATCH, SIZE // PATCH)
+    assert layout.width == WIDTH
+
+
+@every_family
+def test_states_are_those_of_the_model(family, tiny_backbone):
+    """`last` is last_hidden_state and `prenorm` the last hidden state, put together again in their order."""
+    backbone = load(tiny_backbone(family))
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    tokens = backbone(pixels, TAPS)
+    with torch.no_grad():
+        output = backbone.model(pixels, output_hidden_states=True)
+    for tap, expected in (("last", output.last_hidden_state), ("prenorm", output.hidden_states[-1])):
+        cls, registers, patches, _ = tokens[tap]
+        assert torch.allclose(torch.cat([cls, registers, patches], 1), expected, atol=1e-6)
+
+
+@every_family
+def test_prenorm_precedes_the_final_norm(family, tiny_backbone):
+    """Where the family norms its last state, `last` is the norm of `prenorm`; CLIP leaves it un-normed."""
+    backbone = load(tiny_backbone(family))
+    tokens = backbone(torch.randn(2, 3, SIZE, SIZE), TAPS)
+    norm = next(
+        (m for n, m in backbone.model.named_modules() if n.endswith(("post_layernorm", "layernorm")) and "." not in n),
+        None,
+    )
+    assert norm is not None
+    expected = tokens["prenorm"].patches if family == "clip" else norm(tokens["prenorm"].patches)
+    assert torch.allclose(tokens["last"].patches, expected, atol=1e-5)
+
+
+@every_family
+def test_patches_are_in_raster_order(family, tiny_backbone):
+    """Changing one patch of the image moves the embedding of its own token, and no other patch."""
+    folder = tiny_backbone(family)
+    config = load_backbone_config(folder)
+    backbone = load(folder)
+    pixels = torch.randn(1, 3, SIZE, SIZE)
+    changed = pixels.clone()
+    row, column = 1, 2
+    changed[..., row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] += 1
+    with torch.no_grad():
+        states = [backbone.model(p, output_hidden_states=True).hidden_states[0] for p in (pixels, changed)]
+    difference = (states[1] - states[0]).norm(dim=-1)[0, backbone.geometry.tokens.num_prefix_tokens :]
+    assert difference.nonzero().flatten().tolist() == [row * backbone.geometry.tokens.grid[1] + column]
+    assert config.model_type != "vit_mae"
+
+
+def test_mae_becomes_a_vit_with_the_same_weights(tiny_backbone):
+    """A masked autoencoder's checkpoint gives the tokens of its encoder without masking, in order."""
+    folder = tiny_backbone("vit_mae")
+    backbone = load(folder)
+    assert isinstance(backbone.model, hf.ViTModel)
+    mae = hf.ViTMAEModel.from_pretrained(folder, mask_ratio=0.0).eval()
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    num_patches = backbone.geometry.tokens.num_patches
+    with torch.no_grad():
+        expected = mae(pixels, noise=torch.arange(num_patches).expand(2, -1).float()).last_hidden_state
+    tokens = backbone(pixels)["last"]
+    assert torch.allclose(torch.cat([tokens.cls, tokens.patches], 1), expected, atol=1e-5)
+
+
+@every_family
+def test_frozen_means_frozen(family, tiny_backbone):
+    """No gradient, always evaluation mode, also after train()."""
+    backbone = load(tiny_backbone(family)).train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not backbone(torch.randn(1, 3, SIZE, SIZE))["last"].patches.requires_grad
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2", "clip"])
+def test_other_resolutions(family, tiny_backbone):
+    """Another, non-square size than the trained one is interpolated, with the grid to match."""
+    backbone = load(tiny_backbone(family), (24, 32))
+    assert backbone.geometry.tokens.grid == (6, 8)
+    assert backbone(torch.randn(1, 3, 24, 32))["last"].patches.shape == (1, 48, WIDTH)
+
+
+def test_wrong_input_is_named(tiny_backbone):
+    """Wrong image size and unknown taps."""
+    backbone = load(tiny_backbone("vit"))
+    with pytest.raises(ValueError, match=r"images are \(8, 8\) pixels, but this probe reads \(16, 16\)"):
+        backbone(torch.randn(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="Unknown tap 'lst'. Did you mean 'last'"):
+        backbone(torch.randn(1, 3, SIZE, SIZE), ("lst",))
+
+
+def test_what_cannot_be_read_is_refused(tmp_path):
+    """No such folder, a text model, a backbone without a token sequence: each says what would work."""
+    with pytest.raises(ValueError, match="no backbone '/no/such/folder'"):
+        load_backbone_config("/no/such/folder")
+    hf.BertConfig().save_pretrained(tmp_path / "text")
+    with pytest.raises(ValueError, match="no vision model that takes pixel_values"):
+        load_backbone_config(str(tmp_path / "text"))
+    with pytest.raises(ValueError, match="plain vision transformer"):
+        find_geometry(hf.ResNetConfig(), (64, 64))
+
+
+def test_incomplete_checkpoints_are_refused(tmp_path):
+    """A checkpoint that lacks backbone weights is not filled up with random ones."""
+    config = hf.ViTConfig(
+        hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=16, patch_size=8
+    )
+    model = hf.ViTModel(config, add_pooling_layer=False)
+    state = {key: value for key, value in model.state_dict().items() if "intermediate" not in key and "mlp" not in key}
+    assert len(state) < len(model.state_dict())
+    model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(ValueError, match="lacks weights of its backbone"):
+        load(str(tmp_path))
+
+
+def test_sizes_come_from_the_processor(tmp_path):
+    """A centre crop wins over a resize, the processor over the configuration."""
+    processor = hf.CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 24})
+    assert image_size_of(hf.ViTConfig(image_size=16), processor) == (32, 24)
+    assert image_size_of(hf.ViTConfig(image_size=16)) == (16, 16)
+    with pytest.raises(ValueError, match="no image processor"):
+        load_image_processor(str(tmp_path))
