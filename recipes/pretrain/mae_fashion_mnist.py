@@ -1,0 +1,124 @@
+"""Pretrains the embedded backbone from scratch: a small masked autoencoder on unlabelled Fashion-MNIST images.
+
+    python recipes/pretrain/mae_fashion_mnist.py <folder of the idx files> outputs/mae-tiny-fashion
+
+One to two hours on two CPU cores. Another machine or thread count gives other weights of the same quality.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from fashion_mnist_slice import read_part
+from torch import Tensor, nn
+from tqdm.auto import trange
+from transformers import ViTImageProcessorPil, ViTMAEConfig, ViTMAEForPreTraining, get_cosine_schedule_with_warmup
+
+MEAN, STD = 0.286, 0.353
+BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, BETAS, CLIP_NORM = 256, 2e-3, 0.05, (0.9, 0.95), 1.0
+CONFIG = ViTMAEConfig(
+    image_size=28,
+    patch_size=4,
+    hidden_size=128,
+    intermediate_size=512,
+    num_hidden_layers=6,
+    num_attention_heads=4,
+    decoder_hidden_size=64,
+    decoder_intermediate_size=256,
+    decoder_num_hidden_layers=2,
+    decoder_num_attention_heads=2,
+    mask_ratio=0.75,
+    norm_pix_loss=True,
+)
+
+
+def build_model() -> ViTMAEForPreTraining:
+    """A fresh masked autoencoder: Xavier linear layers, sin-cos positions (a fresh transformers model has zeros)."""
+    model = ViTMAEForPreTraining(CONFIG)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    side = CONFIG.image_size // CONFIG.patch_size
+    for positions in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed):
+        positions.data.copy_(sincos_positions(positions.shape[-1], side))
+    return model
+
+
+def sincos_positions(width: int, side: int) -> Tensor:
+    """Fixed 2-D sin-cos positions `(1, 1 + side^2, width)`: half the width for columns, half for rows, cls zero."""
+    rates = 10_000 ** (-torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(side)[:, None] * rates
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
+    grid = torch.cat([axis.repeat(side, 1), axis.repeat_interleave(side, 0)], dim=1)
+    return torch.cat([torch.zeros(1, width), grid])[None]
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift images (B, 28, 28) of bytes by up to two pixels, flip half of them, normalize: (B, 3, 28, 28)."""
+    count = len(images)
+    padded = nn.functional.pad(images, (2, 2, 2, 2))
+    windows = padded.unfold(1, 28, 1).unfold(2, 28, 1)  # (B, 5, 5, 28, 28)
+    rows, columns = torch.randint(5, (2, count), generator=generator)
+    views = windows[torch.arange(count), rows, columns]
+    flipped = torch.rand(count, generator=generator) < 0.5
+    views = torch.where(flipped[:, None, None], views.flip(-1), views)
+    return ((views / 255 - MEAN) / STD)[:, None].expand(-1, 3, -1, -1)
+
+
+def pretrain(images: Tensor, epochs: float, seed: int) -> tuple[ViTMAEForPreTraining, float]:
+    """Train on images (N, 28, 28) of bytes; the model and the mean loss of the last hundred steps."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = build_model().train()
+    steps_per_epoch = len(images) // BATCH_SIZE
+    steps = math.ceil(epochs * steps_per_epoch)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY)
+    schedule = get_cosine_schedule_with_warmup(optimizer, min(steps_per_epoch, steps // 10), steps)
+    losses = []
+    bar = trange(steps, unit="step")
+    for step in bar:
+        if step % steps_per_epoch == 0:
+            order = torch.randperm(len(images), generator=generator)
+        batch = order[(step % steps_per_epoch) * BATCH_SIZE :][:BATCH_SIZE]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(augment(images[batch], generator)).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        bar.set_postfix_str(f"loss {np.mean(losses[-100:]):.4f}")
+    return model, float(np.mean(losses[-100:]))
+
+
+def main() -> None:
+    """Pretrain, and write encoder, processor settings and a record of the training."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="folder with the official idx files")
+    parser.add_argument("target", type=Path, help="folder to write to")
+    parser.add_argument("--epochs", type=float, default=32.6)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    images = torch.from_numpy(read_part(arguments.source, "train")[0].copy())
+    start = time.perf_counter()
+    model, loss = pretrain(images, arguments.epochs, arguments.seed)
+    record = {"epochs": arguments.epochs, "seed": arguments.seed, "final_loss": round(loss, 4)}
+    record["seconds"] = round(time.perf_counter() - start)
+    model.vit.half().save_pretrained(arguments.target)
+    config = json.loads((arguments.target / "config.json").read_text())
+    (arguments.target / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
+    processor = ViTImageProcessorPil(size={"height": 28, "width": 28}, image_mean=[MEAN] * 3, image_std=[STD] * 3)
+    processor.save_pretrained(arguments.target)
+    (arguments.target / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
