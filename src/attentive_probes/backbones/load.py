@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError, RevisionResolutionError
 from transformers import (
     MODEL_MAPPING,
     AutoConfig,
@@ -36,10 +37,17 @@ def portable_name(name: str) -> str:
 
 
 def resolve_revision(name: str, revision: str | None = None) -> str | None:
-    """The commit hash of a Hub backbone (cached answers serve offline); `None` for folders and embedded backbones."""
+    """The commit hash of a Hub backbone (cached answers serve offline); `None` for folders and embedded backbones.
+
+    Raises:
+        ValueError: If the name is neither a folder nor a model on the Hub, or has no such revision.
+    """
     if name.startswith(EMBEDDED_PREFIX) or Path(name).is_dir():
         return None
-    return HfApi().resolve_revision(name, revision=revision).resolved
+    try:
+        return HfApi().resolve_revision(name, revision=revision).resolved
+    except (OSError, HFValidationError, RevisionResolutionError) as error:
+        raise ValueError(_no_backbone(name, error)) from error
 
 
 def load_backbone_config(name: str, revision: str | None = None) -> PreTrainedConfig:
@@ -51,10 +59,7 @@ def load_backbone_config(name: str, revision: str | None = None) -> PreTrainedCo
     try:
         config = AutoConfig.from_pretrained(resolve_source(name), revision=revision)
     except OSError as error:
-        raise ValueError(
-            f"There is no backbone {name!r}: it is neither a folder with a config.json nor a model that can be "
-            f"reached on the Hub ({error})."
-        ) from error
+        raise ValueError(_no_backbone(name, error)) from error
     config = getattr(config, "vision_config", config)
     if config.model_type == "vit_mae":
         shared = config.to_dict().keys() & ViTConfig().to_dict().keys() - {"model_type"}
@@ -79,6 +84,13 @@ def vision_model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
                 return candidate
     raise ValueError(
         f"The model type {config.model_type!r} has no vision model that takes pixel_values; use an image backbone."
+    )
+
+
+def _no_backbone(name: str, error: Exception) -> str:
+    return (
+        f"There is no backbone {name!r}: it is neither a folder with a config.json nor a model that can be reached "
+        f"on the Hub ({error})."
     )
 
 

@@ -6,8 +6,8 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from attentive_probes.cli.console import console
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.evaluate import evaluate_probe
@@ -27,4 +27,4 @@ def evaluate(
     options = ImageOptions(image_column, label_column, unreadable)
     data = load_split(dataset, split)
     metrics = evaluate_probe(ProbeForImageClassification.from_pretrained(probe), data, options, batch_size=batch_size)
-    Console().print_json(json.dumps(metrics))
+    console.print_json(json.dumps(metrics))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
+from attentive_probes.cli.console import console
 from attentive_probes.poolings import POOLINGS, pooling_options
 
 
@@ -15,4 +15,4 @@ def list_() -> None:
         summary = (pooling.__doc__ or "").splitlines()[0]
         options = ", ".join(f"{key}={value}" for key, value in pooling_options(name).items())
         table.add_row(name, summary, options or "none", pooling.paper)
-    Console().print(table)
+    console.print(table)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 from accelerate import PartialState
-from rich.console import Console
 
+from attentive_probes.cli.console import console
 from attentive_probes.experiment import run_recipe
 from attentive_probes.recipe import Recipe
 
@@ -23,7 +23,6 @@ def train(
     loaded = Recipe.load(recipe, overrides or [])
     results = run_recipe(loaded)
     if PartialState().is_main_process:
-        console = Console()
-        console.print(results.table())
         folder = loaded.train.output_dir
+        console.print(results.table())
         console.print(f"Results: {folder}/results.json. The selected probe: {folder}/probes/{results.best.name}")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import datasets
+import fsspec
 import torch.utils.data
 from datasets import Dataset, IterableDataset
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.naming import unknown_name
-
-IMAGE_FEATURE = datasets.Image()
 
 
 @dataclass
@@ -59,7 +59,12 @@ def open_image(cell: dict[str, Any], name: str) -> Image.Image:
     """
     name = cell.get("path") or name
     try:
-        return IMAGE_FEATURE.decode_example(cell).convert("RGB")
+        content = cell.get("bytes")
+        if content is None:
+            with fsspec.open(cell["path"], "rb") as file:
+                content = file.read()
+        with Image.open(io.BytesIO(content)) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"The image {name} cannot be read ({error}); repair or remove it, or set unreadable='skip'."
@@ -177,7 +182,7 @@ def encoded_images(dataset: Any, options: ImageOptions, name: str) -> Any:
         ValueError: If the image column holds no images.
     """
     columns = {options.image_column, options.label_column}
-    feature = (dataset.features or {}).get(options.image_column, IMAGE_FEATURE)
+    feature = (dataset.features or {}).get(options.image_column, datasets.Image())
     is_path = isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
     if not (is_path or isinstance(feature, datasets.Image)):
         raise ValueError(

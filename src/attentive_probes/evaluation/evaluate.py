@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
@@ -14,6 +12,7 @@ from attentive_probes.data.images import ImageOptions, open_split
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.evaluation.scoring import score_split
 from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.processes import make_accelerator
 from attentive_probes.sweep import ProbeSweep
 
 
@@ -40,7 +39,7 @@ def evaluate_probe(
     if probe.image_processor is None:
         raise ValueError("The probe has no image processor; set probe.image_processor.")
     split = open_split("evaluation", dataset, images or ImageOptions(), LabelEncoder(probe.config))
-    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True))
+    accelerator = make_accelerator()
     collator = Collator(split, probe.image_processor, probe.backbone.geometry.image_size)
     loader = accelerator.prepare(make_loader(split, collator, batch_size, train=False, num_workers=num_workers))
     sweep = ProbeSweep.from_probe(probe)

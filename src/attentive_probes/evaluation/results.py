@@ -118,14 +118,14 @@ class SweepResults:
         metric = self.selection_metric
         table = Table(
             title=f"{len(self.heads)} heads on one backbone pass, {self.seconds:.0f} s",
-            caption=f"validation: {metric}, it selected epoch and head; test: scored once, with 95% intervals",
+            caption=f"* head selected by {metric} on validation, as was each epoch; test scored once, 95% intervals",
         )
-        for column in ("head", "parameters", "learning rate", f"validation {metric}", "epoch", "seconds"):
-            table.add_column(column, justify="left" if column == "head" else "right")
+        for column in ("head", "parameters", "rate", f"val {metric}", "epoch", "seconds"):
+            table.add_column(column, justify="left" if column == "head" else "right", no_wrap=True)
         tested = any(head.test for head in self.heads)
         if tested:
             table.add_column("test top1", justify="right")
-            table.add_column(f"difference to {self.baseline}", justify="right")
+            table.add_column(f"minus {self.baseline}", justify="right")
         for head in self.heads:
             row = [
                 f"{head.name} *" if head.name == self.best.name else head.name,

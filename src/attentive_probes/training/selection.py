@@ -8,10 +8,24 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from attentive_probes.evaluation.metrics import METRICS
 from attentive_probes.evaluation.results import HeadResult
+from attentive_probes.naming import unknown_name
 from attentive_probes.training.checkpoint import HeadStates, head_state
 
 logger = logging.getLogger(__name__)
+
+
+def selection_metric(name: str | None, problem_type: str) -> str:
+    """The metric that selects epoch and head: `name`, or by default `top1` for single labels and `loss` otherwise.
+
+    Raises:
+        ValueError: If the problem has no such metric.
+    """
+    valid = ("top1", *METRICS, "loss") if problem_type == "single_label_classification" else ("loss",)
+    if name is not None and name not in valid:
+        raise ValueError(unknown_name("selection_metric", name, set(valid)))
+    return name or valid[0]
 
 
 class EpochSelection:
@@ -38,15 +52,9 @@ class EpochSelection:
         train_losses: Mapping[str, float],
         validation: Mapping[str, Mapping[str, float]],
     ) -> None:
-        """Note an epoch (from 1) that ended `seconds` after the start of the run.
-
-        Raises:
-            ValueError: If the validation metrics lack the selection metric.
-        """
+        """Note an epoch (from 1) that ended `seconds` after the start of the run."""
         for name, result in self.results.items():
             metrics = dict(validation[name])
-            if self.metric not in metrics:
-                raise ValueError(f"selection_metric={self.metric!r} is not among the metrics {sorted(metrics)}.")
             result.history.append({"epoch": epoch, "train_loss": train_losses[name], **metrics})
             if not math.isfinite(train_losses[name]):
                 logger.warning("Head %s diverged in epoch %d; lower its learning rate.", name, epoch)

@@ -7,9 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration
 from datasets import Dataset, IterableDataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -24,6 +21,7 @@ from attentive_probes.evaluation.scoring import Scores, score_split
 from attentive_probes.evaluation.statistics import paired_difference
 from attentive_probes.modeling_probe import ProbeForImageClassification
 from attentive_probes.naming import unknown_name
+from attentive_probes.processes import make_accelerator
 from attentive_probes.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.checkpoint import (
@@ -37,7 +35,7 @@ from attentive_probes.training.checkpoint import (
 )
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.optimizers import HeadRates
-from attentive_probes.training.selection import EpochSelection
+from attentive_probes.training.selection import EpochSelection, selection_metric
 
 
 class ProbeTrainer:
@@ -79,7 +77,9 @@ class ProbeTrainer:
             raise ValueError("The backbone came without an image processor; pass image_processor=...")
         self.sweep.image_processor = self.processor
         self.images, self.augmentation = images or ImageOptions(), augmentation
-        self.accelerator = _accelerator(arguments)
+        self.accelerator = make_accelerator(
+            arguments.mixed_precision, arguments.gradient_accumulation_steps, arguments.seed
+        )
         arguments.check_processes(self.accelerator.num_processes)
         if isinstance(train_dataset, IterableDataset) and arguments.max_steps < 1:
             raise ValueError("A stream has no known length; set max_steps to the number of optimizer steps.")
@@ -201,7 +201,6 @@ class ProbeTrainer:
 
     def _empty_results(self) -> SweepResults:
         config = self.sweep.config
-        single = config.problem_type == "single_label_classification"
         heads, rates = self.sweep.heads, self.rates()
         return SweepResults(
             heads=[
@@ -214,7 +213,7 @@ class ProbeTrainer:
                 )
                 for name, run in self.sweep.runs.items()
             ],
-            selection_metric=self.arguments.selection_metric or ("top1" if single else "loss"),
+            selection_metric=selection_metric(self.arguments.selection_metric, config.problem_type),
             backbone={"name": config.backbone_name_or_path, "revision": config.backbone_revision},
             arguments=asdict(self.arguments),
             data={"train": _describe(self.train_split), "validation": _describe(self.validation_split)},
@@ -230,17 +229,6 @@ def check_baseline(baseline: str, sweep: ProbeSweep) -> None:
     """
     if baseline not in sweep.runs:
         raise ValueError(unknown_name("head, as baseline:", baseline, sweep.runs))
-
-
-def _accelerator(arguments: ProbeTrainingArguments) -> Accelerator:
-    AcceleratorState._reset_state()  # an earlier trainer of this process may have used another precision
-    return Accelerator(
-        mixed_precision=arguments.mixed_precision,
-        gradient_accumulation_steps=arguments.gradient_accumulation_steps,
-        dataloader_config=DataLoaderConfiguration(
-            split_batches=True, use_seedable_sampler=True, data_seed=arguments.seed
-        ),
-    )
 
 
 def _describe(split: ImageSplit | ImageStream) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+from attentive_probes import HeadConfig, ProbeForImageClassification
+from attentive_probes.cli.main import app
+from attentive_probes.poolings import POOLINGS
+from tiny import image_dataset
+
+LABELS = ["band 0", "band 1", "band 2"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line; exit code, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["attentive-probes", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            app()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def probe_folder(tiny_backbone, tmp_path):
+    probe = ProbeForImageClassification.from_backbone(
+        tiny_backbone("vit"), HeadConfig("ep", {"num_queries": 4}), labels=LABELS
+    )
+    probe.save_pretrained(tmp_path / "probe")
+    return tmp_path / "probe"
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    folder = tmp_path / "photos" / "inner"
+    folder.mkdir(parents=True)
+    for i, row in enumerate(image_dataset(5)):
+        row["image"].save(folder / f"{i}.png")
+    Image.new("LA", (30, 20)).save(tmp_path / "photos" / "grey.png")
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    return tmp_path / "photos"
+
+
+def test_list(run):
+    """Every pooling is listed with its paper."""
+    code, out, _ = run("list")
+    assert code == 0
+    assert all(name in out and pooling.paper[:20] in out for name, pooling in POOLINGS.items())
+
+
+def test_predict_a_folder(run, probe_folder, image_folder, tmp_path):
+    """All images below a folder, as text, CSV and JSON; other files are passed over."""
+    code, out, _ = run("predict", probe_folder, image_folder, "--top-k", 2, "--batch-size", 4)
+    assert code == 0
+    assert len(out.splitlines()) == 6
+    for name in ("out.csv", "out.json"):
+        code, out, _ = run("predict", probe_folder, image_folder, "--output", tmp_path / name)
+        assert (code, out.split()[0]) == (0, "6")
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    entries = json.loads((tmp_path / "out.json").read_text())
+    for row, entry in zip(rows, entries, strict=True):
+        assert row["path"] == entry["path"]
+        assert row["label_1"] == entry["labels"][0]
+        assert float(row["score_1"]) == pytest.approx(entry["scores"][0], rel=1e-5)
+        assert sum(entry["scores"]) == pytest.approx(1)
+        assert entry["scores"] == sorted(entry["scores"], reverse=True)
+
+
+def test_predict_agrees_with_the_probe(run, probe_folder, image_folder):
+    """One file: the class the probe gives."""
+    probe = ProbeForImageClassification.from_pretrained(probe_folder).eval()
+    path = image_folder / "inner" / "2.png"
+    with Image.open(path) as image:
+        pixels = probe.image_processor(image, return_tensors="pt")["pixel_values"]
+    best = probe(pixels).logits.argmax().item()
+    assert run("predict", probe_folder, path, "--top-k", 1)[1].startswith(f"{path}: {LABELS[best]} ")
+
+
+def test_predict_names_what_it_cannot_read(run, probe_folder, image_folder, tmp_path):
+    """A truncated file is named, or skipped on request; a missing path and a wrong ending are errors."""
+    broken = image_folder / "broken.png"
+    broken.write_bytes((image_folder / "inner" / "0.png").read_bytes()[:70])
+    code, _, err = run("predict", probe_folder, image_folder)
+    assert code == 2
+    assert "broken.png cannot be read" in err
+    code, out, _ = run("predict", probe_folder, image_folder, "--unreadable", "skip", "--output", tmp_path / "o.csv")
+    assert (code, out.split()[:3]) == (0, ["6", "of", "7"])
+    assert "no file or folder" in run("predict", probe_folder, tmp_path / "nowhere")[2]
+    assert "written as .csv or .json" in run("predict", probe_folder, image_folder, "--output", tmp_path / "o.txt")[2]
+
+
+def test_evaluate(run, probe_folder, tmp_path):
+    """Metrics of a split as JSON; a wrong split is an error that names it."""
+    image_dataset(9).to_parquet(tmp_path / "test.parquet")
+    code, out, _ = run("evaluate", probe_folder, "--dataset", tmp_path / "test.parquet")
+    assert code == 0
+    metrics = json.loads(out)
+    assert metrics["images"] == 9
+    assert metrics["top1_interval"][0] <= metrics["top1"] <= metrics["top1_interval"][1]
+    code, _, err = run("evaluate", probe_folder, "--dataset", "embedded:fashion-mnist", "--split", "tset")
+    assert code == 2
+    assert "'tset'" in err
+
+
+def test_train_reports_mistakes_in_one_sentence(run, tmp_path):
+    """No traceback, exit code 2."""
+    code, _, err = run("train", tmp_path / "none.yaml")
+    assert code == 2
+    assert "There is no recipe" in err
+    assert "Traceback" not in err
