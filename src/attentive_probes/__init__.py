@@ -7,6 +7,8 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.modeling_probe import ProbeForImageClassification, ProbeOutput
 from attentive_probes.sweep import HeadRun, ProbeSweep
+from attentive_probes.training.arguments import ProbeTrainingArguments
+from attentive_probes.training.trainer import ProbeTrainer
 
 __version__ = version("attentive-probes")
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "ProbeForImageClassification",
     "ProbeOutput",
     "ProbeSweep",
+    "ProbeTrainer",
+    "ProbeTrainingArguments",
 ]
 
 AutoConfig.register(ProbeConfig.model_type, ProbeConfig, exist_ok=True)

@@ -44,6 +44,9 @@ class ProbeForImageClassification(PreTrainedModel):
     Args:
         config: The probe's configuration.
         backbone: A loaded backbone; without it, one with fresh weights is built from the configuration.
+
+    Raises:
+        ValueError: If the configuration lacks a backbone or a head.
     """
 
     config_class = ProbeConfig

@@ -88,13 +88,15 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
     """Write predictions as `.csv` or `.json` and return their number.
 
     Raises:
-        ValueError: If the file name has another ending.
+        ValueError: If the file name has another ending; before any prediction is made.
     """
+    if path.suffix not in (".csv", ".json"):
+        raise ValueError(f"Predictions are written as .csv or .json, not as {path.name!r}.")
     rows = list(predictions)
     if path.suffix == ".json":
         content = [{"path": r.path, "labels": r.labels, "scores": r.scores} for r in rows]
         path.write_text(json.dumps(content, indent=2) + "\n")
-    elif path.suffix == ".csv":
+    else:
         ranks = range(1, max((len(row.labels) for row in rows), default=0) + 1)
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -102,8 +104,6 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
             for row in rows:
                 pairs = zip(row.labels, row.scores, strict=True)
                 writer.writerow([row.path, *(value for label, score in pairs for value in (label, f"{score:.6g}"))])
-    else:
-        raise ValueError(f"Predictions are written as .csv or .json, not as {path.name!r}.")
     return len(rows)
 
 

@@ -61,7 +61,7 @@ def test_predict_a_folder(run, probe_folder, image_folder, tmp_path):
     for name in ("out.csv", "out.json"):
         code, out, _ = run("predict", probe_folder, image_folder, "--output", tmp_path / name)
         assert (code, out.split()[0]) == (0, "6")
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     entries = json.loads((tmp_path / "out.json").read_text())
     for row, entry in zip(rows, entries, strict=True):
         assert row["path"] == entry["path"]

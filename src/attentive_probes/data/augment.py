@@ -67,3 +67,6 @@ class Augmentation:
         h = min(max(round(math.sqrt(area / ratio)), 1), height)
         left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
         return left, top, left + w, top + h
+
+
+DEFAULT_AUGMENTATION = Augmentation()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from attentive_probes.data.augment import Augmentation
+from attentive_probes.data.augment import DEFAULT_AUGMENTATION, Augmentation
 from attentive_probes.data.batches import Collator, make_loader
 from attentive_probes.data.images import ImageOptions, ImageSplit, ImageStream, open_split
 from attentive_probes.data.labels import LabelEncoder
@@ -65,7 +65,7 @@ class ProbeTrainer:
         validation_dataset: Dataset | IterableDataset,
         *,
         images: ImageOptions | None = None,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | None = DEFAULT_AUGMENTATION,
         image_processor: BaseImageProcessor | None = None,
     ):
         self.sweep = model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)

@@ -1,0 +1,25 @@
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_python_examples_run(tmp_path, monkeypatch):
+    """The Python blocks of the README, run one after the other in an empty folder."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), scope)
+    assert len(blocks) >= 2
+    assert scope["output"].logits.shape == (1, 10)
+    assert scope["maps"].shape == (32, 28, 28)
+
+
+def test_commands_exist():
+    """Every `make` target and recipe the README names is there."""
+    text, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make ([\w-]+)", text, re.MULTILINE):
+        assert f"\n{target}:" in makefile
+    for recipe in re.findall(r"recipes/[\w/-]+\.yaml", text):
+        assert (ROOT / recipe).exists()
