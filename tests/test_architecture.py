@@ -1,6 +1,7 @@
 """The shape of the source: who may import whom, how long things may be, what must be written down."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
