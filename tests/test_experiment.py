@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from datasets import DatasetDict
 
@@ -11,6 +12,7 @@ from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.experiment import load_train_and_validation, run_recipe
 from attentive_probes.recipe import DataRecipe, Recipe
+from attentive_probes.training.checkpoint import load_states
 from tiny import image_dataset
 
 
@@ -90,6 +92,10 @@ def test_two_processes_are_one(recipe_file, streaming, tmp_path):
             assert a == pytest.approx(b, abs=1e-4)
         assert first["test"]["top1"] == second["test"]["top1"]
         assert first["test"]["loss"] == pytest.approx(second["test"]["loss"], abs=1e-4)
+    states = [load_states(tmp_path / f"run{n}" / "checkpoints" / "last.safetensors") for n in (1, 2)]
+    for name, state in states[0].items():
+        for key, tensor in state.items():
+            assert torch.allclose(tensor, states[1][name][key], atol=1e-4), (name, key)
     # Whole images stand behind every accuracy: 21 and 23 of them, not padded batches.
     for head in two["heads"]:
         for count, value in ((21, head["validation"]["top1"]), (23, head["test"]["top1"])):
