@@ -14,6 +14,7 @@ class Golden(NamedTuple):
     """One golden file."""
 
     tensors: dict[str, torch.Tensor]
+    head: str
     constructor: dict
 
     def group(self, prefix: str) -> dict[str, torch.Tensor]:
@@ -25,11 +26,14 @@ def load_golden(name: str) -> Golden:
     """Read `golden/<name>.safetensors`."""
     with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        return Golden(tensors, json.loads(file.metadata().get("constructor", "{}")))
+        metadata = file.metadata()
+        return Golden(
+            tensors, metadata.get("head", metadata["format"].split("-")[1]), json.loads(metadata["constructor"])
+        )
 
 
-def assert_golden(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """`max |a - b| <= 1e-5 * max(1, max |b|)`."""
+def assert_golden(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """`max |a - b| <= tolerance * max(1, max |b|)`."""
     assert actual.shape == expected.shape
     error = (actual - expected).abs().max().item()
-    assert error <= 1e-5 * max(1.0, expected.abs().max().item()), error
+    assert error <= tolerance * max(1.0, expected.abs().max().item()), error

@@ -47,10 +47,16 @@ def test_split_is_the_inverse_of_reading(items):
         assert torch.equal(part.mT, tokens[item.tap].read(item.kind))
 
 
-def test_grid_is_known_for_patches_alone():
-    """Poolings that need a grid get one only when the sequence is the grid."""
-    assert Reading.parse(["patches@prenorm"]).sequence_layout(LAYOUT).grid == (2, 3)
-    assert Reading.parse(["cls", "patches"]).sequence_layout(LAYOUT).grid is None
+def test_grid_is_known_at_the_end():
+    """Poolings get a grid when the sequence ends with the patches of one tap, and know what precedes it."""
+    for items, grid, prefix in (
+        (["patches@prenorm"], (2, 3), 0),
+        (["cls", "registers", "patches"], (2, 3), 3),
+        (["patches", "cls"], None, 7),
+        (["patches", "patches@prenorm"], None, 12),
+    ):
+        layout = Reading.parse(items).sequence_layout(LAYOUT)
+        assert (layout.grid, layout.num_prefix_tokens) == (grid, prefix)
 
 
 @pytest.mark.parametrize(

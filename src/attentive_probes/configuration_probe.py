@@ -25,7 +25,8 @@ class HeadConfig:
         options: Keyword arguments of that pooling, for instance `{"num_queries": 8}`.
         tokens: The reading: `kind` or `kind@tap` items, in order.
         token_norm: `none`, or `l2` to scale each token to unit length before the pooling.
-        feature_norm: Before the classifier: `batchnorm` (no affine, eps 1e-6), `batchnorm_affine`, `layernorm`, `none`.
+        feature_norm: Before the classifier: `batchnorm` (no affine, eps 1e-6), `batchnorm_affine` (eps 1e-5),
+            `layernorm` or `none`.
         dropout: Dropout probability on the normalized features.
 
     Raises:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from attentive_probes.configuration_probe import HeadConfig
 from attentive_probes.normalization import build_feature_norm
 from attentive_probes.poolings import Pooled, Pooling, build_pooling, pool_together
-from attentive_probes.tokens import Reading, TokenLayout, Tokens
+from attentive_probes.token_statistics import TokenStatistics
+from attentive_probes.tokens import Reading, SequenceLayout, Tokens
 
 
 class HeadOutput(NamedTuple):
@@ -28,22 +29,22 @@ class ProbeHead(nn.Module):
 
     Args:
         config: What to build.
-        layout: The backbone's token layout.
+        width: Token width D.
+        layout: Length and grid of the sequence that is read.
         num_labels: Number of classes C.
 
     Raises:
-        ValueError: If the pooling is unknown, an option does not fit, or the backbone lacks a token that is read.
+        ValueError: If the pooling is unknown, or an option does not fit.
     """
 
     reading: Reading
     pooling: Pooling
 
-    def __init__(self, config: HeadConfig, layout: TokenLayout, num_labels: int):
+    def __init__(self, config: HeadConfig, width: int, layout: SequenceLayout, num_labels: int):
         super().__init__()
         self.reading = config.reading
         self.token_norm = config.token_norm
-        sequence_layout = self.reading.sequence_layout(layout)
-        self.pooling = build_pooling(config.pooling, layout.width, sequence_layout, config.options)
+        self.pooling = build_pooling(config.pooling, width, layout, config.options)
         self.norm = build_feature_norm(config.feature_norm, self.pooling.num_features)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.pooling.num_features, num_labels)
@@ -66,6 +67,6 @@ class ProbeHead(nn.Module):
 
 
 def run_heads(heads: Sequence[ProbeHead], sequence: Tensor) -> list[HeadOutput]:
-    """Run heads that read the same sequence `(B, T, D)`: all their queries share one call of `attend`."""
-    pooled = pool_together([head.pooling for head in heads], sequence)
+    """Run heads that read the same sequence `(B, T, D)`: one call of `attend`, one set of token statistics."""
+    pooled = pool_together([head.pooling for head in heads], TokenStatistics(sequence))
     return [head.classify(one) for head, one in zip(heads, pooled, strict=True)]

@@ -15,8 +15,7 @@ from transformers.utils import ModelOutput
 
 from attentive_probes.backbones import VisionBackbone, load_image_processor
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
-from attentive_probes.head import ProbeHead
-from attentive_probes.probe_setup import describe_probe, geometry_of, load_backbone, set_head
+from attentive_probes.probe_setup import build_head, describe_probe, geometry_of, load_backbone, set_head
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
@@ -66,7 +65,7 @@ class ProbeForImageClassification(PreTrainedModel):
         if backbone is None:
             backbone = VisionBackbone.from_config(config.backbone_config, geometry_of(config))
         self.backbone = cast(VisionBackbone, backbone)
-        self.head = ProbeHead(config.head_config, config.token_layout, config.num_labels)
+        self.head = build_head(config, config.head_config)
         self.image_processor: BaseImageProcessor | None = None
         self.post_init()
 

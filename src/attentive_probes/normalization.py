@@ -49,29 +49,41 @@ class BatchNorm(nn.Module):
         Raises:
             ValueError: If a training batch holds a single image, over all processes.
         """
-        values = features.float()
-        mean, variance = self._batch_statistics(values) if self.training else (self.running_mean, self.running_var)
+        values = features.to(torch.promote_types(features.dtype, torch.float32))
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            local = values.mean(0)
+            mean, variance = self.update(local, (values - local).square().mean(0), values.shape[0])
         normalized = (values - mean) * (variance + self.eps).rsqrt()
         if self.weight is not None and self.bias is not None:
             normalized = normalized * self.weight + self.bias
         return normalized.to(features.dtype)
 
-    def _batch_statistics(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        synchronized = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        count: Tensor | int = features.shape[0]
-        if synchronized:
-            count = all_reduce(torch.tensor(float(count), device=features.device))
+    def update(self, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Join this process's moments with those of the others, and update the running statistics.
+
+        Args:
+            mean: `(F,)`, over `count` rows.
+            variance: `(F,)`, biased.
+            count: Number of rows of this process.
+
+        Returns:
+            Mean and biased variance over the rows of all processes.
+
+        Raises:
+            ValueError: If there is a single row over all processes.
+        """
+        total: Tensor | int = count
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            total = all_reduce(torch.tensor(float(count), device=mean.device))
+            share = count / total
+            joint = all_reduce(mean * share)
+            variance = all_reduce((variance + (mean - joint).square()) * share)
+            mean = joint
         elif count < 2:
             raise ValueError("Batch normalization cannot train on a batch of one image; use a larger batch_size.")
-
-        def average(values: Tensor) -> Tensor:
-            total = values.sum(0)
-            return (all_reduce(total) if synchronized else total) / count
-
-        mean = average(features)
-        variance = average((features - mean).square())
         with torch.no_grad():
-            unbiased = variance * count / (count - 1)
+            unbiased = variance * total / (total - 1)
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
@@ -82,7 +94,7 @@ def build_feature_norm(name: str, num_features: int) -> nn.Module:
     """The normalization `name` of `HeadConfig.feature_norm` for features of width F."""
     builders = {
         "batchnorm": lambda: BatchNorm(num_features),
-        "batchnorm_affine": lambda: BatchNorm(num_features, affine=True),
+        "batchnorm_affine": lambda: BatchNorm(num_features, affine=True, eps=1e-5),
         "layernorm": lambda: nn.LayerNorm(num_features),
         "none": nn.Identity,
     }

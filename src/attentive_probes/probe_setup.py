@@ -88,8 +88,18 @@ def set_head(config: ProbeConfig, head: HeadConfig) -> None:
     """
     check_taps(head.reading.taps)
     with torch.device("meta"):
-        ProbeHead(head, config.token_layout, config.num_labels)
+        build_head(config, head)
     config.head = head.to_dict()
+
+
+def build_head(config: ProbeConfig, head: HeadConfig) -> ProbeHead:
+    """A head with fresh weights for the backbone of `config`.
+
+    Raises:
+        ValueError: If it does not fit the backbone.
+    """
+    layout = config.token_layout
+    return ProbeHead(head, layout.width, head.reading.sequence_layout(layout), config.num_labels)
 
 
 def geometry_of(config: ProbeConfig) -> Geometry:

@@ -15,7 +15,7 @@ from attentive_probes.backbones import VisionBackbone
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.head import HeadOutput, ProbeHead, run_heads
 from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe_setup import describe_probe, load_backbone, set_head
+from attentive_probes.probe_setup import build_head, describe_probe, load_backbone, set_head
 from attentive_probes.tokens import Reading
 
 SequenceKey = tuple[Reading, str]
@@ -152,7 +152,7 @@ class ProbeSweep(nn.Module):
     def _build(self, run: HeadRun) -> ProbeHead:
         with torch.random.fork_rng():
             torch.manual_seed(run.seed)
-            return ProbeHead(run.head, self.config.token_layout, self.config.num_labels)
+            return build_head(self.config, run.head)
 
 
 def check_heads(config: ProbeConfig, runs: Mapping[str, HeadRun]) -> None:

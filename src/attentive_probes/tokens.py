@@ -74,10 +74,20 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True)
 class SequenceLayout:
-    """What a pooling may know of its input: the number of tokens T and, for patches alone, their grid."""
+    """What a pooling may know of its input.
+
+    Args:
+        num_tokens: Number of tokens T.
+        grid: Rows and columns, when the sequence ends with the patches of one tap in raster order, else `None`.
+    """
 
     num_tokens: int
     grid: tuple[int, int] | None = None
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Number of tokens before the grid."""
+        return self.num_tokens - (self.grid[0] * self.grid[1] if self.grid else 0)
 
 
 @dataclass(frozen=True)
@@ -146,13 +156,14 @@ class Reading:
         return lengths
 
     def sequence_layout(self, layout: TokenLayout) -> SequenceLayout:
-        """Length and, when only patches are read, grid of the sequence.
+        """Length of the sequence and, when it ends with the only patches that are read, their grid.
 
         Raises:
             ValueError: If the backbone has no token of a kind that is read.
         """
-        only_patches = len(self.items) == 1 and self.items[0].kind == "patches"
-        return SequenceLayout(sum(self.lengths(layout)), layout.grid if only_patches else None)
+        kinds = [item.kind for item in self.items]
+        ends_with_the_grid = kinds[-1] == "patches" and kinds.count("patches") == 1
+        return SequenceLayout(sum(self.lengths(layout)), layout.grid if ends_with_the_grid else None)
 
     def __call__(self, tokens: Mapping[str, Tokens]) -> Tensor:
         """Lay out the tokens of all taps as one sequence `(B, T, D)`."""

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from rich.table import Table
 
 from attentive_probes.cli.console import console
-from attentive_probes.poolings import POOLINGS, pooling_options
+from attentive_probes.evaluation.costs import head_costs
 
 
-def list_() -> None:
-    """List the poolings with their options and papers."""
-    table = Table("pooling", "what it is", "options and defaults", "paper")
-    for name, pooling in POOLINGS.items():
-        summary = (pooling.__doc__ or "").splitlines()[0]
-        options = ", ".join(f"{key}={value}" for key, value in pooling_options(name).items())
-        table.add_row(name, summary, options or "none", pooling.paper)
+def list_(
+    width: Annotated[int, typer.Option(min=1, help="Token width D.")] = 768,
+    tokens: Annotated[int, typer.Option(min=1, help="Number of tokens N.")] = 196,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes C.")] = 1000,
+) -> None:
+    """List the poolings with paper, trained parameters and multiply-adds per image, for one size of backbone."""
+    table = Table(
+        title=f"D = {width}, N = {tokens}, C = {classes}; multiply-adds of the pooling, as written in the paper and here",
+        caption="parameters: pooling and classifier; options at their defaults",
+    )
+    for column in ("pooling", "parameters", "as written", "here", "options and defaults", "paper"):
+        table.add_column(column, justify="right" if column in ("parameters", "as written", "here") else "left")
+    for row in head_costs(width, tokens, classes):
+        options = ", ".join(f"{key}={value}" for key, value in row.options.items()) or "none"
+        if row.problem:
+            table.add_row(row.pooling, "-", "-", "-", row.problem, row.paper)
+        else:
+            millions = [f"{value / 1e6:.2f} M" for value in row.multiply_adds]
+            table.add_row(row.pooling, f"{row.parameters:,}", *millions, options, row.paper)
     console.print(table)

@@ -10,6 +10,7 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from attentive_probes.cli.evaluate import evaluate
+from attentive_probes.cli.import_ import import_
 from attentive_probes.cli.list import list_
 from attentive_probes.cli.predict import predict
 from attentive_probes.cli.train import train
@@ -19,6 +20,7 @@ commands.command("train")(train)
 commands.command("evaluate")(evaluate)
 commands.command("predict")(predict)
 commands.command("list")(list_)
+commands.command("import")(import_)
 
 
 def app() -> None:

@@ -6,16 +6,58 @@ import inspect
 from typing import Any
 
 from attentive_probes.naming import unknown_name
-from attentive_probes.poolings.base import Pooled, Pooling, QueryPooling, pool_together
+from attentive_probes.poolings.abmilp import AbmilpPooling
+from attentive_probes.poolings.aim import AimPooling
+from attentive_probes.poolings.alf import AttentiveLayerFusion
+from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling, Queries, QueryPooling, pool_together
+from attentive_probes.poolings.cae import ContextAutoencoderPooling
+from attentive_probes.poolings.cait import CaitPooling
+from attentive_probes.poolings.cbam import CbamPooling
+from attentive_probes.poolings.clip import ClipPooling
+from attentive_probes.poolings.coca import CocaPooling
+from attentive_probes.poolings.concat import ConcatPooling
+from attentive_probes.poolings.dinovit import DinoVitPooling
+from attentive_probes.poolings.dolg import DolgPooling
 from attentive_probes.poolings.ep import EfficientProbing
+from attentive_probes.poolings.esimpool import EfficientSimPool
+from attentive_probes.poolings.jepa import JepaPooling
 from attentive_probes.poolings.mean import MeanPooling
+from attentive_probes.poolings.siglip import SiglipPooling
+from attentive_probes.poolings.simpool import SimPool
+from attentive_probes.poolings.weighted import WeightedPooling
 from attentive_probes.tokens import SequenceLayout
 
-__all__ = ["POOLINGS", "Pooled", "Pooling", "QueryPooling", "build_pooling", "pool_together", "pooling_options"]
+__all__ = [
+    "POOLINGS",
+    "MultiplyAdds",
+    "Pooled",
+    "Pooling",
+    "Queries",
+    "QueryPooling",
+    "build_pooling",
+    "pool_together",
+    "pooling_options",
+]
 
 POOLINGS: dict[str, type[Pooling]] = {
     "mean": MeanPooling,
+    "concat": ConcatPooling,
+    "weighted": WeightedPooling,
     "ep": EfficientProbing,
+    "abmilp": AbmilpPooling,
+    "simpool": SimPool,
+    "esimpool": EfficientSimPool,
+    "clip": ClipPooling,
+    "siglip": SiglipPooling,
+    "aim": AimPooling,
+    "cbam": CbamPooling,
+    "coca": CocaPooling,
+    "cait": CaitPooling,
+    "dinovit": DinoVitPooling,
+    "jepa": JepaPooling,
+    "dolg": DolgPooling,
+    "cae": ContextAutoencoderPooling,
+    "alf": AttentiveLayerFusion,
 }
 
 

@@ -4,19 +4,46 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from attentive_probes.attend import attend
+from attentive_probes.token_statistics import TokenStatistics
 
 
 class Pooled(NamedTuple):
-    """Result of a pooling: features `(B, F)` and attention `(B, M, T)`, whose rows sum to 1."""
+    """Result of a pooling: features `(B, F)` and attention `(B, M, T)`."""
 
     features: Tensor
     attention: Tensor
+
+
+class Queries(NamedTuple):
+    """What `attend` needs of a pooling: vectors `(M, D)` in token space, scale included, and what else acts on logits.
+
+    `token_scale` `(B, T)`, `logit_bias` `(M, T)`, `sink` `(M,)` and `dropout` are arguments of `attend`; `channels` are
+    mean and scale `(D,)` of a batch normalization on tokens, kept for the readout.
+    """
+
+    vectors: Tensor
+    token_scale: Tensor | None = None
+    logit_bias: Tensor | None = None
+    sink: Tensor | None = None
+    dropout: float = 0.0
+    channels: tuple[Tensor, Tensor] | None = None
+
+    def attend(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled tokens `(B, M, D)` and attention `(B, M, T)`."""
+        return attend(tokens, self.vectors, self.token_scale, self.logit_bias, self.sink, self.dropout)
+
+
+class MultiplyAdds(NamedTuple):
+    """Multiply-adds per image: as the formulas are written, and as this package computes them."""
+
+    textbook: int
+    folded: int
 
 
 class Pooling(nn.Module, ABC):
@@ -25,16 +52,26 @@ class Pooling(nn.Module, ABC):
     Attributes:
         paper: Where the method comes from.
         order_matters: Whether permuting the tokens changes the result.
+        attention_kind: What a row of the attention is: a `distribution` (sums to 1), `partial` (a token of the
+            pooling's own takes the rest), or unnormalized `gates`.
         num_features: Width F of the features.
+        folds: Whether the pooling is one call of `attend` between its `queries` and its `readout`, see `QueryPooling`;
+            for some it depends on their options.
     """
 
     paper: ClassVar[str]
     order_matters: ClassVar[bool] = False
+    attention_kind: ClassVar[str] = "distribution"
     num_features: int
+    folds: bool = False
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Pooled:
         """Pool tokens `(B, T, D)`."""
+
+    @abstractmethod
+    def multiply_adds(self) -> MultiplyAdds:
+        """Multiply-adds of matrix products per image; norms, softmax and activations are not counted."""
 
 
 class QueryPooling(Pooling, ABC):
@@ -43,28 +80,80 @@ class QueryPooling(Pooling, ABC):
     Several of them over the same tokens can share that call: concatenate their queries, split the result.
     """
 
-    @abstractmethod
-    def queries(self) -> Tensor:
-        """What to look for: vectors `(M, D)` in token space, scale included."""
+    folds = True
 
     @abstractmethod
-    def readout(self, pooled: Tensor, attention: Tensor) -> Tensor:
+    def queries(self, statistics: TokenStatistics) -> Queries:
+        """What to look for."""
+
+    @abstractmethod
+    def readout(self, pooled: Tensor, attention: Tensor, queries: Queries) -> Tensor:
         """What to make of pooled tokens `(B, M, D)` and attention `(B, M, T)`: features `(B, F)`."""
 
     def forward(self, tokens: Tensor) -> Pooled:
         """Pool tokens `(B, T, D)`."""
-        pooled, attention = attend(tokens, self.queries())
-        return Pooled(self.readout(pooled, attention), attention)
+        return fold(self, TokenStatistics(tokens))
 
 
-def pool_together(poolings: Sequence[Pooling], tokens: Tensor) -> list[Pooled]:
-    """Pool tokens `(B, T, D)` in several ways; those with queries share one call of `attend`."""
-    querying = [pooling for pooling in poolings if isinstance(pooling, QueryPooling)]
-    shared: dict[Pooling, Pooled] = {}
-    if len(querying) > 1:
-        queries = [pooling.queries() for pooling in querying]
-        counts = [len(vectors) for vectors in queries]
-        parts = (part.split(counts, dim=1) for part in attend(tokens, torch.cat(queries)))
-        for pooling, pooled, attention in zip(querying, *parts, strict=True):
-            shared[pooling] = Pooled(pooling.readout(pooled, attention), attention)
-    return [shared[pooling] if pooling in shared else pooling(tokens) for pooling in poolings]
+class Folding(Protocol):
+    """Anything with the two halves of a `QueryPooling`."""
+
+    def queries(self, statistics: TokenStatistics) -> Queries:
+        """What to look for."""
+
+    def readout(self, pooled: Tensor, attention: Tensor, queries: Queries) -> Tensor:
+        """What to make of it."""
+
+
+def fold(pooling: Folding, statistics: TokenStatistics) -> Pooled:
+    """Pool tokens by one call of `attend`."""
+    queries = pooling.queries(statistics)
+    pooled, attention = queries.attend(statistics.tokens)
+    return Pooled(pooling.readout(pooled, attention, queries), attention)
+
+
+def pool_together(poolings: Sequence[Pooling], statistics: TokenStatistics) -> list[Pooled]:
+    """Pool the same tokens in several ways; those with queries share one call of `attend`.
+
+    A pooling that drops attention weights in training draws them by itself, so that its neighbours do not matter.
+    """
+    querying = [cast(QueryPooling, pooling) for pooling in poolings if pooling.folds]
+    queries = {pooling: pooling.queries(statistics) for pooling in querying}
+    shared = [pooling for pooling in querying if not queries[pooling].dropout]
+    results: dict[Pooling, Pooled] = {}
+    if shared:
+        joint = _concatenated([queries[pooling] for pooling in shared], statistics.tokens)
+        counts = [len(queries[pooling].vectors) for pooling in shared]
+        parts = (part.split(counts, dim=1) for part in joint.attend(statistics.tokens))
+        for pooling, pooled, attention in zip(shared, *parts, strict=True):
+            results[pooling] = Pooled(pooling.readout(pooled, attention, queries[pooling]), attention)
+    for pooling in querying:
+        if pooling not in results:
+            pooled, attention = queries[pooling].attend(statistics.tokens)
+            results[pooling] = Pooled(pooling.readout(pooled, attention, queries[pooling]), attention)
+    return [results[pooling] if pooling in results else pooling(statistics.tokens) for pooling in poolings]
+
+
+def _concatenated(parts: list[Queries], tokens: Tensor) -> Queries:
+    if len(parts) == 1:
+        return parts[0]
+    batch, length, _ = tokens.shape
+    scale = parts[0].token_scale
+    if any(part.token_scale is not scale for part in parts):  # heads that norm differently: a scale per query
+        rows = [None if p.token_scale is None else p.token_scale.mT.expand(len(p.vectors), -1, -1) for p in parts]
+        scale = _gathered(parts, rows, 1.0, (length, batch)).permute(2, 0, 1)  # (B, M, T)
+    biases, sinks = [part.logit_bias for part in parts], [part.sink for part in parts]
+    return Queries(
+        torch.cat([part.vectors for part in parts]),
+        scale,
+        _gathered(parts, biases, 0.0, (length,)) if any(b is not None for b in biases) else None,
+        _gathered(parts, sinks, float("-inf"), ()) if any(s is not None for s in sinks) else None,
+    )
+
+
+def _gathered(parts: list[Queries], values: list[Tensor | None], neutral: float, shape: tuple[int, ...]) -> Tensor:
+    like = next(value for value in values if value is not None)
+    sizes = [(len(part.vectors), *shape) for part in parts]
+    return torch.cat(
+        [like.new_full(size, neutral) if v is None else v.expand(size) for size, v in zip(sizes, values, strict=True)]
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attentive_probes.poolings.base import QueryPooling
+from attentive_probes.poolings.base import MultiplyAdds, Queries, QueryPooling
+from attentive_probes.poolings.multihead import map_values
+from attentive_probes.token_statistics import TokenStatistics
 from attentive_probes.tokens import SequenceLayout
 
 
@@ -38,7 +40,7 @@ class EfficientProbing(QueryPooling):
         super().__init__()
         if d_out < 1 or width % d_out:
             raise ValueError(f"d_out={d_out} does not divide the token width {width}.")
-        self.num_features = width // d_out
+        self.num_features, self.num_tokens = width // d_out, layout.num_tokens
         if num_queries < 1 or self.num_features % num_queries:
             valid = [q for q in range(1, min(self.num_features, 256) + 1) if self.num_features % q == 0]
             raise ValueError(
@@ -53,12 +55,17 @@ class EfficientProbing(QueryPooling):
         """Draw the queries from a normal distribution with standard deviation 0.02."""
         nn.init.normal_(self.query, std=0.02)
 
-    def queries(self) -> Tensor:
+    def queries(self, statistics: TokenStatistics) -> Queries:
         """Scaled queries `(Q, D)`."""
-        return self.query * self.query.shape[1] ** -0.5
+        return Queries(self.query * self.query.shape[1] ** -0.5)
 
-    def readout(self, pooled: Tensor, attention: Tensor) -> Tensor:
+    def readout(self, pooled: Tensor, attention: Tensor, queries: Queries) -> Tensor:
         """Project pooled tokens `(B, Q, D)`, each with its own slice of the values, to features `(B, D / d_out)`."""
-        slices = self.value.weight.unflatten(0, (self.query.shape[0], -1))  # (Q, D / d_out / Q, D)
-        features = torch.einsum("bqd,qsd->bqs", pooled, slices).flatten(1)
-        return features if self.value.bias is None else features + self.value.bias
+        return map_values(pooled, self.value)
+
+    def multiply_adds(self) -> MultiplyAdds:
+        """Per image, see `Pooling`."""
+        (num_queries, width), features = self.query.shape, self.num_features
+        scores = self.num_tokens * num_queries * width
+        project = width * features
+        return MultiplyAdds(scores + self.num_tokens * (project + features), 2 * scores + project)

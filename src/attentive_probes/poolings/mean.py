@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attentive_probes.poolings.base import Pooled, Pooling
+from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling
 from attentive_probes.tokens import SequenceLayout
 
 
@@ -23,7 +23,7 @@ class MeanPooling(Pooling):
 
     def __init__(self, width: int, layout: SequenceLayout):
         super().__init__()
-        self.num_features = width
+        self.num_features, self.num_tokens = width, layout.num_tokens
 
     def forward(self, tokens: Tensor) -> Pooled:
         """Pool tokens `(B, T, D)`."""
@@ -32,3 +32,7 @@ class MeanPooling(Pooling):
         ones = tokens.new_ones(batch, 1, length)
         features = torch.bmm(ones, tokens).squeeze(1) / length
         return Pooled(features, ones.float() / length)
+
+    def multiply_adds(self) -> MultiplyAdds:
+        """Per image, see `Pooling`."""
+        return MultiplyAdds(self.num_tokens * self.num_features, self.num_tokens * self.num_features)

@@ -1,0 +1,75 @@
+"""The attentive probe of V-JEPA."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from attentive_probes.poolings.base import MultiplyAdds, Queries, QueryPooling
+from attentive_probes.poolings.multihead import Mlp, check_heads, fold_keys, map_values, norm_pooled, norm_queries
+from attentive_probes.token_statistics import TokenStatistics
+from attentive_probes.tokens import SequenceLayout
+
+
+class JepaPooling(QueryPooling):
+    """V-JEPA's attentive pooler: a cross-attention block with LayerNorm on tokens, residuals and an MLP.
+
+    "Revisiting Feature Prediction for Learning Visual Representations from Video", TMLR 2024, arXiv 2404.08471. The
+    query is not normed; the residual starts from the raw query. How we differ: keys, values and the LayerNorm fold
+    around the pooling, and the key bias, which has no effect, is gone.
+
+    Args:
+        width: Token width D.
+        layout: Length and grid of the sequence; any is accepted.
+        num_attention_heads: Number of attention heads h.
+        mlp_ratio: Hidden width of the MLP over D.
+
+    Shapes: tokens `(B, T, D)` -> features `(B, D)`, attention `(B, h, T)`, rows sum to 1.
+
+    Raises:
+        ValueError: If the attention heads do not divide D.
+    """
+
+    paper = "https://arxiv.org/abs/2404.08471"
+
+    def __init__(self, width: int, layout: SequenceLayout, *, num_attention_heads: int = 12, mlp_ratio: float = 4.0):
+        super().__init__()
+        check_heads(width, num_attention_heads)
+        self.num_attention_heads = num_attention_heads
+        self.num_features, self.num_tokens = width, layout.num_tokens
+        self.query = nn.Parameter(torch.empty(width))
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-5), nn.LayerNorm(width, eps=1e-5)
+        self.query_map = nn.Linear(width, width)
+        self.key_map = nn.Linear(width, width, bias=False)
+        self.value_map = nn.Linear(width, width)
+        self.out_map = nn.Linear(width, width)
+        self.mlp = Mlp(width, mlp_ratio)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw query and weights with standard deviation 0.02, biases zero; output maps divided by sqrt(2)."""
+        nn.init.trunc_normal_(self.query, std=0.02)
+        for linear in (self.query_map, self.key_map, self.value_map, self.out_map, self.mlp.fc1, self.mlp.fc2):
+            last = linear in (self.out_map, self.mlp.fc2)
+            nn.init.trunc_normal_(linear.weight, std=0.02 * 2**-0.5 if last else 0.02)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+    def queries(self, statistics: TokenStatistics) -> Queries:
+        """The query per attention head."""
+        vectors = fold_keys(self.query_map(self.query), self.key_map, self.num_attention_heads)
+        return Queries(norm_queries(vectors, self.norm1), statistics.layer_scale(self.norm1.eps))
+
+    def readout(self, pooled: Tensor, attention: Tensor, queries: Queries) -> Tensor:
+        """Map values and output, add the query and the MLP."""
+        values = map_values(norm_pooled(pooled, self.norm1), self.value_map)
+        features = self.query + self.out_map(values)
+        return features + self.mlp(self.norm2(features))
+
+    def multiply_adds(self) -> MultiplyAdds:
+        """Per image, see `Pooling`."""
+        width, tokens = self.num_features, self.num_tokens
+        after = 2 * width * width + self.mlp.multiply_adds()
+        return MultiplyAdds(
+            2 * tokens * width * (width + 1) + after, 2 * tokens * self.num_attention_heads * width + after
+        )
