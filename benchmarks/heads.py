@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -107,11 +107,17 @@ def peak_memory() -> float:
     """Extra memory of an EP-32 step at its peak over the bytes of the tokens (B = 128, D = 768, float32)."""
     steps = make_steps(("ep", {"num_queries": 32}, 768, 196, "float32", 1000), 128, "cpu")
     small = make_steps(("ep", {"num_queries": 32}, 768, 196, "float32", 1000), 2, "cpu")
-    small["ours"]()  # gradients and library buffers exist before the count starts
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    small["ours"]()  # library buffers exist before the count starts
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+    before = _memory("VmRSS")
     steps["ours"]()
-    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return extra / (128 * 196 * 768 * 4)
+    return (_memory("VmHWM") - before) / (128 * 196 * 768 * 4)
+
+
+def _memory(field: str) -> int:
+    """Bytes of a field of this process's status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def main() -> None:
@@ -126,7 +132,7 @@ def main() -> None:
         print(f"{peak_memory():.2f}")
         return
     batch, cases = (64, CASES) if arguments.device == "cpu" else (256, GPU_CASES)
-    table = Table(title=f"step, B = {batch}, {arguments.device}, torch {torch.__version__}, {platform.processor()}")
+    table = Table(title=f"step, B = {batch}, {arguments.device}, torch {torch.__version__}, {platform.machine()}")
     for column in ("head", "D", "N", "precision", "textbook ms", "ours ms", "ratio", "floor", "aim"):
         table.add_column(column, justify="left" if column == "head" else "right")
     for case in cases:

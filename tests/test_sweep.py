@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from attentive_probes import HeadConfig, HeadRun, ProbeSweep
-from attentive_probes.poolings import base
+from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
+from attentive_probes.poolings import POOLINGS, base
 from tiny import SIZE
 
 RUNS = {
@@ -70,3 +70,48 @@ def test_wrong_heads_are_named(tiny_backbone):
         ProbeSweep.from_backbone(tiny_backbone("vit"), runs, num_labels=3)
     with pytest.raises(ValueError, match="at least one head"):
         ProbeSweep.from_backbone(tiny_backbone("vit"), {}, num_labels=3)
+
+
+SMALL = {"aim": {"num_attention_heads": 4}, "jepa": {"num_attention_heads": 4}}
+EVERY = {name: HeadRun(HeadConfig(name, SMALL.get(name, {}))) for name in POOLINGS} | {
+    "abmilp-pe": HeadRun(HeadConfig("abmilp", {"cond": "pe", "content": "patch"}, tokens=("cls", "patches"))),
+    "abmilp-map": HeadRun(HeadConfig("abmilp", {"cond": "pe", "self_attention": "map"})),
+    "alf-dropout": HeadRun(HeadConfig("alf", {"attention_dropout": 0.5}, token_norm="l2")),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_pooling_lives_in_a_probe(name, tiny_backbone, tmp_path):
+    """Trained for two steps, saved and loaded: bit-equal weights, the same logits, attention over its tokens."""
+    sweep = ProbeSweep.from_backbone(tiny_backbone("vit"), {name: EVERY[name]}, num_labels=3).train()
+    optimizer = torch.optim.AdamW(sweep.heads[name].parameters(), lr=0.01)
+    pixels = torch.randn(4, 3, SIZE, SIZE)
+    for _ in range(2):
+        torch.nn.functional.cross_entropy(sweep(pixels)[name].logits, torch.tensor([0, 1, 2, 0])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    probe = sweep.probe(name).eval()
+    probe.save_pretrained(tmp_path)
+    loaded = ProbeForImageClassification.from_pretrained(tmp_path).eval()
+    for key, tensor in probe.head.state_dict().items():
+        assert torch.equal(tensor, loaded.head.state_dict()[key]), key
+    expected, output = probe(pixels[:1]), loaded(pixels[:1])
+    assert torch.allclose(output.logits, expected.logits, atol=1e-6)
+    assert output.attention.shape[-1] == loaded.head.reading.sequence_layout(loaded.config.token_layout).num_tokens
+
+
+def test_all_poolings_together_are_each_alone(tiny_backbone):
+    """One sweep of everything gives each head the outputs and gradients it has by itself."""
+    runs = {name: run for name, run in EVERY.items() if name != "alf-dropout"}
+    pixels, labels = torch.randn(4, 3, SIZE, SIZE), torch.tensor([0, 1, 2, 0])
+
+    def gradients(sweep):
+        outputs = sweep.train()(pixels)
+        sum(torch.nn.functional.cross_entropy(o.logits, labels) for o in outputs.values()).backward()
+        return {f"{n}/{k}": p.grad for n, head in sweep.heads.items() for k, p in head.named_parameters()}
+
+    together = gradients(ProbeSweep.from_backbone(tiny_backbone("vit"), runs, num_labels=3))
+    for name, run in runs.items():
+        alone = gradients(ProbeSweep.from_backbone(tiny_backbone("vit"), {name: run}, num_labels=3))
+        for key, gradient in alone.items():
+            assert torch.allclose(together[key], gradient, atol=1e-5, rtol=1e-4), key

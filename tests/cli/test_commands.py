@@ -47,10 +47,12 @@ def image_folder(tmp_path):
 
 
 def test_list(run):
-    """Every pooling is listed with its paper."""
-    code, out, _ = run("list")
+    """Every pooling is listed with its paper and its costs at the given size; what does not fit says why."""
+    code, out, _ = run("list", "--width", 384, "--tokens", 196, "--classes", 100)
     assert code == 0
-    assert all(name in out and pooling.paper[:20] in out for name, pooling in POOLINGS.items())
+    assert all(name in out and pooling.paper.rsplit("/", 1)[-1] in out for name, pooling in POOLINGS.items())
+    assert f"{32 * 384 + 384 * 384 + 100 * 385:,}" in out
+    assert "needs tokens on a grid" in run("list", "--tokens", 12)[1]
 
 
 def test_predict_a_folder(run, probe_folder, image_folder, tmp_path):

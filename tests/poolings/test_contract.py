@@ -30,9 +30,12 @@ VARIANTS = {name: (name, {}) for name in POOLINGS} | {
 every_pooling = pytest.mark.parametrize("name", VARIANTS)
 
 
-def build(name: str, width: int = WIDTH, layout: SequenceLayout = LAYOUT) -> torch.nn.Module:
+def build(name: str, width: int = WIDTH, layout: SequenceLayout = LAYOUT, heads: int | None = None) -> torch.nn.Module:
     torch.manual_seed(0)
-    pooling = build_pooling(VARIANTS[name][0], width, layout, VARIANTS[name][1]).eval()
+    pooling_name, options = VARIANTS[name]
+    if heads is not None and "num_attention_heads" in pooling_options(pooling_name):
+        options = {**options, "num_attention_heads": heads}
+    pooling = build_pooling(pooling_name, width, layout, options).eval()
     for parameter in pooling.parameters():  # away from zero starts and tiny scales, so that every part matters
         torch.nn.init.normal_(parameter, mean=0.2 * (parameter.ndim == 1), std=parameter.shape[-1] ** -0.5)
     return pooling
@@ -44,11 +47,16 @@ def depends_on_order(name: str, pooling: torch.nn.Module) -> bool:
 
 @every_pooling
 @settings(max_examples=15, deadline=None)
-@given(batch=st.integers(1, 3), rows=st.integers(1, 4), columns=st.integers(1, 4), width=st.sampled_from([32, 64]))
-def test_shapes(name, batch, rows, columns, width):
-    """Any batch, grid (one token, too) and width: features (B, F), attention (B, M, T) of the promised kind."""
-    length = rows * columns
-    pooling = build(name, width, SequenceLayout(length, (rows, columns)))
+@given(
+    batch=st.integers(1, 3),
+    grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    width=st.sampled_from([32, 64]),
+    heads=st.sampled_from([1, 2, 8]),
+)
+def test_shapes(name, batch, grid, width, heads):
+    """Any batch, grid (one token, too), width and heads: features (B, F), attention (B, M, T) of the promised kind."""
+    length = grid[0] * grid[1]
+    pooling = build(name, width, SequenceLayout(length, grid), heads)
     features, attention = pooling(torch.randn(batch, length, width))
     assert features.shape == (batch, pooling.num_features)
     assert attention.shape[::2] == (batch, length)

@@ -18,16 +18,17 @@ def list_(
 ) -> None:
     """List the poolings with paper, trained parameters and multiply-adds per image, for one size of backbone."""
     table = Table(
-        title=f"D = {width}, N = {tokens}, C = {classes}; multiply-adds of the pooling, as written in the paper and here",
+        title=f"D = {width}, N = {tokens}, C = {classes}; multiply-adds of the pooling, as in the paper and here",
         caption="parameters: pooling and classifier; options at their defaults",
     )
-    for column in ("pooling", "parameters", "as written", "here", "options and defaults", "paper"):
-        table.add_column(column, justify="right" if column in ("parameters", "as written", "here") else "left")
+    for column in ("pooling", "parameters", "paper", "here", "options and defaults", "arXiv"):
+        table.add_column(column, justify="right" if column in ("parameters", "paper", "here") else "left")
     for row in head_costs(width, tokens, classes):
+        paper = row.paper.rsplit("/", 1)[-1]
         options = ", ".join(f"{key}={value}" for key, value in row.options.items()) or "none"
         if row.problem:
-            table.add_row(row.pooling, "-", "-", "-", row.problem, row.paper)
+            table.add_row(row.pooling, "-", "-", "-", row.problem, paper)
         else:
             millions = [f"{value / 1e6:.2f} M" for value in row.multiply_adds]
-            table.add_row(row.pooling, f"{row.parameters:,}", *millions, options, row.paper)
+            table.add_row(row.pooling, f"{row.parameters:,}", *millions, options, paper)
     console.print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class HeadCosts:
     paper: str
     options: dict[str, Any]
     parameters: int = 0
-    multiply_adds: MultiplyAdds = MultiplyAdds(0, 0)
+    multiply_adds: MultiplyAdds = field(default_factory=lambda: MultiplyAdds(0, 0))
     problem: str = ""
 
 

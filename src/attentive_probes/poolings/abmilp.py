@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -75,11 +76,13 @@ class AbmilpPooling(Pooling):
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
         self.gate = nn.Linear(width, 1, bias=False)
         self.folds = depth == 1 and self_attention == "none"
-        positions = None
-        if cond == "pe" and layout.grid is not None:
-            table = sincos_positions(width, layout.grid)
-            positions = F.pad(table, (0, 0, self.num_tokens - len(table), 0))  # zero for tokens before the grid
-        self.register_buffer("positions", positions, persistent=False)
+        self.grid = layout.grid if cond == "pe" else None
+        self.register_buffer("positions", self._fixed_positions(), persistent=False)
+
+    def reset_parameters(self) -> None:
+        """Fill the fixed positions again, which are not saved."""
+        if self.positions is not None:
+            self.positions.copy_(cast(Tensor, self._fixed_positions()))
 
     def forward(self, tokens: Tensor) -> Pooled:
         """Pool tokens `(B, T, D)`."""
@@ -116,6 +119,12 @@ class AbmilpPooling(Pooling):
         mixing = 0 if self.qkv is None else 4 * tokens * width * width + 2 * tokens * tokens * width
         total = mixing + len(self.hidden) * tokens * width * width + 2 * tokens * width
         return MultiplyAdds(total, total)
+
+    def _fixed_positions(self) -> Tensor | None:
+        if self.grid is None:
+            return None
+        table = sincos_positions(self.width, self.grid)
+        return F.pad(table, (0, 0, self.num_tokens - len(table), 0))  # zero for tokens before the grid
 
     def _mixed(self, tokens: Tensor) -> Tensor:
         if self.qkv is None or self.out_map is None:

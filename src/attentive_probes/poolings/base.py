@@ -23,8 +23,8 @@ class Pooled(NamedTuple):
 class Queries(NamedTuple):
     """What `attend` needs of a pooling: vectors `(M, D)` in token space, scale included, and what else acts on logits.
 
-    `token_scale` `(B, T)`, `logit_bias` `(M, T)`, `sink` `(M,)` and `dropout` are arguments of `attend`; `channels` are
-    mean and scale `(D,)` of a batch normalization on tokens, kept for the readout.
+    `token_scale` `(B, T)`, `logit_bias` `(M, T)`, `sink` `(M,)` and `dropout` are arguments of `attend`; `token_mean`
+    `(B, T)`, and `channels`, mean and scale `(D,)` of a batch normalization on tokens, are kept for the readout.
     """
 
     vectors: Tensor
@@ -32,6 +32,7 @@ class Queries(NamedTuple):
     logit_bias: Tensor | None = None
     sink: Tensor | None = None
     dropout: float = 0.0
+    token_mean: Tensor | None = None
     channels: tuple[Tensor, Tensor] | None = None
 
     def attend(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

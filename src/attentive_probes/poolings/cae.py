@@ -49,7 +49,7 @@ class ContextAutoencoderPooling(QueryPooling):
 
     def readout(self, pooled: Tensor, attention: Tensor, queries: Queries) -> Tensor:
         """Map values and output."""
-        return self.cross.readout(pooled, attention)
+        return self.cross.readout(pooled, attention, queries)
 
     def multiply_adds(self) -> MultiplyAdds:
         """Per image, see `Pooling`."""

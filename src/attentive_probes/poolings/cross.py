@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from attentive_probes.poolings.base import MultiplyAdds, Queries
-from attentive_probes.poolings.multihead import fold_keys, map_values, norm_pooled, norm_queries
+from attentive_probes.poolings.multihead import fold_keys, map_normed_values, norm_queries
 from attentive_probes.token_statistics import TokenStatistics
 
 
@@ -30,12 +30,16 @@ class NormedCrossAttention(nn.Module):
         """The query `(D,)` per attention head, in token space."""
         mapped = self.query_map(self.norm_query(query))
         vectors = norm_queries(fold_keys(mapped, self.key_map, self.num_attention_heads), self.norm_key)
-        return Queries(vectors, statistics.layer_scale(self.norm_key.eps), dropout=dropout if self.training else 0.0)
+        return Queries(
+            vectors,
+            statistics.layer_scale(self.norm_key.eps),
+            dropout=dropout if self.training else 0.0,
+            token_mean=statistics.token_mean,
+        )
 
-    def readout(self, pooled: Tensor, attention: Tensor) -> Tensor:
+    def readout(self, pooled: Tensor, attention: Tensor, queries: Queries) -> Tensor:
         """Features `(B, D)` from pooled tokens `(B, h, D)`."""
-        total = attention.sum(-1) if self.training else None  # dropout changes the sum
-        return self.out_map(map_values(norm_pooled(pooled, self.norm_value, total), self.value_map))
+        return self.out_map(map_normed_values(pooled, attention, queries, self.norm_value, self.value_map))
 
     def multiply_adds(self, num_tokens: int) -> MultiplyAdds:
         """Per image, see `Pooling`."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from attentive_probes.poolings.base import MultiplyAdds, Queries, QueryPooling
-from attentive_probes.poolings.multihead import Mlp, check_heads, fold_keys, map_values, norm_pooled, norm_queries
+from attentive_probes.poolings.multihead import Mlp, check_heads, fold_keys, map_normed_values, norm_queries
 from attentive_probes.token_statistics import TokenStatistics
 from attentive_probes.tokens import SequenceLayout
 
@@ -58,11 +58,12 @@ class JepaPooling(QueryPooling):
     def queries(self, statistics: TokenStatistics) -> Queries:
         """The query per attention head."""
         vectors = fold_keys(self.query_map(self.query), self.key_map, self.num_attention_heads)
-        return Queries(norm_queries(vectors, self.norm1), statistics.layer_scale(self.norm1.eps))
+        scale = statistics.layer_scale(self.norm1.eps)
+        return Queries(norm_queries(vectors, self.norm1), scale, token_mean=statistics.token_mean)
 
     def readout(self, pooled: Tensor, attention: Tensor, queries: Queries) -> Tensor:
         """Map values and output, add the query and the MLP."""
-        values = map_values(norm_pooled(pooled, self.norm1), self.value_map)
+        values = map_normed_values(pooled, attention, queries, self.norm1, self.value_map)
         features = self.query + self.out_map(values)
         return features + self.mlp(self.norm2(features))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from attentive_probes.poolings.base import Queries
+
 
 def check_heads(width: int, num_attention_heads: int) -> None:
     """Check that attention heads divide a width.
@@ -54,8 +56,25 @@ def norm_pooled(pooled: Tensor, norm: nn.LayerNorm, total: Tensor | None = None)
         norm: The LayerNorm.
         total: `(B, M)`, the sum of the weights, where it is not 1.
     """
-    centred = (pooled - pooled.mean(-1, keepdim=True)) * norm.weight
-    return centred + (norm.bias if total is None else norm.bias * total[..., None].to(pooled.dtype))
+    bias = norm.bias if total is None else norm.bias * total[..., None].to(pooled.dtype)
+    return torch.addcmul(bias, pooled - pooled.mean(-1, keepdim=True), norm.weight)
+
+
+def map_normed_values(
+    pooled: Tensor, attention: Tensor, queries: Queries, norm: nn.LayerNorm, value_map: nn.Linear
+) -> Tensor:
+    """`norm_pooled`, then `map_values`, without a pass over the pooled tokens `(B, h, D)` but the product itself.
+
+    The gain of the LayerNorm moves into the value map, and the mean of a pooled token follows from those of the tokens.
+    """
+    assert queries.token_scale is not None and queries.token_mean is not None
+    heads = (pooled.shape[1], -1)
+    mean = torch.bmm(attention, (queries.token_scale * queries.token_mean)[..., None])  # (B, h, 1)
+    gains = (value_map.weight @ norm.weight).unflatten(0, heads)  # (h, d)
+    offsets = (value_map.weight @ norm.bias).unflatten(0, heads)
+    values = torch.einsum("bhw,hdw->bhd", pooled, (value_map.weight * norm.weight).unflatten(0, heads))
+    values = values - mean.to(pooled.dtype) * gains + attention.sum(-1, keepdim=True).to(pooled.dtype) * offsets
+    return values.flatten(1) if value_map.bias is None else values.flatten(1) + value_map.bias
 
 
 class Mlp(nn.Module):
