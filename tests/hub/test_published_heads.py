@@ -169,6 +169,16 @@ def test_published_heads_with_class_token_read_it_first(backbone, tmp_path):
     assert probe.config.head_config.tokens == ("cls", "patches")
 
 
+@pytest.mark.parametrize("name", ["cbam", "abmilp_map_pe", "abmilp_relu_d1_sa-none_cond-pe_patch"])
+def test_the_grid_of_a_published_head_is_a_square(name):
+    """Heads that need a grid find it by themselves."""
+    golden = load_golden(name)
+    tokens = golden.tensors["input"]
+    pooling = import_pooling(golden.head, golden.constructor, golden.group("state"), num_tokens=tokens.shape[1])
+    key = "pooled" if "pooled" in golden.tensors else "output"
+    assert_golden(pooling(tokens).features, golden.tensors[key])
+
+
 def test_what_cannot_be_imported_is_named(backbone, tmp_path):
     """Unknown heads and backbones, missing files and tensors, pickled code."""
     golden = load_golden("siglip")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def import_pooling(
         constructor: Arguments that the published module was built with.
         state: Its tensors under their published names; of a whole probe, BatchNorm and classifier are left aside.
         num_tokens: Number of tokens T that it reads.
-        grid: Rows and columns of the patches that the sequence ends with, for heads that need to know.
+        grid: Rows and columns of the patches that the sequence ends with, for heads that need to know; by default a
+            square of as many patches as the constructor names, or of all tokens.
 
     Raises:
         ValueError: If the head is unknown, or a tensor is missing, superfluous or of another shape.
@@ -49,8 +51,8 @@ def import_pooling(
     except KeyError as error:
         raise ValueError(f"The tensors of the published head {head!r} lack {error}.") from error
     options = _options(translation, constructor, tensors)
-    width = _width(tensors)
-    pooling = build_pooling(translation.pooling, width, SequenceLayout(num_tokens, grid), options)
+    layout = _layout(num_tokens, grid, constructor)
+    pooling = build_pooling(translation.pooling, _width(tensors), layout, options)
     _load(pooling, tensors, head)
     return pooling.eval()
 
@@ -101,7 +103,7 @@ def import_probe_head(
         token_norm="l2" if is_alf else "none",
         feature_norm="batchnorm_affine" if is_alf else "batchnorm",
     )
-    ours = ProbeHead(config, width, SequenceLayout(num_tokens, grid), num_labels)
+    ours = ProbeHead(config, width, _layout(num_tokens, grid, constructor), num_labels)
     _load(ours, rest, head)
     return ours.eval()
 
@@ -170,6 +172,13 @@ def _options(translation: Translation, constructor: dict[str, Any], tensors: Sta
     if translation.pooling == "cait":
         options["num_blocks"] = len({key.split(".")[1] for key in tensors if key.startswith("stages.")})
     return options
+
+
+def _layout(num_tokens: int, grid: tuple[int, int] | None, constructor: dict[str, Any]) -> SequenceLayout:
+    num_patches = constructor.get("num_patches", num_tokens)
+    side = math.isqrt(num_patches)
+    square = (side, side) if side * side == num_patches else None
+    return SequenceLayout(num_tokens, grid or square)
 
 
 def _width(tensors: State) -> int:
