@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 import yaml
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict, Image
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.images import ImageOptions
@@ -115,6 +115,7 @@ def test_two_processes_are_one(recipe_file, streaming, tmp_path):
         ("backbone.image_size=[16]", r"write \[height, width\]"),
         ("data.validation_split=test", "also the training or test split"),
         ("data.validation_split=valid", "Cannot load the split 'valid'"),
+        ("data.test_split=tset", "Cannot load the split 'tset'"),
         ("data.images.label_column=lable", "Did you mean 'label'"),
         ("data.images.image_column=img", "set image_column: 'img'"),
         ("data.labels=[band 0,band 1]", "classes that the probe does not know"),
@@ -124,6 +125,16 @@ def test_mistakes_are_found_before_training(override, message, recipe_file, tmp_
     """Each names the value and the way out, and leaves no output folder behind."""
     with pytest.raises(ValueError, match=message):
         run_recipe(Recipe.load(recipe_file, [override]))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_test_image_is_found_before_training(recipe_file, tmp_path):
+    """The test split is checked with the others, not after hours of training."""
+    broken = image_dataset(5).cast_column("image", Image(decode=False)).to_pandas()
+    broken["image"] = [{**cell, "bytes": cell["bytes"][:50]} for cell in broken["image"]]
+    Dataset.from_pandas(broken, features=image_dataset(5).features).to_parquet(tmp_path / "data" / "test.parquet")
+    with pytest.raises(ValueError, match="5 of 5 test images"):
+        run_recipe(Recipe.load(recipe_file))
     assert not (tmp_path / "run").exists()
 
 

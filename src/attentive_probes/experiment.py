@@ -33,6 +33,7 @@ def run_recipe(recipe: Recipe) -> SweepResults:
     runs = check_recipe(recipe)
     data = recipe.data
     train, validation = load_train_and_validation(data, recipe.train.seed)
+    test = load_split_of(data, data.test_split) if data.test_split else None
     sweep = ProbeSweep.from_backbone(
         recipe.backbone.name,
         runs,
@@ -44,12 +45,13 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         **_backbone_options(recipe),
     )
     trainer = ProbeTrainer(sweep, recipe.train, train, validation, images=data.images, augmentation=data.augmentation)
-    test = load_split_of(data, data.test_split) if data.test_split else None
-    results = trainer.train()
+    test_split = None if test is None else trainer.open_split("test", test)
     if trainer.accelerator.is_main_process:
+        trainer.folder.mkdir(parents=True, exist_ok=True)
         recipe.save(trainer.folder / "recipe.yaml")
-    if test is not None:
-        results = trainer.test(test, recipe.evaluation.baseline)
+    results = trainer.train()
+    if test is not None and test_split is not None:
+        results = trainer.test(test_split, recipe.evaluation.baseline)
         if recipe.evaluation.attention_head and trainer.accelerator.is_main_process:
             probe = sweep.probe(recipe.evaluation.attention_head)
             images = [test[row][data.images.image_column] for row in range(recipe.evaluation.num_images)]

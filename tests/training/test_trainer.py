@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Image
 
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
 from attentive_probes.data.augment import Augmentation
@@ -41,6 +42,14 @@ def make_trainer(model, folder, train=None, validation=None, augmentation=None, 
         augmentation=augmentation,
         images=images,
     )
+
+
+def with_broken_image() -> Dataset:
+    """17 images of which one is cut off."""
+    data = image_dataset(17)
+    cells = data.cast_column("image", Image(decode=False))["image"][:]
+    cells[3]["bytes"] = cells[3]["bytes"][:60]
+    return Dataset.from_dict({"image": cells, "label": data["label"][:]}, features=data.features)
 
 
 def head_tensors(sweep: ProbeSweep) -> dict[str, torch.Tensor]:
@@ -192,12 +201,21 @@ def test_the_test_split_is_scored_once(backbone, tmp_path):
 
 def test_skipped_images_are_reported(backbone, tmp_path):
     """The number of unreadable images stands in the results."""
-    data = image_dataset(17)
-    cells = data.cast_column("image", data.features["image"].__class__(decode=False))["image"][:]
-    cells[3]["bytes"] = cells[3]["bytes"][:60]
-    broken = type(data).from_dict({"image": cells, "label": data["label"][:]}, features=data.features)
+    broken = with_broken_image()
     trainer = make_trainer(make_sweep(backbone), tmp_path, broken, images=ImageOptions(unreadable="skip"))
     assert trainer.results.data["train"] == {"images": 16, "unreadable": 1}
+
+
+@pytest.mark.parametrize(("num_workers", "count"), [(0, 1), (1, None)])
+def test_skipped_images_of_a_stream_are_counted_once(num_workers, count, backbone, tmp_path, caplog):
+    """However many passes, in the results; worker processes cannot count, and the results say so."""
+    options = {"max_steps": 5, "num_workers": num_workers}
+    images = ImageOptions(unreadable="skip")
+    trainer = make_trainer(
+        make_sweep(backbone), tmp_path, with_broken_image().to_iterable_dataset(), images=images, **options
+    )
+    assert trainer.train().data["train"] == {"images": None, "unreadable": count}
+    assert caplog.text.count("Skipped: ") == (count or 0)
 
 
 def test_a_diverged_head_is_reported_and_harms_no_other(backbone, tmp_path, caplog):

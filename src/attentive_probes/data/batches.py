@@ -37,7 +37,16 @@ class Collator:
     ):
         self.encoder = split.encoder
         self.processor, self.size, self.augmentation, self.seed = processor, size, augmentation, seed
-        self.epoch = 0
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # worker processes live through all epochs
+
+    @property
+    def epoch(self) -> int:
+        """Which views to draw."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self._epoch.fill_(value)
 
     def __call__(self, examples: list[Example]) -> dict[str, Any]:
         """Make a batch."""
@@ -77,5 +86,6 @@ def make_loader(
         drop_last=train and fills_a_batch,
         collate_fn=collator,
         num_workers=num_workers,
+        persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from tqdm.auto import tqdm
 
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.naming import unknown_name
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -137,14 +140,21 @@ class ImageSplit(torch.utils.data.Dataset):
 class ImageStream(torch.utils.data.IterableDataset):
     """One split held by a `datasets.IterableDataset`, as a PyTorch dataset of `Example`s; see `ImageSplit`.
 
-    Labels and images are checked as they pass.
+    Labels and images are checked as they pass. What is skipped is named in the log, and counted unless worker processes
+    read the stream.
     """
 
     def __init__(self, name: str, dataset: IterableDataset, options: ImageOptions, encoder: LabelEncoder):
         columns = dataset.column_names or list(next(iter(dataset)))
         check_columns(name, columns, options)
-        self.name, self.options, self.encoder, self.num_unreadable = name, options, encoder, 0
+        self.name, self.options, self.encoder = name, options, encoder
         self.data = encoded_images(dataset, options, name)
+        self._skipped: set[int] = set()
+
+    @property
+    def num_unreadable(self) -> int:
+        """How many images were left out so far, each counted once however often the stream was read."""
+        return len(self._skipped)
 
     def set_epoch(self, epoch: int) -> None:
         """Reshuffle a shuffled stream."""
@@ -156,10 +166,12 @@ class ImageStream(torch.utils.data.IterableDataset):
             label = self.encoder.checked(row[self.options.label_column], where)
             try:
                 image = open_image(row[self.options.image_column], where)
-            except ValueError:
+            except ValueError as error:
                 if self.options.unreadable == "raise":
                     raise
-                self.num_unreadable += 1
+                if index not in self._skipped:
+                    logger.warning("Skipped: %s", error)
+                self._skipped.add(index)
                 continue
             yield Example(index, image, label)
 

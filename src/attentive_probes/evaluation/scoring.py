@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.evaluation.metrics import classification_metrics, top_k_correct
-from attentive_probes.evaluation.statistics import mean_interval
+from attentive_probes.evaluation.statistics import mean_interval, paired_difference
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,15 @@ class Scores:
         if config.problem_type == "single_label_classification":
             values.update(classification_metrics(self.logits, self.labels))
         return values
+
+    def test_metrics(self, baseline: Scores, config: PreTrainedConfig) -> dict[str, Any]:
+        """`metrics`, with the interval of the top-1 accuracy and its difference to a baseline, image by image."""
+        metrics: dict[str, Any] = self.metrics(config)
+        if "top1" in metrics:
+            metrics["top1_interval"] = list(self.top1_interval())
+            difference = paired_difference(self.correct, baseline.correct)
+            metrics["top1_difference"] = [100 * value for value in difference]
+        return metrics
 
     def top1_interval(self) -> tuple[float, float]:
         """95% interval of the top-1 accuracy, in percent."""

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling, Queries, fold
-from attentive_probes.poolings.multihead import Mlp, check_heads, fold_keys, map_values, norm_pooled, norm_queries
+from attentive_probes.poolings.multihead import (
+    Mlp,
+    block_multiply_adds,
+    check_heads,
+    fold_keys,
+    map_values,
+    norm_pooled,
+    norm_queries,
+)
 from attentive_probes.token_statistics import TokenStatistics
 from attentive_probes.tokens import SequenceLayout
 
@@ -126,12 +134,9 @@ class CaitPooling(Pooling):
 
     def multiply_adds(self) -> MultiplyAdds:
         """Per image, see `Pooling`."""
-        width, rows, heads = self.num_features, self.num_tokens + 1, self._only.num_attention_heads
-        after = 2 * width * width + self._only.mlp.multiply_adds()
-        count = len(self.stages)
-        return MultiplyAdds(
-            count * (2 * rows * width * (width + 1) + after), count * (2 * rows * heads * width + after)
-        )
+        heads, mlp = self._only.num_attention_heads, self._only.mlp
+        one = block_multiply_adds(self.num_features, self.num_tokens + 1, heads, mlp)
+        return MultiplyAdds(*(len(self.stages) * count for count in one))
 
     @property
     def _only(self) -> ClassAttention:

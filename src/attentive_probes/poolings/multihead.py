@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attentive_probes.poolings.base import Queries
+from attentive_probes.poolings.base import MultiplyAdds, Queries
 
 
 def check_heads(width: int, num_attention_heads: int) -> None:
@@ -92,3 +92,11 @@ class Mlp(nn.Module):
     def multiply_adds(self) -> int:
         """Multiply-adds for one vector."""
         return 2 * self.fc1.weight.numel()
+
+
+def block_multiply_adds(width: int, num_tokens: int, num_attention_heads: int, mlp: Mlp) -> MultiplyAdds:
+    """Of a block with one query: cross-attention with query and output maps, then an MLP."""
+    after = 2 * width * width + mlp.multiply_adds()
+    return MultiplyAdds(
+        2 * num_tokens * width * (width + 1) + after, 2 * num_tokens * num_attention_heads * width + after
+    )

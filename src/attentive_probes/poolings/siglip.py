@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from attentive_probes.poolings.base import MultiplyAdds, Queries, QueryPooling
-from attentive_probes.poolings.multihead import Mlp, check_heads, fold_keys, map_values
+from attentive_probes.poolings.multihead import Mlp, block_multiply_adds, check_heads, fold_keys, map_values
 from attentive_probes.token_statistics import TokenStatistics
 from attentive_probes.tokens import SequenceLayout
 
@@ -61,8 +61,4 @@ class SiglipPooling(QueryPooling):
 
     def multiply_adds(self) -> MultiplyAdds:
         """Per image, see `Pooling`."""
-        width, tokens = self.num_features, self.num_tokens
-        after = 2 * width * width + self.mlp.multiply_adds()
-        return MultiplyAdds(
-            2 * tokens * width * (width + 1) + after, 2 * tokens * self.num_attention_heads * width + after
-        )
+        return block_multiply_adds(self.num_features, self.num_tokens, self.num_attention_heads, self.mlp)

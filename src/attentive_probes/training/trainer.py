@@ -18,7 +18,6 @@ from attentive_probes.data.images import ImageOptions, ImageSplit, ImageStream, 
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.evaluation.scoring import Scores, score_split
-from attentive_probes.evaluation.statistics import paired_difference
 from attentive_probes.modeling_probe import ProbeForImageClassification
 from attentive_probes.naming import unknown_name
 from attentive_probes.processes import make_accelerator
@@ -84,8 +83,8 @@ class ProbeTrainer:
         if isinstance(train_dataset, IterableDataset) and arguments.max_steps < 1:
             raise ValueError("A stream has no known length; set max_steps to the number of optimizer steps.")
         self.encoder = LabelEncoder(self.sweep.config)
-        self.train_split = self._open("train", train_dataset)
-        self.validation_split = self._open("validation", validation_dataset)
+        self.train_split = self.open_split("train", train_dataset)
+        self.validation_split = self.open_split("validation", validation_dataset)
         self.results = self._empty_results()
         self._tested = False
 
@@ -115,6 +114,7 @@ class ProbeTrainer:
             validation = {name: scores.metrics(self.sweep.config) for name, scores in loop.evaluate().items()}
             self.results.seconds = time.perf_counter() - start
             selection.update(epoch, self.results.seconds, self.sweep.heads, losses, validation)
+            self.results.data |= self._sizes()
             self._checkpoint(selection)
             loop.show(self.results)
         loop.close()
@@ -123,11 +123,21 @@ class ProbeTrainer:
         self._save_probes()
         return self.results
 
-    def test(self, dataset: Dataset | IterableDataset, baseline: str | None = None) -> SweepResults:
+    def open_split(self, name: str, dataset: Dataset | IterableDataset) -> ImageSplit | ImageStream:
+        """Check a split and open it for reading, for instance the test split before the training starts.
+
+        Raises:
+            ValueError: If its columns, labels or images do not fit.
+        """
+        return open_split(name, dataset, self.images, self.encoder)
+
+    def test(
+        self, dataset: Dataset | IterableDataset | ImageSplit | ImageStream, baseline: str | None = None
+    ) -> SweepResults:
         """Score the test split, once, with every head at its selected epoch, and add it to `results.json`.
 
         Args:
-            dataset: The test split.
+            dataset: The test split, as it is or as `open_split` gave it.
             baseline: Name of the head that the others are compared with, image by image; the selected head by default.
 
         Raises:
@@ -137,12 +147,12 @@ class ProbeTrainer:
             raise ValueError("The test split was scored before; a second look would be a selection on it.")
         baseline = baseline or self.results.best.name
         check_baseline(baseline, self.sweep)
-        split = self._open("test", dataset)
+        split = dataset if isinstance(dataset, ImageSplit | ImageStream) else self.open_split("test", dataset)
         scores = self.score(split)
         for result in self.results.heads:
-            result.test = _test_metrics(scores[result.name], scores[baseline], self.sweep)
+            result.test = scores[result.name].test_metrics(scores[baseline], self.sweep.config)
         self.results.baseline, self._tested = baseline, True
-        self.results.data["test"] = _describe(split)
+        self.results.data["test"] = self._size(split)
         if self.accelerator.is_main_process:
             self.results.save(self.folder / RESULTS)
         return self.results
@@ -181,9 +191,6 @@ class ProbeTrainer:
             for name, run in self.sweep.runs.items()
         }
 
-    def _open(self, name: str, dataset: Dataset | IterableDataset) -> ImageSplit | ImageStream:
-        return open_split(name, dataset, self.images, self.encoder)
-
     def _checkpoint(self, selection: EpochSelection) -> None:
         if self.accelerator.is_main_process:
             checkpoints = self.folder / CHECKPOINTS
@@ -198,6 +205,14 @@ class ProbeTrainer:
             for name in self.sweep.runs:
                 self.sweep.probe(name).save_pretrained(self.folder / PROBES / name)
         self.accelerator.wait_for_everyone()
+
+    def _sizes(self) -> dict[str, Any]:
+        return {"train": self._size(self.train_split), "validation": self._size(self.validation_split)}
+
+    def _size(self, split: ImageSplit | ImageStream) -> dict[str, int | None]:
+        if isinstance(split, ImageSplit):
+            return {"images": len(split), "unreadable": split.num_unreadable}
+        return {"images": None, "unreadable": None if self.arguments.num_workers else split.num_unreadable}
 
     def _empty_results(self) -> SweepResults:
         config = self.sweep.config
@@ -216,7 +231,7 @@ class ProbeTrainer:
             selection_metric=selection_metric(self.arguments.selection_metric, config.problem_type),
             backbone={"name": config.backbone_name_or_path, "revision": config.backbone_revision},
             arguments=asdict(self.arguments),
-            data={"train": _describe(self.train_split), "validation": _describe(self.validation_split)},
+            data=self._sizes(),
             num_processes=self.accelerator.num_processes,
         )
 
@@ -229,17 +244,3 @@ def check_baseline(baseline: str, sweep: ProbeSweep) -> None:
     """
     if baseline not in sweep.runs:
         raise ValueError(unknown_name("head, as baseline:", baseline, sweep.runs))
-
-
-def _describe(split: ImageSplit | ImageStream) -> dict[str, Any]:
-    size = len(split) if isinstance(split, ImageSplit) else None
-    return {"images": size, "unreadable": split.num_unreadable}
-
-
-def _test_metrics(scores: Scores, baseline: Scores, sweep: ProbeSweep) -> dict[str, Any]:
-    metrics: dict[str, Any] = scores.metrics(sweep.config)
-    if "top1" in metrics:
-        difference = paired_difference(scores.correct, baseline.correct)
-        metrics["top1_interval"] = list(scores.top1_interval())
-        metrics["top1_difference"] = [100 * value for value in difference]
-    return metrics
