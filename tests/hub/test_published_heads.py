@@ -78,7 +78,7 @@ def test_whole_probes_equal_the_papers_code(name):
     golden = load_golden(name)
     tokens, state = golden.tensors["input"], golden.group("state")
     num_tokens = tokens.shape[1]
-    head = import_probe_head(golden.head, golden.constructor, state, num_tokens=num_tokens, grid=GRID)
+    head = import_probe_head(golden.head, golden.constructor, state)
     output = head(tokens)
     expected = golden.tensors["attention"].squeeze(2)
     assert_golden(output.features, golden.tensors["pooled"])

@@ -62,7 +62,7 @@ def import_probe_head(
     constructor: dict[str, Any],
     state: State,
     *,
-    num_tokens: int = 1,
+    num_tokens: int | None = None,
     grid: tuple[int, int] | None = None,
     tokens: tuple[str, ...] = ("patches",),
 ) -> ProbeHead:
@@ -72,7 +72,8 @@ def import_probe_head(
         head: Published name; `cls`, `pos` or `mean` for a linear probe. A prefix `probe:` is ignored.
         constructor: Arguments that the published modules were built with.
         state: All tensors, under their published names.
-        num_tokens: Number of tokens T that it reads.
+        num_tokens: Number of tokens T that it reads; needed by heads with positions, unless the constructor tells the
+            number of patches, which a class token then precedes.
         grid: Rows and columns of the patches that the sequence ends with.
         tokens: The reading to note in the head's configuration.
 
@@ -88,6 +89,8 @@ def import_probe_head(
     except KeyError as error:
         raise ValueError(f"The tensors of the published probe {head!r} lack {error}.") from error
     num_labels, width = rest["classifier.weight"].shape
+    if num_tokens is None:
+        num_tokens = constructor["num_patches"] + 1 if "num_patches" in constructor else 1
     options: dict[str, Any] = {}
     name = "mean"
     if not is_linear:
