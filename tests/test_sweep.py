@@ -76,6 +76,11 @@ SMALL = {"aim": {"num_attention_heads": 4}, "jepa": {"num_attention_heads": 4}}
 EVERY = {name: HeadRun(HeadConfig(name, SMALL.get(name, {}))) for name in POOLINGS} | {
     "abmilp-pe": HeadRun(HeadConfig("abmilp", {"cond": "pe", "content": "patch"}, tokens=("cls", "patches"))),
     "abmilp-map": HeadRun(HeadConfig("abmilp", {"cond": "pe", "self_attention": "map"})),
+    "alf-all": HeadRun(
+        HeadConfig("alf", tokens=("cls@all", "mean@all"), token_norm="l2", feature_norm="batchnorm_affine")
+    ),
+    "concat-all": HeadRun(HeadConfig("concat", tokens=("cls@all", "mean@all"))),
+    "ep-block": HeadRun(HeadConfig("ep", tokens=("patches@block:0",))),
     "alf-dropout": HeadRun(HeadConfig("alf", {"attention_dropout": 0.5}, token_norm="l2")),
 }
 
@@ -115,3 +120,15 @@ def test_all_poolings_together_are_each_alone(tiny_backbone):
         alone = gradients(ProbeSweep.from_backbone(tiny_backbone("vit"), {name: run}, num_labels=3))
         for key, gradient in alone.items():
             assert torch.allclose(together[key], gradient, atol=1e-5, rtol=1e-4), key
+
+
+def test_all_layers_are_one_reading(tiny_backbone):
+    """ALF over three blocks reads class token and mean of two blocks and the final norm, one head per token."""
+    sweep = ProbeSweep.from_backbone(tiny_backbone("vit"), {"alf": EVERY["alf-all"]}, num_labels=3).eval()
+    head = sweep.heads["alf"]
+    names = [str(item) for item in head.reading.items]
+    assert names == [f"{kind}@{tap}" for tap in ("premlp:1", "premlp:2", "final") for kind in ("cls", "mean")]
+    output = sweep(torch.randn(2, 3, SIZE, SIZE))["alf"]
+    assert output.attention.shape == (2, 6, 6)
+    assert list(head.reading.split(output.attention, sweep.config.token_layout)) == names
+    assert sweep.probe("alf").config.head_config.tokens == ("cls@all", "mean@all")

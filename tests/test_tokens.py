@@ -79,3 +79,12 @@ def test_reading_an_absent_kind_names_what_is_offered():
     """Asking a backbone for tokens it lacks says what it has."""
     with pytest.raises(ValueError, match=r"no cls tokens .* offers \['patches', 'mean'\]"):
         Reading.parse(["cls"]).lengths(TokenLayout(5, 0, 0, (2, 3)))
+
+
+def test_collective_taps_are_spelled_out():
+    """Neighbouring items at a collective tap alternate layer by layer; others keep their place."""
+    reading = Reading.parse(["cls", "cls@all", "mean@all", "patches@prenorm"]).expanded("all", ["premlp:1", "final"])
+    assert [str(item) for item in reading.items] == [
+        "cls", "cls@premlp:1", "mean@premlp:1", "cls@final", "mean@final", "patches@prenorm",
+    ]  # fmt: skip
+    assert Reading.parse(["cls"]).expanded("all", ["final"]) == Reading.parse(["cls"])

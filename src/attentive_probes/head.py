@@ -32,6 +32,7 @@ class ProbeHead(nn.Module):
         width: Token width D.
         layout: Length and grid of the sequence that is read.
         num_labels: Number of classes C.
+        reading: What is read; by default the configured reading, in which `all` must be spelled out.
 
     Raises:
         ValueError: If the pooling is unknown, or an option does not fit.
@@ -40,9 +41,11 @@ class ProbeHead(nn.Module):
     reading: Reading
     pooling: Pooling
 
-    def __init__(self, config: HeadConfig, width: int, layout: SequenceLayout, num_labels: int):
+    def __init__(
+        self, config: HeadConfig, width: int, layout: SequenceLayout, num_labels: int, reading: Reading | None = None
+    ):
         super().__init__()
-        self.reading = config.reading
+        self.reading = reading or config.reading
         self.token_norm = config.token_norm
         self.pooling = build_pooling(config.pooling, width, layout, config.options)
         self.norm = build_feature_norm(config.feature_norm, self.pooling.num_features)

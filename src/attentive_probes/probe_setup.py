@@ -9,8 +9,10 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedConfig
 
 from attentive_probes.backbones import (
+    ALL,
     Geometry,
     VisionBackbone,
+    all_taps,
     check_taps,
     find_geometry,
     image_size_of,
@@ -21,6 +23,7 @@ from attentive_probes.backbones import (
 )
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.head import ProbeHead
+from attentive_probes.tokens import Reading
 
 
 def describe_probe(
@@ -86,7 +89,7 @@ def set_head(config: ProbeConfig, head: HeadConfig) -> None:
     Raises:
         ValueError: If it does not fit the backbone.
     """
-    check_taps(head.reading.taps)
+    check_taps(reading_of(config, head).taps, config.num_layers)
     with torch.device("meta"):
         build_head(config, head)
     config.head = head.to_dict()
@@ -98,8 +101,13 @@ def build_head(config: ProbeConfig, head: HeadConfig) -> ProbeHead:
     Raises:
         ValueError: If it does not fit the backbone.
     """
-    layout = config.token_layout
-    return ProbeHead(head, layout.width, head.reading.sequence_layout(layout), config.num_labels)
+    layout, reading = config.token_layout, reading_of(config, head)
+    return ProbeHead(head, layout.width, reading.sequence_layout(layout), config.num_labels, reading)
+
+
+def reading_of(config: ProbeConfig, head: HeadConfig) -> Reading:
+    """What a head reads of the backbone of `config`, with the tap `all` spelled out."""
+    return head.reading.expanded(ALL, all_taps(config.num_layers))
 
 
 def geometry_of(config: ProbeConfig) -> Geometry:

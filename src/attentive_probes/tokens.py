@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -141,6 +142,14 @@ class Reading:
     def taps(self) -> tuple[str, ...]:
         """The distinct taps, in order of first use."""
         return tuple(dict.fromkeys(item.tap for item in self.items))
+
+    def expanded(self, tap: str, taps: Sequence[str]) -> Reading:
+        """The reading with a collective `tap` spelled out: neighbouring items at it are repeated for each of `taps`."""
+        items: list[ReadingItem] = []
+        for collective, group in groupby(self.items, key=lambda item: item.tap == tap):
+            kinds = list(group)
+            items += [ReadingItem(item.kind, one) for one in taps for item in kinds] if collective else kinds
+        return Reading(tuple(items))
 
     def lengths(self, layout: TokenLayout) -> tuple[int, ...]:
         """Number of tokens of each item.

@@ -38,6 +38,55 @@ def test_states_are_those_of_the_model(family, tiny_backbone):
 
 
 @every_family
+def test_blocks_are_the_hidden_states(family, tiny_backbone):
+    """`block:i` is hidden state i + 1, from either end; `final` is the final norm of the last one."""
+    backbone = load(tiny_backbone(family))
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    taps = ("block:0", "block:1", "block:-1", "final", "prenorm", "last")
+    tokens = backbone(pixels, taps)
+    assert tuple(tokens) == taps
+    with torch.no_grad():
+        states = backbone.model(pixels, output_hidden_states=True).hidden_states
+        norm = dict(backbone.model.named_children())["post_layernorm" if family in ("clip", "siglip") else "layernorm"]
+        expected = (states[1], states[2], states[3], norm(states[3]), states[3])
+    for tap, state in zip(taps, expected, strict=False):
+        cls, registers, patches, _ = tokens[tap]
+        assert torch.allclose(torch.cat([cls, registers, patches], 1), state, atol=1e-5), tap
+    assert torch.equal(tokens["final"].patches, tokens["last"].patches) == (family != "clip")
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2", "clip"])
+def test_premlp_is_the_normed_stream_after_attention(family, tiny_backbone):
+    """`premlp:i` equals the block's formula, written out: norm2(x + attention(norm1(x)))."""
+    backbone = load(tiny_backbone(family))
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        before = backbone.model(pixels, output_hidden_states=True).hidden_states[1]
+    block = next(m for m in backbone.model.modules() if isinstance(m, torch.nn.ModuleList))[1]
+    parts = dict(block.named_children())
+    first, second = {
+        "vit": ("layernorm_before", "layernorm_after"),
+        "dinov2": ("norm1", "norm2"),
+        "clip": ("layer_norm1", "layer_norm2"),
+    }[family]
+    attention = parts.get("attention") or parts["self_attn"]
+    with torch.no_grad():
+        mixed = attention(parts[first](before))
+        mixed = mixed if isinstance(mixed, torch.Tensor) else mixed[0]
+        mixed = parts["layer_scale1"](mixed) if "layer_scale1" in parts else mixed
+        expected = parts[second](before + mixed)
+    tokens = backbone(pixels, ("premlp:1",))["premlp:1"]
+    assert torch.allclose(torch.cat([tokens.cls, tokens.patches], 1), expected, atol=1e-5)
+
+
+def test_hooks_do_not_stay(tiny_backbone):
+    """Reading leaves no hook behind, and keeps no state but what was asked for."""
+    backbone = load(tiny_backbone("vit"))
+    assert list(backbone(torch.randn(1, 3, SIZE, SIZE), ("block:0", "final"))) == ["block:0", "final"]
+    assert not any(module._forward_hooks for module in backbone.modules())
+
+
+@every_family
 def test_prenorm_precedes_the_final_norm(family, tiny_backbone):
     """Where the family norms its last state, `last` is the norm of `prenorm`; CLIP leaves it un-normed."""
     backbone = load(tiny_backbone(family))
@@ -106,6 +155,9 @@ def test_wrong_input_is_named(tiny_backbone):
         backbone(torch.randn(1, 3, 8, 8))
     with pytest.raises(ValueError, match="Unknown tap 'lst'. Did you mean 'last'"):
         backbone(torch.randn(1, 3, SIZE, SIZE), ("lst",))
+    for tap in ("block:3", "block:-4", "premlp:x"):
+        with pytest.raises(ValueError, match=f"tap '{tap}' is out of range: the backbone has 3 blocks"):
+            backbone(torch.randn(1, 3, SIZE, SIZE), (tap,))
 
 
 def test_what_cannot_be_read_is_refused(tmp_path):

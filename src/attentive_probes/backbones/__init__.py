@@ -7,13 +7,14 @@ from attentive_probes.backbones.load import (
     portable_name,
     resolve_revision,
 )
-from attentive_probes.backbones.taps import TAPS, check_taps
+from attentive_probes.backbones.taps import ALL, all_taps, check_taps
 from attentive_probes.backbones.vision_backbone import VisionBackbone, image_size_of, processed_size
 
 __all__ = [
-    "TAPS",
+    "ALL",
     "Geometry",
     "VisionBackbone",
+    "all_taps",
     "check_taps",
     "find_geometry",
     "image_size_of",

@@ -64,7 +64,7 @@ class VisionBackbone(nn.Module):
         Raises:
             ValueError: If a tap is unknown, or the images have another size than the probe was built for.
         """
-        check_taps(taps)
+        check_taps(taps, self.geometry.num_layers)
         size = tuple(pixel_values.shape[-2:])
         if size != self.geometry.image_size:
             raise ValueError(
