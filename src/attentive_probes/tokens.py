@@ -30,6 +30,8 @@ class TokenLayout:
         num_cls: 1 with a class token, else 0.
         num_registers: Number R of further prefix tokens (registers, a distillation token).
         grid: Rows and columns of the patch grid; N is their product.
+
+    Tokens after the patches, such as YOLOS's detection tokens, are left aside.
     """
 
     width: int
@@ -52,7 +54,8 @@ class TokenLayout:
         return {"cls": self.num_cls, "registers": self.num_registers, "patches": self.num_patches, "mean": 1}[kind]
 
     def split(self, states: Tensor) -> Tokens:
-        """Split states `(B, cls + R + N, D)` into their kinds."""
+        """Split states `(B, cls + R + N, D)`, or longer ones, into their kinds."""
+        states = states[:, : self.num_prefix_tokens + self.num_patches]
         cls, registers, patches = states.split((self.num_cls, self.num_registers, self.num_patches), dim=1)
         return Tokens(cls, registers, patches, self.grid)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -35,14 +36,9 @@ def find_geometry(config: PreTrainedConfig, image_size: tuple[int, int]) -> Geom
     """
     patch = _patch_size(config)
     grid = (image_size[0] // patch[0], image_size[1] // patch[1])
-    with torch.device("meta"):
-        model = build_model(config)
-        pixels = torch.empty(1, getattr(config, "num_channels", 3), *image_size)
-        arguments = resolution_arguments(model, image_size)
-        with torch.no_grad():
-            output = model.eval()(pixel_values=pixels, output_hidden_states=True, **arguments)
-    state = output.last_hidden_state
-    num_prefix = state.shape[1] - grid[0] * grid[1] if state.ndim == 3 else -1
+    state = _dry_run(config, image_size)
+    num_suffix = getattr(config, "num_detection_tokens", 0)  # YOLOS
+    num_prefix = state.shape[1] - grid[0] * grid[1] - num_suffix if state.ndim == 3 else -1
     if num_prefix < 0 or 0 in grid:
         raise ValueError(
             f"{vision_model_class(config).__name__} gives {tuple(state.shape)} for images of {image_size} pixels, "
@@ -50,7 +46,26 @@ def find_geometry(config: PreTrainedConfig, image_size: tuple[int, int]) -> Geom
             "use a plain vision transformer such as ViT, MAE, DeiT, DINOv2, CLIP or SigLIP."
         )
     layout = TokenLayout(state.shape[2], min(num_prefix, 1), max(num_prefix - 1, 0), grid)
-    return Geometry(layout, len(output.hidden_states) - 1, image_size)
+    return Geometry(layout, getattr(config, "num_hidden_layers", 0), image_size)
+
+
+def _dry_run(config: PreTrainedConfig, image_size: tuple[int, int]) -> torch.Tensor:
+    """`last_hidden_state`, without memory; models that look at numbers on their way (Idefics) run one real block."""
+    try:
+        return _run(config, image_size, "meta")
+    except RuntimeError as error:
+        if "meta tensors" not in str(error):
+            raise
+        shallow = deepcopy(config)
+        shallow.num_hidden_layers = 1
+        return _run(shallow, image_size, "cpu")
+
+
+def _run(config: PreTrainedConfig, image_size: tuple[int, int], device: str) -> torch.Tensor:
+    with torch.device(device), torch.no_grad():
+        model = build_model(config).eval()
+        pixels = torch.zeros(1, getattr(config, "num_channels", 3), *image_size)
+        return model(pixel_values=pixels, **resolution_arguments(model, image_size)).last_hidden_state
 
 
 def _patch_size(config: PreTrainedConfig) -> tuple[int, int]:

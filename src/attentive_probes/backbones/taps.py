@@ -4,7 +4,7 @@
 |---|---|
 | `last` | the model's `last_hidden_state` |
 | `prenorm` | the last block's output, before the final norm |
-| `final` | the final norm of the last block's output, also where `last_hidden_state` goes without (CLIP) |
+| `final` | the final norm of the last block's output, also where `last_hidden_state` goes without it (CLIP) |
 | `block:i` | the output of block i, from 0; negative numbers count from the end |
 | `premlp:i` | the normed residual stream of block i between attention and MLP |
 | `all` | ALF's set: `premlp:i` of every block but the first, then `final` |
@@ -29,7 +29,7 @@ PRE_MLP_NORMS = ("layernorm_after", "norm2", "layer_norm2", "rms_norm2")
 
 
 def all_taps(num_layers: int) -> tuple[str, ...]:
-    """What the tap `all` stands for (arXiv 2601.09322): all blocks but the first before their MLP, and the final norm."""
+    """What the tap `all` stands for (arXiv 2601.09322): all blocks but the first before their MLP, the final norm."""
     return (*(f"premlp:{i}" for i in range(1, num_layers)), "final")
 
 
@@ -66,8 +66,8 @@ def read_taps(model: PreTrainedModel, pixel_values: Tensor, taps: Sequence[str],
                 handle = module.register_forward_hook(_keep(states, tap))
                 hooks.callback(handle.remove)
         states["last"] = model(pixel_values=pixel_values, **kwargs).last_hidden_state
-    if "final" in taps:
-        states["final"] = _final_norm(model)(states["final"])
+    if "final" in taps and (norm := _final_norm(model)) is not None:
+        states["final"] = norm(states["final"])
     return {tap: states[tap] for tap in taps}
 
 
@@ -94,8 +94,13 @@ def _blocks(model: PreTrainedModel) -> nn.ModuleList:
     raise ValueError(f"The blocks of {type(model).__name__} were not found; read it at 'last'.")
 
 
-def _final_norm(model: PreTrainedModel) -> nn.Module:
-    return _child(model, FINAL_NORMS, "tap 'final'")
+def _final_norm(model: PreTrainedModel) -> nn.Module | None:
+    """The norm that stands beside or around the blocks, not in them; `None` where a family has none (RADIO)."""
+    inside = set(_blocks(model).modules())
+    for full_name, module in model.named_modules():
+        if module not in inside and full_name.rpartition(".")[2] in FINAL_NORMS:
+            return module
+    return None
 
 
 def _child(module: nn.Module, names: Sequence[str], what: str) -> nn.Module:

@@ -62,7 +62,8 @@ class VisionBackbone(nn.Module):
         """Tokens of images `(B, channels, H, W)` at the given taps.
 
         Raises:
-            ValueError: If a tap is unknown, or the images have another size than the probe was built for.
+            ValueError: If a tap is unknown or holds no tokens, or the images have another size than the probe was
+                built for.
         """
         check_taps(taps, self.geometry.num_layers)
         size = tuple(pixel_values.shape[-2:])
@@ -73,6 +74,11 @@ class VisionBackbone(nn.Module):
             )
         with torch.no_grad():
             states = read_taps(self.model, pixel_values.to(self.model.dtype), taps, **self._arguments)
+        for tap, state in states.items():
+            if state.ndim != 3:
+                raise ValueError(
+                    f"The state at tap {tap!r} has shape {tuple(state.shape)}, no tokens; read another tap."
+                )
         return {tap: self.geometry.tokens.split(state) for tap, state in states.items()}
 
 
