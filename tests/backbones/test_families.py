@@ -58,8 +58,7 @@ def test_a_changed_patch_changes_its_own_token_most(name):
 
 @every_row
 def test_taps(name):
-    """Blocks are the hidden states where the model gives them; every tap of `all` is there, and only `last` may differ
-    from `final` in families that leave their last state without its norm."""
+    """Blocks are the hidden states, every tap of `all` is there, `final` is `last` in families that norm it."""
     backbone, pixels = build(name)
     layers = backbone.geometry.num_layers
     with torch.no_grad():

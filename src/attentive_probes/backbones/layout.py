@@ -1,4 +1,4 @@
-"""Which token is which: found once, by a dry run without memory or weights, for any flat vision transformer."""
+"""Which token is which: found once, by a dry run of one block, for any flat vision transformer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedConfig
+from transformers.initialization import no_init_weights
 
 from attentive_probes.backbones.load import build_model, resolution_arguments, vision_model_class
 from attentive_probes.tokens import TokenLayout
@@ -22,7 +23,7 @@ class Geometry:
 
 
 def find_geometry(config: PreTrainedConfig, image_size: tuple[int, int]) -> Geometry:
-    """Run the backbone of `config` on the meta device and read its shapes.
+    """Run one block of the backbone of `config` without weights and read its shapes.
 
     The structural rule: the last rows x columns tokens are patches, the first token before them is the class token,
     any further ones count as registers (DINOv2's registers, DeiT's distillation token).
@@ -50,22 +51,26 @@ def find_geometry(config: PreTrainedConfig, image_size: tuple[int, int]) -> Geom
 
 
 def _dry_run(config: PreTrainedConfig, image_size: tuple[int, int]) -> torch.Tensor:
-    """`last_hidden_state`, without memory; models that look at numbers on their way (Idefics) run one real block."""
-    try:
-        return _run(config, image_size, "meta")
-    except RuntimeError as error:
-        if "meta tensors" not in str(error):
-            raise
-        shallow = deepcopy(config)
+    """`last_hidden_state` of one image of zeros, through one block where the depth can be chosen.
+
+    On real memory: on the meta device, families that cache their position tables by size (BEiT) would keep a table
+    without values, and the loaded backbone would use it.
+    """
+    shallow = deepcopy(config)
+    if hasattr(shallow, "num_hidden_layers"):
         shallow.num_hidden_layers = 1
-        return _run(shallow, image_size, "cpu")
+    try:
+        return _run(shallow, image_size)
+    except RuntimeError:  # stages whose shapes depend on their number
+        return _run(config, image_size)
 
 
-def _run(config: PreTrainedConfig, image_size: tuple[int, int], device: str) -> torch.Tensor:
-    with torch.device(device), torch.no_grad():
+@torch.no_grad()
+def _run(config: PreTrainedConfig, image_size: tuple[int, int]) -> torch.Tensor:
+    with no_init_weights():
         model = build_model(config).eval()
-        pixels = torch.zeros(1, getattr(config, "num_channels", 3), *image_size)
-        return model(pixel_values=pixels, **resolution_arguments(model, image_size)).last_hidden_state
+    pixels = torch.zeros(1, getattr(config, "num_channels", 3), *image_size)
+    return model(pixel_values=pixels, **resolution_arguments(model, image_size)).last_hidden_state
 
 
 def _patch_size(config: PreTrainedConfig) -> tuple[int, int]:
