@@ -73,7 +73,7 @@ class ProbeTrainer:
         check_output_dir(self.folder, arguments.overwrite)
         self.processor = image_processor or self.sweep.image_processor
         if self.processor is None:
-            raise ValueError("The backbone came without an image processor; pass image_processor=...")
+            raise ValueError("The backbone came without a usable image processor; pass image_processor=...")
         self.sweep.image_processor = self.processor
         self.images, self.augmentation = images or ImageOptions(), augmentation
         self.accelerator = make_accelerator(
