@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from dataclasses import asdict, dataclass, field
@@ -80,9 +81,17 @@ class SweepResults:
 
     @property
     def best(self) -> HeadResult:
-        """The head with the best validation value of the selection metric; the first one among equals."""
+        """The head with the best validation value of the selection metric; the first one among equals.
+
+        A head that diverged, whose loss is no number, comes last.
+        """
         sign = 1 if self.selection_metric == "loss" else -1
-        return min(self.heads, key=lambda head: sign * head.validation[self.selection_metric])
+
+        def rank(head: HeadResult) -> float:
+            value = head.validation[self.selection_metric]
+            return math.inf if value is None or math.isnan(value) else sign * value
+
+        return min(self.heads, key=rank)
 
     def head(self, name: str) -> HeadResult:
         """The entry of one head.
@@ -93,10 +102,10 @@ class SweepResults:
         return {head.name: head for head in self.heads}[name]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write as JSON, replacing the file in a single step."""
-        content = {**asdict(self), "best": self.best.name}
+        """Write as JSON, replacing the file in a single step; what is no number becomes null."""
+        content = _without_nan({**asdict(self), "best": self.best.name})
         temporary = Path(path).with_suffix(".partial")
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
         os.replace(temporary, path)
 
     @classmethod
@@ -147,6 +156,14 @@ def _test_cells(head: HeadResult) -> tuple[str, str]:
     accuracy = f"{test['top1']:.2f} [{low:.2f}, {high:.2f}]"
     mean, difference_low, difference_high = test["top1_difference"]
     return accuracy, f"{mean:+.2f} [{difference_low:+.2f}, {difference_high:+.2f}]"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def library_versions() -> dict[str, str]:

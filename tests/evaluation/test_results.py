@@ -1,0 +1,35 @@
+import json
+import math
+
+import pytest
+
+from attentive_probes.evaluation.results import HeadResult, SweepResults
+
+
+def results_of(metric: str, **values: float) -> SweepResults:
+    heads = [HeadResult(name, {}, 0.1, 0.0, 10, validation={metric: value}) for name, value in values.items()]
+    return SweepResults(heads, metric, backbone={}, arguments={}, data={})
+
+
+def test_best_head():
+    """Largest accuracy or smallest loss; the first among equals; a diverged head never."""
+    assert results_of("top1", a=80.0, b=90.0, c=90.0).best.name == "b"
+    assert results_of("loss", a=math.nan, b=0.5, c=0.4).best.name == "c"
+
+
+def test_saved_is_loaded(tmp_path):
+    """The file is strict JSON, also after a divergence, and another schema is refused."""
+    results = results_of("loss", a=math.nan, b=0.5)
+    results.save(tmp_path / "results.json")
+    content = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert content["heads"][0]["validation"] == {"loss": None}
+    assert SweepResults.load(tmp_path / "results.json").best.name == "b"
+    (tmp_path / "results.json").write_text(json.dumps({**content, "schema_version": 99}))
+    with pytest.raises(ValueError, match="schema version 99"):
+        SweepResults.load(tmp_path / "results.json")
+
+
+def test_table_marks_the_selected_head():
+    """One row per head; the selected one has a star."""
+    table = results_of("top1", a=80.0, b=90.0).table()
+    assert list(table.columns[0].cells) == ["a", "b *"]
