@@ -41,7 +41,7 @@ def recipe_file(tiny_backbone, tmp_path):
             "eval_batch_size": 8,
             "learning_rate": 0.02,
         },
-        "evaluation": {"baseline": "gap", "attention_head": "ep", "num_images": 2},
+        "evaluation": {"baseline": "gap", "attention_head": "ep", "num_images": 99},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -110,6 +110,8 @@ def test_two_processes_are_one(recipe_file, streaming, tmp_path):
         ("heads.ep.tokens=[registers]", "Head 'ep': The backbone has no registers tokens"),
         ("heads.ep.tokens=[patches@first]", "Head 'ep': Unknown tap 'first'"),
         ("evaluation.baseline=gpa", r"evaluation\.baseline: 'gpa'. Did you mean 'gap'"),
+        ("heads.ep.tokens=[cls]", "attention_head='ep' reads no patches"),
+        ("data.test_split=null", "needs a test_split"),
         ("backbone.name=/no/such/backbone", "no backbone"),
         ("backbone.dtype=float31", r"Unknown backbone\.dtype 'float31'. Did you mean 'float32'"),
         ("backbone.image_size=[16]", r"write \[height, width\]"),

@@ -2,7 +2,7 @@
 
     python recipes/pretrain/mae_fashion_mnist.py <folder of the idx files> outputs/mae-tiny-fashion
 
-One to two hours on two CPU cores. Another machine or thread count gives other weights of the same quality.
+About an hour on two idle CPU cores. Another machine or thread count gives other weights of the same quality.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from attentive_probes.analysis.plots import attention_grid, require_matplotlib
-from attentive_probes.data.images import check_columns
+from attentive_probes.data.images import ImageSplit, check_columns
 from attentive_probes.data.labels import class_names
 from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.results import SweepResults
@@ -50,11 +50,13 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         trainer.folder.mkdir(parents=True, exist_ok=True)
         recipe.save(trainer.folder / "recipe.yaml")
     results = trainer.train()
-    if test is not None and test_split is not None:
+    if test_split is not None:
         results = trainer.test(test_split, recipe.evaluation.baseline)
-        if recipe.evaluation.attention_head and trainer.accelerator.is_main_process:
-            probe = sweep.probe(recipe.evaluation.attention_head)
-            images = [test[row][data.images.image_column] for row in range(recipe.evaluation.num_images)]
+        name = recipe.evaluation.attention_head
+        if name is not None and isinstance(test_split, ImageSplit) and trainer.accelerator.is_main_process:
+            probe = sweep.probe(name)
+            count = min(recipe.evaluation.num_images, len(test_split))
+            images = [test_split[row].image for row in range(count)]
             attention_grid(probe, images, trainer.folder / ATTENTION_PICTURE)
     return results
 
@@ -73,17 +75,27 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
         name = getattr(recipe.evaluation, key)
         if name is not None and name not in runs:
             raise ValueError(unknown_name(f"head in evaluation.{key}:", name, runs))
-    if recipe.evaluation.attention_head is not None:
-        require_matplotlib()
-        if recipe.data.streaming:
-            raise ValueError("evaluation.attention_head needs test images by their row; it cannot be used on streams.")
     if not isinstance(getattr(torch, recipe.backbone.dtype, None), torch.dtype):
         raise ValueError(unknown_name("backbone.dtype", recipe.backbone.dtype, ("float32", "bfloat16", "float16")))
     config, _ = describe_probe(
         recipe.backbone.name, num_labels=1, problem_type="regression", **_backbone_options(recipe)
     )
     check_heads(config, runs)
+    if recipe.evaluation.attention_head is not None:
+        _check_picture(recipe, runs[recipe.evaluation.attention_head])
     return runs
+
+
+def _check_picture(recipe: Recipe, run: HeadRun) -> None:
+    require_matplotlib()
+    name = recipe.evaluation.attention_head
+    if recipe.data.streaming or recipe.data.test_split is None or recipe.evaluation.num_images < 1:
+        raise ValueError(
+            f"evaluation.attention_head={name!r} is drawn over num_images test images: it needs a test_split that is "
+            "no stream, and at least one image."
+        )
+    if "patches" not in [item.kind for item in run.head.reading.items]:
+        raise ValueError(f"evaluation.attention_head={name!r} reads no patches, so its attention cannot be drawn.")
 
 
 def load_train_and_validation(data: DataRecipe, seed: int) -> tuple[Any, Any]:

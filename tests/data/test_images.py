@@ -67,6 +67,17 @@ def test_a_truncated_file_is_named_by_its_path(with_a_truncated_image, tmp_path)
         ImageSplit("train", data, ImageOptions(), encoder())
 
 
+def test_an_empty_cell_is_named():
+    """A row without an image is an unreadable image, not a crash."""
+    features = Features({"image": Image(), "label": Value("int64")})
+    cell = {"bytes": png(PILImage.new("RGB", (8, 8))), "path": None}
+    data = Dataset.from_dict({"image": [cell, None], "label": [0, 1]}, features=features)
+    with pytest.raises(
+        ValueError, match=r"1 of 2 train images: The image in row 1 cannot be read \(the cell is empty\)"
+    ):
+        ImageSplit("train", data, ImageOptions(), encoder())
+
+
 def test_a_truncated_image_can_be_skipped(with_a_truncated_image):
     """The policy `skip` leaves it out and counts it; streams do the same as they pass."""
     options = ImageOptions(unreadable="skip")

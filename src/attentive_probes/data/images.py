@@ -54,17 +54,19 @@ class Example(NamedTuple):
     label: Any
 
 
-def open_image(cell: dict[str, Any], name: str) -> Image.Image:
+def open_image(cell: dict[str, Any] | None, name: str) -> Image.Image:
     """Decode an image cell of a dataset to RGB, upright; grey, palette and alpha images are converted.
 
     Raises:
         ValueError: If it cannot be decoded; the text names the file.
     """
-    name = cell.get("path") or name
+    path, content = (cell or {}).get("path"), (cell or {}).get("bytes")
+    name = path or name
     try:
-        content = cell.get("bytes")
+        if content is None and path is None:
+            raise ValueError("the cell is empty")
         if content is None:
-            with fsspec.open(cell["path"], "rb") as file:
+            with fsspec.open(path, "rb") as file:
                 content = file.read()
         with Image.open(io.BytesIO(content)) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
