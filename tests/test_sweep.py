@@ -3,6 +3,7 @@ import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
 from attentive_probes.poolings import POOLINGS, base
+from attentive_probes.probe_setup import layouts_of
 from tiny import SIZE
 
 RUNS = {
@@ -102,7 +103,10 @@ def test_every_pooling_lives_in_a_probe(name, tiny_backbone, tmp_path):
         assert torch.equal(tensor, loaded.head.state_dict()[key]), key
     expected, output = probe(pixels[:1]), loaded(pixels[:1])
     assert torch.allclose(output.logits, expected.logits, atol=1e-6)
-    assert output.attention.shape[-1] == loaded.head.reading.sequence_layout(loaded.config.token_layout).num_tokens
+    assert (
+        output.attention.shape[-1]
+        == loaded.head.reading.sequence_layout(layouts_of(loaded.config, loaded.head.reading)).num_tokens
+    )
 
 
 def test_all_poolings_together_are_each_alone(tiny_backbone):
@@ -130,5 +134,5 @@ def test_all_layers_are_one_reading(tiny_backbone):
     assert names == [f"{kind}@{tap}" for tap in ("premlp:1", "premlp:2", "final") for kind in ("cls", "mean")]
     output = sweep(torch.randn(2, 3, SIZE, SIZE))["alf"]
     assert output.attention.shape == (2, 6, 6)
-    assert list(head.reading.split(output.attention, sweep.config.token_layout)) == names
+    assert list(head.reading.split(output.attention, layouts_of(sweep.config, head.reading))) == names
     assert sweep.probe("alf").config.head_config.tokens == ("cls@all", "mean@all")

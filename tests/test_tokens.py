@@ -21,6 +21,27 @@ def test_layout_splits_states_in_order():
     assert torch.equal(torch.cat([tokens.cls, tokens.registers, tokens.patches], 1), all_states)
 
 
+def test_maps_are_read_in_raster_order():
+    """Channels first or last, the cells of a map become patches row by row."""
+    layout = TokenLayout(5, 0, 0, (2, 3))
+    channels_last = torch.randn(4, 2, 3, 5)
+    for state in (channels_last, channels_last.permute(0, 3, 1, 2)):
+        assert torch.equal(layout.split(state).patches, channels_last.reshape(4, 6, 5))
+
+
+def test_narrow_taps_are_padded_with_zeros():
+    """A reading of taps of different widths is as wide as the widest; tokens keep their own grids and lengths."""
+    layouts = {"stage:0": TokenLayout(3, 0, 0, (4, 4)), "last": TokenLayout(5, 1, 0, (2, 2))}
+    tokens = {tap: layout.split(states(layout)) for tap, layout in layouts.items()}
+    reading = Reading.parse(["mean@stage:0", "cls", "patches@stage:0"])
+    sequence = reading(tokens)
+    assert sequence.shape == (2, 18, 5) and reading.width(layouts) == 5
+    assert sequence[:, 0, 3:].abs().max() == 0 and sequence[:, 2:, 3:].abs().max() == 0
+    assert torch.equal(sequence[:, 1], tokens["last"].cls[:, 0])
+    assert reading.sequence_layout(layouts).grid == (4, 4)
+    assert reading.lengths(layouts) == (1, 1, 16)
+
+
 def test_absent_kinds_are_empty():
     """A backbone without prefix tokens yields empty tensors, not None."""
     tokens = TokenLayout(5, 0, 0, (2, 3)).split(torch.randn(2, 6, 5))
@@ -40,8 +61,9 @@ def test_split_is_the_inverse_of_reading(items):
     reading = Reading.parse(items)
     tokens = {tap: LAYOUT.split(states(LAYOUT, seed)) for seed, tap in enumerate(reading.taps)}
     sequence = reading(tokens)
-    assert sequence.shape[1] == reading.sequence_layout(LAYOUT).num_tokens
-    parts = reading.split(sequence.mT, LAYOUT)
+    layouts = dict.fromkeys(reading.taps, LAYOUT)
+    assert sequence.shape[1] == reading.sequence_layout(layouts).num_tokens
+    parts = reading.split(sequence.mT, layouts)
     assert list(parts) == [str(item) for item in reading.items]
     for item, part in zip(reading.items, parts.values(), strict=True):
         assert torch.equal(part.mT, tokens[item.tap].read(item.kind))
@@ -55,7 +77,7 @@ def test_grid_is_known_at_the_end():
         (["patches", "cls"], None, 7),
         (["patches", "patches@prenorm"], None, 12),
     ):
-        layout = Reading.parse(items).sequence_layout(LAYOUT)
+        layout = Reading.parse(items).sequence_layout({"last": LAYOUT, "prenorm": LAYOUT})
         assert (layout.grid, layout.num_prefix_tokens) == (grid, prefix)
 
 
@@ -78,7 +100,7 @@ def test_malformed_readings_are_refused(items, message):
 def test_reading_an_absent_kind_names_what_is_offered():
     """Asking a backbone for tokens it lacks says what it has."""
     with pytest.raises(ValueError, match=r"no cls tokens .* offers \['patches', 'mean'\]"):
-        Reading.parse(["cls"]).lengths(TokenLayout(5, 0, 0, (2, 3)))
+        Reading.parse(["cls"]).lengths({"last": TokenLayout(5, 0, 0, (2, 3))})
 
 
 def test_collective_taps_are_spelled_out():

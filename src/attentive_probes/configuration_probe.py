@@ -9,7 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from attentive_probes.naming import unknown_name
-from attentive_probes.tokens import Reading, TokenLayout
+from attentive_probes.tokens import Reading
 
 SCHEMA_VERSION = 1
 TOKEN_NORMS = ("none", "l2")
@@ -67,11 +67,8 @@ class ProbeConfig(PreTrainedConfig):
         backbone_name_or_path: Hub id, local folder, or `embedded:<name>`; the backbone's weights are read from there.
         backbone_revision: Commit hash of a Hub backbone.
         backbone_config: Configuration of the vision backbone, nested, so that the skeleton builds offline.
-        width: Token width D.
-        num_cls: 1 if the backbone has a class token, else 0.
-        num_registers: Number of further prefix tokens.
-        grid: Rows and columns of the patch grid.
-        num_layers: Number of backbone layers.
+        token_layouts: Tap -> its `TokenLayout` as a mapping; other taps are laid out like `block`, else like `last`.
+        num_layers: Number of equal blocks; 0 for a hierarchical backbone, which has stages instead.
         image_size: Height and width of the input in pixels.
         head: The `HeadConfig` as a mapping.
         lora: Whether an adapter belongs to the probe.
@@ -87,10 +84,7 @@ class ProbeConfig(PreTrainedConfig):
     backbone_name_or_path: str | None = None
     backbone_revision: str | None = None
     backbone_config: dict | PreTrainedConfig | None = None
-    width: int = 0
-    num_cls: int = 0
-    num_registers: int = 0
-    grid: list[int] | tuple[int, ...] = (0, 0)
+    token_layouts: dict[str, dict[str, Any]] | None = None
     num_layers: int = 0
     image_size: list[int] | tuple[int, ...] = (0, 0)
     head: dict | None = None
@@ -101,9 +95,3 @@ class ProbeConfig(PreTrainedConfig):
     def head_config(self) -> HeadConfig:
         """The head as a typed object."""
         return HeadConfig(**(self.head or {}))
-
-    @property
-    def token_layout(self) -> TokenLayout:
-        """How the backbone's tokens are ordered."""
-        rows, columns = self.grid
-        return TokenLayout(self.width, self.num_cls, self.num_registers, (rows, columns))

@@ -63,7 +63,8 @@ class ProbeForImageClassification(PreTrainedModel):
         if config.backbone_config is None or config.head is None:
             raise ValueError("A ProbeConfig needs a backbone and a head; create it with `from_backbone`.")
         if backbone is None:
-            backbone = VisionBackbone.from_config(config.backbone_config, geometry_of(config))
+            taps = config.head_config.reading.taps
+            backbone = VisionBackbone.from_config(config.backbone_config, geometry_of(config), taps)
         self.backbone = cast(VisionBackbone, backbone)
         self.head = build_head(config, config.head_config)
         self.image_processor: BaseImageProcessor | None = None
@@ -78,6 +79,7 @@ class ProbeForImageClassification(PreTrainedModel):
         labels: Sequence[str] | None = None,
         dtype: torch.dtype = torch.float32,
         attn_implementation: str | None = None,
+        device_map: Any = None,
         **options: Any,
     ) -> ProbeForImageClassification:
         """Put a fresh head on the pretrained backbone `name`.
@@ -88,14 +90,18 @@ class ProbeForImageClassification(PreTrainedModel):
             labels: Names of the classes; or pass `num_labels`.
             dtype: Precision of the backbone; the head stays in float32.
             attn_implementation: Passed to the backbone, for instance `sdpa` or `eager`.
-            **options: `num_labels`, `problem_type`, `revision`, `image_size`: see `describe_probe`.
+            device_map: Where a large backbone goes, for instance `auto`; the head stays on the CPU until moved.
+            **options: `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`: see
+                `describe_probe`.
 
         Raises:
             ValueError: If the backbone cannot be found or read, or the head does not fit it.
         """
         config, processor = describe_probe(name, labels=labels, **options)
-        set_head(config, head or HeadConfig())
-        probe = cls(config, load_backbone(config, dtype=dtype, attn_implementation=attn_implementation))
+        head = head or HeadConfig()
+        set_head(config, head)
+        placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+        probe = cls(config, load_backbone(config, [head], **placement))
         probe.image_processor = processor
         return probe
 
@@ -127,9 +133,8 @@ class ProbeForImageClassification(PreTrainedModel):
         if not isinstance(config, ProbeConfig):
             config = cast(ProbeConfig, ProbeConfig.from_pretrained(str(config or name), **hub))
         if not isinstance(backbone, VisionBackbone):
-            backbone = load_backbone(
-                config, name=backbone, dtype=kwargs.get("dtype"), attn_implementation=kwargs.get("attn_implementation")
-            )
+            placement = {key: kwargs.get(key) for key in ("dtype", "attn_implementation", "device_map")}
+            backbone = load_backbone(config, [config.head_config], name=backbone, **placement)
         # The loaded backbone joins afterwards: loading resets buffers of whatever is in the model.
         probe, info = super().from_pretrained(
             name, *args, config=config, backbone=nn.Identity(), output_loading_info=True, **kwargs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -12,18 +12,18 @@ from attentive_probes.backbones import (
     ALL,
     Geometry,
     VisionBackbone,
-    all_taps,
-    check_taps,
     find_geometry,
+    fit_processor,
     image_size_of,
     load_backbone_config,
     load_image_processor,
     portable_name,
     resolve_revision,
+    timm_processor,
 )
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.head import ProbeHead
-from attentive_probes.tokens import Reading
+from attentive_probes.tokens import Reading, TokenLayout
 
 
 def describe_probe(
@@ -34,6 +34,7 @@ def describe_probe(
     problem_type: str | None = None,
     revision: str | None = None,
     image_size: tuple[int, int] | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[ProbeConfig, BaseImageProcessor | None]:
     """Everything about a probe but its head and its weights; nothing large is read.
 
@@ -44,9 +45,11 @@ def describe_probe(
         problem_type: `single_label_classification` (default), `multi_label_classification` or `regression`.
         revision: Branch, tag or commit of a Hub backbone; the commit is stored.
         image_size: Height and width in pixels; by default what the image processor produces.
+        trust_remote_code: Whether code from the backbone's repository may run.
 
     Returns:
-        The configuration without a head, and the backbone's image processor (`None` if it has none).
+        The configuration without a head, and an image processor that gives images of this size (`None` if the backbone
+        comes without one).
 
     Raises:
         ValueError: If the backbone cannot be found or read, or the labels are missing or contradict each other.
@@ -59,23 +62,16 @@ def describe_probe(
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"`labels` must be distinct names, at least one; got {names}.")
     commit = resolve_revision(name, revision)
-    backbone_config = load_backbone_config(name, commit)
-    try:
-        processor = load_image_processor(name, revision=commit)
-    except ValueError:
-        processor = None  # a bare backbone; sizes come from its configuration
+    backbone_config = load_backbone_config(name, commit, trust_remote_code)
+    processor = _processor_of(name, commit, backbone_config)
     geometry = find_geometry(backbone_config, image_size or image_size_of(backbone_config, processor))
-    layout = geometry.tokens
+    if processor is not None:
+        processor = fit_processor(processor, geometry.image_size, getattr(backbone_config, "num_channels", 3))
     config = ProbeConfig(
         backbone_name_or_path=portable_name(name),
         backbone_revision=commit,
         backbone_config=_portable_config(backbone_config),
-        width=layout.width,
-        num_cls=layout.num_cls,
-        num_registers=layout.num_registers,
-        grid=layout.grid,
-        num_layers=geometry.num_layers,
-        image_size=geometry.image_size,
+        **geometry.to_dict(),
         id2label=dict(enumerate(names)),
         label2id={label: i for i, label in enumerate(names)},
         problem_type=problem_type or "single_label_classification",
@@ -89,7 +85,6 @@ def set_head(config: ProbeConfig, head: HeadConfig) -> None:
     Raises:
         ValueError: If it does not fit the backbone.
     """
-    check_taps(reading_of(config, head).taps, config.num_layers)
     with torch.device("meta"):
         build_head(config, head)
     config.head = head.to_dict()
@@ -101,29 +96,46 @@ def build_head(config: ProbeConfig, head: HeadConfig) -> ProbeHead:
     Raises:
         ValueError: If it does not fit the backbone.
     """
-    layout, reading = config.token_layout, reading_of(config, head)
-    return ProbeHead(head, layout.width, reading.sequence_layout(layout), config.num_labels, reading)
+    reading = reading_of(config, head)
+    layouts = layouts_of(config, reading)
+    return ProbeHead(head, reading.width(layouts), reading.sequence_layout(layouts), config.num_labels, reading)
 
 
 def reading_of(config: ProbeConfig, head: HeadConfig) -> Reading:
     """What a head reads of the backbone of `config`, with the tap `all` spelled out."""
-    return head.reading.expanded(ALL, all_taps(config.num_layers))
+    return head.reading.expanded(ALL, geometry_of(config).all_taps)
+
+
+def layouts_of(config: ProbeConfig, reading: Reading) -> dict[str, TokenLayout]:
+    """Tap -> token layout, for every tap of a reading.
+
+    Raises:
+        ValueError: If the backbone does not offer a tap.
+    """
+    return geometry_of(config).layouts_of(reading.taps)
 
 
 def geometry_of(config: ProbeConfig) -> Geometry:
     """The backbone's geometry as stored in a probe's configuration."""
-    height, width = config.image_size
-    return Geometry(config.token_layout, config.num_layers, (height, width))
+    return Geometry.from_dict(config.token_layouts or {}, config.num_layers, config.image_size)
 
 
 def load_backbone(
     config: ProbeConfig,
+    heads: Iterable[HeadConfig],
     *,
     name: str | None = None,
     dtype: torch.dtype | str | None = None,
-    attn_implementation: str | None = None,
+    **options: Any,
 ) -> VisionBackbone:
     """The pretrained backbone of a probe, from `name` if given, else from where the configuration says.
+
+    Args:
+        config: The probe's configuration.
+        heads: The heads that will read the backbone.
+        name: Another place to read the weights from.
+        dtype: Precision of the weights, by default float32.
+        **options: `attn_implementation` and `device_map`, passed on to the backbone's `from_pretrained`.
 
     Raises:
         ValueError: If the weights cannot be found or are incomplete.
@@ -137,10 +149,20 @@ def load_backbone(
         source,
         config.backbone_config,
         geometry_of(config),
+        taps={tap for head in heads for tap in head.reading.taps},
         revision=config.backbone_revision if name is None else None,
         dtype=dtype or torch.float32,
-        attn_implementation=attn_implementation,
+        **options,
     )
+
+
+def _processor_of(name: str, commit: str | None, backbone_config: PreTrainedConfig) -> BaseImageProcessor | None:
+    if backbone_config.model_type.startswith("timm"):
+        return timm_processor(backbone_config)
+    try:
+        return load_image_processor(name, revision=commit)
+    except ValueError:
+        return None  # a bare backbone; sizes come from its configuration
 
 
 def _portable_config(config: PreTrainedConfig) -> dict[str, Any]:

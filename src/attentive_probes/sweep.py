@@ -76,6 +76,7 @@ class ProbeSweep(nn.Module):
         *,
         dtype: torch.dtype = torch.float32,
         attn_implementation: str | None = None,
+        device_map: Any = None,
         **options: Any,
     ) -> ProbeSweep:
         """Put fresh heads on the pretrained backbone `name`; wrong heads fail before its weights are read.
@@ -85,14 +86,17 @@ class ProbeSweep(nn.Module):
             runs: Name -> head and its training settings.
             dtype: Precision of the backbone; the heads stay in float32.
             attn_implementation: Passed to the backbone.
-            **options: `labels`, `num_labels`, `problem_type`, `revision`, `image_size`: see `describe_probe`.
+            device_map: Where a large backbone goes, for instance `auto`.
+            **options: `labels`, `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`: see
+                `describe_probe`.
 
         Raises:
             ValueError: If the backbone cannot be found or read, or a head does not fit it.
         """
         config, processor = describe_probe(name, **options)
         check_heads(config, runs)
-        sweep = cls(config, load_backbone(config, dtype=dtype, attn_implementation=attn_implementation), runs)
+        placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+        sweep = cls(config, load_backbone(config, [run.head for run in runs.values()], **placement), runs)
         sweep.image_processor = processor
         return sweep
 

@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attentive_probes.naming import unknown_name
@@ -29,7 +30,7 @@ class TokenLayout:
         width: Token width D.
         num_cls: 1 with a class token, else 0.
         num_registers: Number R of further prefix tokens (registers, a distillation token).
-        grid: Rows and columns of the patch grid; N is their product.
+        grid: Rows and columns of the patch grid; N is their product. The cells of a feature map count as patches.
 
     Tokens after the patches, such as YOLOS's detection tokens, are left aside.
     """
@@ -54,10 +55,21 @@ class TokenLayout:
         return {"cls": self.num_cls, "registers": self.num_registers, "patches": self.num_patches, "mean": 1}[kind]
 
     def split(self, states: Tensor) -> Tokens:
-        """Split states `(B, cls + R + N, D)`, or longer ones, into their kinds."""
+        """Split states into their kinds.
+
+        Args:
+            states: `(B, cls + R + N, D)` or longer; or a map, `(B, D, rows, columns)` or `(B, rows, columns, D)`.
+        """
+        if states.ndim == 4:
+            is_channels_first = tuple(states.shape[1:]) == (self.width, *self.grid)
+            states = states.flatten(2).mT if is_channels_first else states.flatten(1, 2)
         states = states[:, : self.num_prefix_tokens + self.num_patches]
         cls, registers, patches = states.split((self.num_cls, self.num_registers, self.num_patches), dim=1)
         return Tokens(cls, registers, patches, self.grid)
+
+
+# Tap -> layout of its state.
+Layouts = Mapping[str, TokenLayout]
 
 
 class Tokens(NamedTuple):
@@ -154,20 +166,24 @@ class Reading:
             items += [ReadingItem(item.kind, one) for one in taps for item in kinds] if collective else kinds
         return Reading(tuple(items))
 
-    def lengths(self, layout: TokenLayout) -> tuple[int, ...]:
+    def lengths(self, layouts: Layouts) -> tuple[int, ...]:
         """Number of tokens of each item.
 
         Raises:
             ValueError: If the backbone has no token of a kind that is read.
         """
-        lengths = tuple(layout.count(item.kind) for item in self.items)
-        offered = [kind for kind in KINDS if layout.count(kind)]
+        lengths = tuple(layouts[item.tap].count(item.kind) for item in self.items)
         for item, length in zip(self.items, lengths, strict=True):
             if length == 0:
+                offered = [kind for kind in KINDS if layouts[item.tap].count(kind)]
                 raise ValueError(f"The backbone has no {item.kind} tokens for the item '{item}'; it offers {offered}.")
         return lengths
 
-    def sequence_layout(self, layout: TokenLayout) -> SequenceLayout:
+    def width(self, layouts: Layouts) -> int:
+        """Width D of the sequence: that of the widest tap."""
+        return max(layouts[tap].width for tap in self.taps)
+
+    def sequence_layout(self, layouts: Layouts) -> SequenceLayout:
         """Length of the sequence and, when it ends with the only patches that are read, their grid.
 
         Raises:
@@ -175,14 +191,18 @@ class Reading:
         """
         kinds = [item.kind for item in self.items]
         ends_with_the_grid = kinds[-1] == "patches" and kinds.count("patches") == 1
-        return SequenceLayout(sum(self.lengths(layout)), layout.grid if ends_with_the_grid else None)
+        grid = layouts[self.items[-1].tap].grid if ends_with_the_grid else None
+        return SequenceLayout(sum(self.lengths(layouts)), grid)
 
     def __call__(self, tokens: Mapping[str, Tokens]) -> Tensor:
-        """Lay out the tokens of all taps as one sequence `(B, T, D)`."""
+        """Lay out the tokens of all taps as one sequence `(B, T, D)`; narrower taps are padded with zeros."""
         parts = [tokens[item.tap].read(item.kind) for item in self.items]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.shape[-1] for part in parts)
+        return torch.cat([F.pad(part, (0, width - part.shape[-1])) for part in parts], dim=1)
 
-    def split(self, values: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
+    def split(self, values: Tensor, layouts: Layouts) -> dict[str, Tensor]:
         """Cut values over the sequence `(..., T)` back into one `(..., T_item)` per item: the inverse of reading."""
-        parts = values.split(self.lengths(layout), dim=-1)
+        parts = values.split(self.lengths(layouts), dim=-1)
         return {str(item): part for item, part in zip(self.items, parts, strict=True)}

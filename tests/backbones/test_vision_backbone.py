@@ -2,8 +2,7 @@ import pytest
 import torch
 import transformers as hf
 
-from attentive_probes.backbones import VisionBackbone, find_geometry, load_backbone_config, load_image_processor
-from attentive_probes.backbones.vision_backbone import image_size_of
+from attentive_probes.backbones import VisionBackbone, find_geometry, load_backbone_config
 from tiny import FAMILIES, PATCH, SIZE, WIDTH
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -160,17 +159,6 @@ def test_wrong_input_is_named(tiny_backbone):
             backbone(torch.randn(1, 3, SIZE, SIZE), (tap,))
 
 
-def test_what_cannot_be_read_is_refused(tmp_path):
-    """No such folder, a text model, a backbone without a token sequence: each says what would work."""
-    with pytest.raises(ValueError, match="no backbone '/no/such/folder'"):
-        load_backbone_config("/no/such/folder")
-    hf.BertConfig().save_pretrained(tmp_path / "text")
-    with pytest.raises(ValueError, match="no vision model that takes pixel_values"):
-        load_backbone_config(str(tmp_path / "text"))
-    with pytest.raises(ValueError, match="plain vision transformer"):
-        find_geometry(hf.ResNetConfig(), (64, 64))
-
-
 def test_incomplete_checkpoints_are_refused(tmp_path):
     """A checkpoint that lacks backbone weights is not filled up with random ones."""
     config = hf.ViTConfig(
@@ -182,12 +170,3 @@ def test_incomplete_checkpoints_are_refused(tmp_path):
     model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(ValueError, match="lacks weights of its backbone"):
         load(str(tmp_path))
-
-
-def test_sizes_come_from_the_processor(tmp_path):
-    """A centre crop wins over a resize, the processor over the configuration."""
-    processor = hf.CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 24})
-    assert image_size_of(hf.ViTConfig(image_size=16), processor) == (32, 24)
-    assert image_size_of(hf.ViTConfig(image_size=16)) == (16, 16)
-    with pytest.raises(ValueError, match="no image processor"):
-        load_image_processor(str(tmp_path))

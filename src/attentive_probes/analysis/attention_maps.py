@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe_setup import layouts_of
 
 
 def patch_attention(probe: ProbeForImageClassification, attention: Tensor) -> Tensor:
     """The part of a probe's attention `(B, M, T)` that lies on patches, on their grid: `(B, M, rows, columns)`.
 
+    Where several taps are read, their parts add up, on the finest grid among them.
+
     Raises:
         ValueError: If the probe reads no patch tokens.
     """
-    parts = probe.head.reading.split(attention, probe.config.token_layout)
-    patches = [part for item, part in parts.items() if item.startswith("patches")]
-    if not patches:
+    reading = probe.head.reading
+    layouts = layouts_of(probe.config, reading)
+    parts = reading.split(attention, layouts)
+    maps = [parts[str(item)].unflatten(-1, layouts[item.tap].grid) for item in reading.items if item.kind == "patches"]
+    if not maps:
         raise ValueError(f"The probe reads {list(parts)}, no patches, so its attention has no place in the image.")
-    return torch.stack(patches).sum(0).unflatten(-1, probe.config.token_layout.grid)
+    finest = max((tuple(part.shape[-2:]) for part in maps), key=math.prod)
+    shares = [F.interpolate(part, finest, mode="nearest") * part[0, 0].numel() / math.prod(finest) for part in maps]
+    return torch.stack(shares).sum(0)
 
 
 @torch.no_grad()

@@ -1,26 +1,28 @@
 """Vision backbones: load any of them, find out which token is which, read where asked."""
 
-from attentive_probes.backbones.layout import Geometry, find_geometry
-from attentive_probes.backbones.load import (
-    load_backbone_config,
+from attentive_probes.backbones.geometry import ALL, Geometry
+from attentive_probes.backbones.layout import find_geometry
+from attentive_probes.backbones.load import load_backbone_config, portable_name, resolve_revision
+from attentive_probes.backbones.processors import (
+    fit_processor,
+    image_size_of,
     load_image_processor,
-    portable_name,
-    resolve_revision,
+    processed_size,
+    timm_processor,
 )
-from attentive_probes.backbones.taps import ALL, all_taps, check_taps
-from attentive_probes.backbones.vision_backbone import VisionBackbone, image_size_of, processed_size
+from attentive_probes.backbones.vision_backbone import VisionBackbone
 
 __all__ = [
     "ALL",
     "Geometry",
     "VisionBackbone",
-    "all_taps",
-    "check_taps",
     "find_geometry",
+    "fit_processor",
     "image_size_of",
     "load_backbone_config",
     "load_image_processor",
     "portable_name",
     "processed_size",
     "resolve_revision",
+    "timm_processor",
 ]

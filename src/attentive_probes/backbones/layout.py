@@ -1,83 +1,178 @@
-"""Which token is which: found once, by a dry run of one block, for any flat vision transformer."""
+"""Which token is which: found once, by a dry run without weights, for any vision backbone."""
 
 from __future__ import annotations
 
+import math
+from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedConfig
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from attentive_probes.backbones.load import build_model, resolution_arguments, vision_model_class
+from attentive_probes.backbones.geometry import BLOCK, LAST, PROJECTED, STAGE, Geometry
+from attentive_probes.backbones.inputs import check_readable, format_of
+from attentive_probes.backbones.load import build_model, has_projection, vision_model_class
+from attentive_probes.backbones.trunk import blocks_of, record_trunk
 from attentive_probes.tokens import TokenLayout
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """What a probe must know of its backbone: token layout, number of layers, input size (height, width) in pixels."""
-
-    tokens: TokenLayout
-    num_layers: int
-    image_size: tuple[int, int]
+Size = tuple[int, int]
+Record = list[tuple[nn.Module, Tensor]]
 
 
-def find_geometry(config: PreTrainedConfig, image_size: tuple[int, int]) -> Geometry:
-    """Run one block of the backbone of `config` without weights and read its shapes.
+def find_geometry(config: PreTrainedConfig, image_size: Size) -> Geometry:
+    """Run the backbone of `config` once without weights, one block of it where all are equal, and read the shapes.
 
-    The structural rule: the last rows x columns tokens are patches, the first token before them is the class token,
-    any further ones count as registers (DINOv2's registers, DeiT's distillation token).
+    The structural rules: a backbone whose blocks are equal is flat, any other has stages. The last rows x columns
+    tokens are patches, the first token before them is the class token, any further ones count as registers (DINOv2's
+    registers, DeiT's distillation token). The cells of a feature map are patches.
 
     Args:
         config: Configuration of a vision backbone.
         image_size: Height and width of the input in pixels.
 
     Raises:
-        ValueError: If the backbone does not yield a flat token sequence for this image size.
+        ValueError: If the backbone yields no image tokens, or cannot take images of this size.
     """
-    patch = _patch_size(config)
-    grid = (image_size[0] // patch[0], image_size[1] // patch[1])
-    state = _dry_run(config, image_size)
-    num_suffix = getattr(config, "num_detection_tokens", 0)  # YOLOS
-    num_prefix = state.shape[1] - grid[0] * grid[1] - num_suffix if state.ndim == 3 else -1
-    if num_prefix < 0 or 0 in grid:
-        raise ValueError(
-            f"{vision_model_class(config).__name__} gives {tuple(state.shape)} for images of {image_size} pixels, "
-            f"which is no token sequence over a {grid[0]} x {grid[1]} grid of patches; "
-            "use a plain vision transformer such as ViT, MAE, DeiT, DINOv2, CLIP or SigLIP."
-        )
-    layout = TokenLayout(state.shape[2], min(num_prefix, 1), max(num_prefix - 1, 0), grid)
-    return Geometry(layout, getattr(config, "num_hidden_layers", 0), image_size)
-
-
-def _dry_run(config: PreTrainedConfig, image_size: tuple[int, int]) -> torch.Tensor:
-    """`last_hidden_state` of one image of zeros, through one block where the depth can be chosen.
-
-    On real memory: on the meta device, families that cache their position tables by size (BEiT) would keep a table
-    without values, and the loaded backbone would use it.
-    """
-    shallow = deepcopy(config)
-    if hasattr(shallow, "num_hidden_layers"):
-        shallow.num_hidden_layers = 1
+    check_readable(config)
     try:
-        return _run(shallow, image_size)
-    except RuntimeError:  # stages whose shapes depend on their number
-        return _run(config, image_size)
+        with torch.device("meta"):
+            depth = len(blocks_of(build_model(deepcopy(config))))
+        model, last, record = _dry_run(config, image_size, is_flat=depth > 0)
+    except Exception as error:  # whatever a family raises on input that it cannot take
+        raise ValueError(_refusal(config, image_size, str(error).partition("\n")[0])) from error
+    layouts = _flat(model, last, record, image_size) if depth else _hierarchical(model, last, record, image_size)
+    if not layouts:
+        raise ValueError(_refusal(config, image_size, f"its output of shape {tuple(last.shape)} is no grid of patches"))
+    if has_projection(config):
+        tokens = layouts[LAST]
+        layouts[PROJECTED] = TokenLayout(config.projection_dim, tokens.num_cls, tokens.num_registers, tokens.grid)
+    return Geometry(layouts, depth, image_size)
 
 
 @torch.no_grad()
-def _run(config: PreTrainedConfig, image_size: tuple[int, int]) -> torch.Tensor:
+def find_stages(model: PreTrainedModel, image_size: Size) -> list[tuple[nn.Module, TokenLayout]]:
+    """The stages of a hierarchical backbone: the last module of its trunk at each resolution, and its layout."""
+    record = _trace(model, image_size)[1]
+    return _stages(record, image_size)
+
+
+def _flat(model: PreTrainedModel, last: Tensor, record: Record, image_size: Size) -> dict[str, TokenLayout]:
+    first = blocks_of(model)[0]
+    block = next(state for module, state in record if module is first)
+    block = format_of(model.config).states(model, block, 1, None)
+    layouts = {LAST: _flat_layout(model, last, image_size), BLOCK: _flat_layout(model, block, image_size)}
+    if layouts[BLOCK] == layouts[LAST]:
+        del layouts[BLOCK]
+    return {} if None in layouts.values() else layouts  # type: ignore[return-value]
+
+
+def _flat_layout(model: PreTrainedModel, state: Tensor, image_size: Size) -> TokenLayout | None:
+    if state.ndim == 4:
+        return _map_layout(state, image_size)
+    patch = _patch_size(model)
+    if state.ndim != 3 or patch is None:
+        return None
+    grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+    num_suffix = getattr(model.config, "num_detection_tokens", 0)  # YOLOS
+    num_prefix = state.shape[1] - math.prod(grid) - num_suffix
+    if num_prefix < 0 or 0 in grid:
+        return None
+    timm_model = getattr(model, "timm_model", None)
+    has_cls = num_prefix > 0 and getattr(timm_model, "cls_token", True) is not None
+    return TokenLayout(state.shape[2], int(has_cls), num_prefix - int(has_cls), grid)
+
+
+def _hierarchical(model: PreTrainedModel, last: Tensor, record: Record, image_size: Size) -> dict[str, TokenLayout]:
+    stages = [layout for _, layout in _stages(record, image_size)]
+    layout = _any_layout(last, image_size)
+    if not stages or layout is None or (last.ndim == 3 and layout.grid != stages[-1].grid):
+        return {}
+    return {LAST: layout, **{f"{STAGE}:{i}": stage for i, stage in enumerate(stages)}}
+
+
+def _stages(record: Record, image_size: Size) -> list[tuple[nn.Module, TokenLayout]]:
+    stages: dict[tuple[int, int], tuple[nn.Module, TokenLayout]] = {}
+    for module, state in record:
+        layout = _any_layout(state, image_size)
+        if layout is not None:
+            stages[layout.grid] = (module, layout)
+    return sorted(stages.values(), key=lambda stage: -stage[1].num_patches)
+
+
+def _any_layout(state: Tensor, image_size: Size) -> TokenLayout | None:
+    if state.ndim == 4 and len(state) == 1:
+        return _map_layout(state, image_size)
+    if state.ndim == 3 and len(state) == 1:
+        for num_prefix in (0, 1):
+            if grid := _grid(state.shape[1] - num_prefix, image_size):
+                return TokenLayout(state.shape[2], num_prefix, 0, grid)
+    return None
+
+
+def _map_layout(state: Tensor, image_size: Size) -> TokenLayout | None:
+    """Layout of a map: of its two possible readings, the one whose grid has the shape of the image."""
+    _, a, b, c = state.shape
+    aspect = math.log(image_size[0] / image_size[1])
+    is_channels_first = abs(math.log(b / c) - aspect) <= abs(math.log(a / b) - aspect)
+    width, grid = (a, (b, c)) if is_channels_first else (c, (a, b))
+    return TokenLayout(width, 0, 0, grid) if _grid(math.prod(grid), image_size) == grid else None
+
+
+def _grid(num_cells: int, image_size: Size) -> tuple[int, int] | None:
+    """The grid of `num_cells` cells that some stride lays over an image."""
+    height, width = image_size
+    for stride in range(1, max(image_size) + 1):
+        for grid in ((height // stride, width // stride), (math.ceil(height / stride), math.ceil(width / stride))):
+            if math.prod(grid) == num_cells > 0:
+                return grid
+    return None
+
+
+def _dry_run(config: PreTrainedConfig, image_size: Size, is_flat: bool) -> tuple[PreTrainedModel, Tensor, Record]:
+    # On real memory: on the meta device, families that cache their position tables by size (BEiT) would keep a table
+    # without values, and the loaded backbone would use it.
+    if is_flat and hasattr(config, "num_hidden_layers"):
+        shallow = deepcopy(config)
+        shallow.num_hidden_layers = 1
+        try:
+            return _build_and_trace(shallow, image_size)
+        except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
+            pass  # a family that cannot be that shallow
+    return _build_and_trace(deepcopy(config), image_size)
+
+
+def _build_and_trace(config: PreTrainedConfig, image_size: Size) -> tuple[PreTrainedModel, Tensor, Record]:
     with no_init_weights():
         model = build_model(config).eval()
-    pixels = torch.zeros(1, getattr(config, "num_channels", 3), *image_size)
-    return model(pixel_values=pixels, **resolution_arguments(model, image_size)).last_hidden_state
+    return model, *_trace(model, image_size)
 
 
-def _patch_size(config: PreTrainedConfig) -> tuple[int, int]:
-    patch = getattr(config, "patch_size", None)
-    if patch is None:
-        raise ValueError(
-            f"The backbone type {config.model_type!r} has no patch size, so its tokens cannot be located; "
-            "use a plain vision transformer such as ViT, MAE, DeiT, DINOv2, CLIP or SigLIP."
-        )
-    return (patch, patch) if isinstance(patch, int) else (patch[0], patch[1])
+@torch.no_grad()
+def _trace(model: PreTrainedModel, image_size: Size) -> tuple[Tensor, Record]:
+    """Last state of one image of zeros, and the states of the trunk in order of execution."""
+    reference = next(model.parameters())
+    pixels = reference.new_zeros(1, getattr(model.config, "num_channels", 3), *image_size)
+    format_ = format_of(model.config)
+    with ExitStack() as hooks:
+        record = record_trunk(model, hooks)
+        last = format_.run(model, pixels)
+    return format_.states(model, last, 1, None), record
+
+
+def _patch_size(model: PreTrainedModel) -> Size | None:
+    patch = getattr(model.config, "patch_size", None)
+    if patch is None and hasattr(model, "timm_model"):
+        patch = model.timm_model.patch_embed.patch_size
+    return patch if patch is None else (patch, patch) if isinstance(patch, int) else (patch[0], patch[1])
+
+
+def _refusal(config: PreTrainedConfig, image_size: Size, reason: str) -> str:
+    native = getattr(config, "image_size", None)
+    way_out = (
+        f"try its own size, {native}"
+        if native and native not in (image_size, image_size[0])
+        else ("use a backbone that `attentive-probes list backbones` names")
+    )
+    return f"{vision_model_class(config).__name__} cannot read images of {image_size} pixels ({reason}); {way_out}."

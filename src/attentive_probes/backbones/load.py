@@ -1,29 +1,36 @@
-"""Any Hugging Face vision backbone by name: its configuration, its class, its weights, its image processor."""
+"""Any Hugging Face vision backbone by name: its configuration, its class, its weights."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, RevisionResolutionError
 from transformers import (
     MODEL_MAPPING,
     AutoConfig,
-    AutoImageProcessor,
-    BaseImageProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     ViTConfig,
 )
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging as transformers_logging
 
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
+from attentive_probes.backbones.inputs import FORMATS, check_readable
 
-SUFFIXES = ("VisionModel", "VisionTransformer", "Model")
+# Of the classes that share a vision configuration, the first with one of these endings is the plain backbone.
+SUFFIXES = ("VisionModel", "VisionTransformer", "ImageModel", "VisionEncoder", "Model", "VisionBackbone", "Backbone")
+NO_BACKBONE = re.compile("For|PreTrainedModel$")
+WITH_PROJECTION = "VisionModelWithProjection"
+# Names that the tower of a larger model goes by in a checkpoint, where its class does not expect them.
+TOWER_PREFIX = {r"^(model\.)?(vision_model|image_model|vision_tower|vision_encoder|visual)\.": ""}
+KEY_MAPPINGS = (None, TOWER_PREFIX, {**TOWER_PREFIX, r"encoder\.layer\.": "encoder.layers."})  # the last: AltCLIP
+TOWERS = ("vision_config", "image_config")
 
 
 def resolve_source(name: str) -> str:
@@ -50,41 +57,62 @@ def resolve_revision(name: str, revision: str | None = None) -> str | None:
         raise ValueError(_no_backbone(name, error)) from error
 
 
-def load_backbone_config(name: str, revision: str | None = None) -> PreTrainedConfig:
+def load_backbone_config(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
     """Configuration of the vision backbone `name`: the vision tower of a two-tower model, the encoder of an MAE.
 
+    Args:
+        name: Hub id, local folder or `embedded:<name>`.
+        revision: Commit, branch or tag.
+        trust_remote_code: Whether code from the repository may run.
+
     Raises:
-        ValueError: If there is no such backbone, or it has no vision tower.
+        ValueError: If there is no such backbone, it has no vision tower or gives no image tokens, or it needs code of
+            its own that is not trusted.
     """
     try:
-        config = AutoConfig.from_pretrained(resolve_source(name), revision=revision)
+        config = AutoConfig.from_pretrained(
+            resolve_source(name), revision=revision, trust_remote_code=trust_remote_code
+        )
     except OSError as error:
         raise ValueError(_no_backbone(name, error)) from error
-    config = getattr(config, "vision_config", config)
+    for key in TOWERS:
+        config = getattr(config, key, config)
     if config.model_type == "vit_mae":
         shared = config.to_dict().keys() & ViTConfig().to_dict().keys() - {"model_type"}
         config = ViTConfig(**{key: getattr(config, key) for key in sorted(shared)})
+    check_readable(config)
     vision_model_class(config)
     return config
 
 
-def vision_model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The model class that belongs to a vision configuration.
+def vision_model_class(config: PreTrainedConfig, projection: bool = False) -> type[PreTrainedModel]:
+    """The model class that belongs to a vision configuration; with `projection`, the one that keeps the projection.
 
     Raises:
-        ValueError: If it takes no `pixel_values`, or there is none.
+        ValueError: If it takes no images, or there is none.
     """
-    found = [MODEL_MAPPING[type(config)]] if type(config) in MODEL_MAPPING else _classes_beside(config)
-    for suffix in SUFFIXES:
+    if "AutoModel" in (getattr(config, "auto_map", None) or {}):
+        return get_class_from_dynamic_module(config.auto_map["AutoModel"], config._name_or_path)
+    found = [MODEL_MAPPING[type(config)]] if type(config) in MODEL_MAPPING else []
+    found += _classes_beside(config)
+    for suffix in (WITH_PROJECTION,) if projection else SUFFIXES:
         for candidate in found:
-            if (
-                candidate.__name__.endswith(suffix)
-                and "pixel_values" in inspect.signature(candidate.forward).parameters
-            ):
+            if candidate.__name__.endswith(suffix) and _takes_images(candidate, config):
                 return candidate
     raise ValueError(
         f"The model type {config.model_type!r} has no vision model that takes pixel_values; use an image backbone."
     )
+
+
+def has_projection(config: PreTrainedConfig) -> bool:
+    """Whether the tower has a projection into a joint space (CLIP)."""
+    return any(c.__name__.endswith(WITH_PROJECTION) for c in _classes_beside(config)) and hasattr(
+        config, "projection_dim"
+    )
+
+
+def _takes_images(candidate: type[PreTrainedModel], config: PreTrainedConfig) -> bool:
+    return config.model_type in FORMATS or "pixel_values" in inspect.signature(candidate.forward).parameters
 
 
 def _no_backbone(name: str, error: Exception) -> str:
@@ -97,72 +125,58 @@ def _no_backbone(name: str, error: Exception) -> str:
 def _classes_beside(config: PreTrainedConfig) -> list[type[PreTrainedModel]]:
     module = importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
     classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, PreTrainedModel)]
-    return [c for c in classes if getattr(c, "config_class", None) is type(config) and "For" not in c.__name__]
+    return [
+        c for c in classes if getattr(c, "config_class", None) is type(config) and not NO_BACKBONE.search(c.__name__)
+    ]
 
 
-def build_model(config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:
+def build_model(config: PreTrainedConfig, projection: bool = False) -> PreTrainedModel:
     """A backbone with fresh weights, without the pooler that a token probe never uses."""
-    model_class = vision_model_class(config)
-    return model_class(config, **_without_pooler(model_class, config), **kwargs)
+    model_class = vision_model_class(config, projection)
+    return model_class(config, **_without_pooler(model_class, config))
 
 
 def load_model(
     name: str,
     config: PreTrainedConfig,
     *,
+    projection: bool = False,
     revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    attn_implementation: str | None = None,
+    **options: Any,
 ) -> PreTrainedModel:
     """The backbone `name` with its pretrained weights.
+
+    Args:
+        name: Hub id, local folder or `embedded:<name>`.
+        config: Its configuration.
+        projection: Whether to load the projection of a tower as well.
+        revision: Commit of a Hub backbone.
+        **options: Passed on to `from_pretrained`: `dtype`, `attn_implementation`, `device_map`.
 
     Raises:
         ValueError: If the weights cannot be found, or some of them are missing from the checkpoint.
     """
-    model_class = vision_model_class(config)
+    model_class = vision_model_class(config, projection)
+    arguments = {"config": config, "revision": revision, **options, **_without_pooler(model_class, config)}
+    for mapping in KEY_MAPPINGS:
+        model, missing = _from_pretrained(model_class, name, {**arguments, "key_mapping": mapping})
+        if not missing:
+            return model
+    raise ValueError(f"The checkpoint {name!r} lacks weights of its backbone: {missing[:5]}.")
+
+
+def _from_pretrained(
+    model_class: type[PreTrainedModel], name: str, arguments: dict[str, Any]
+) -> tuple[PreTrainedModel, list[str]]:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # decoders and text towers would be reported as unexpected
     try:
-        model, info = model_class.from_pretrained(
-            resolve_source(name),
-            config=config,
-            revision=revision,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            output_loading_info=True,
-            **_without_pooler(model_class, config),
-        )
+        model, info = model_class.from_pretrained(resolve_source(name), output_loading_info=True, **arguments)
     except OSError as error:
         raise ValueError(f"The weights of the backbone {name!r} cannot be found: {error}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-    if info["missing_keys"]:
-        raise ValueError(f"The checkpoint {name!r} lacks weights of its backbone: {sorted(info['missing_keys'])[:5]}.")
-    return model
-
-
-def load_image_processor(name: str, **hub_arguments: Any) -> BaseImageProcessor:
-    """The image processor stored beside a backbone or a probe; the PIL version, which needs no torchvision.
-
-    Args:
-        name: Backbone name, Hub id or folder.
-        **hub_arguments: `revision`, `token` and the like.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    try:
-        return AutoImageProcessor.from_pretrained(resolve_source(name), backend="pil", **hub_arguments)
-    except OSError as error:
-        raise ValueError(f"There is no image processor (preprocessor_config.json) beside {name!r}: {error}") from error
-
-
-def resolution_arguments(model: PreTrainedModel, image_size: tuple[int, int]) -> dict[str, bool]:
-    """The flag that lets a backbone accept another image size than it was trained with, where it knows the flag."""
-    native = getattr(model.config, "image_size", None)
-    native = (native, native) if isinstance(native, int) else native
-    known = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
-    return {"interpolate_pos_encoding": True} if known and native and tuple(native) != tuple(image_size) else {}
+    return model, sorted(info["missing_keys"])
 
 
 def _without_pooler(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> dict[str, bool]:

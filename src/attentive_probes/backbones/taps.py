@@ -1,4 +1,4 @@
-"""Where a backbone can be read, and how: hooks on its blocks and norms, which are found by structure.
+"""Where a backbone is read, and how: hooks on its trunk and norms, which are found by structure.
 
 | tap | state |
 |---|---|
@@ -7,100 +7,101 @@
 | `final` | the final norm of the last block's output, also where `last_hidden_state` goes without it (CLIP) |
 | `block:i` | the output of block i, from 0; negative numbers count from the end |
 | `premlp:i` | the normed residual stream of block i between attention and MLP |
-| `all` | ALF's set: `premlp:i` of every block but the first, then `final` |
+| `stage:i` | hierarchical backbones: the last state at the i-th resolution |
+| `projected` | towers with a projection (CLIP): `final`, projected token by token into the joint space |
+| `all` | ALF's set: `premlp:i` of every block but the first, then `final`; or every stage |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from attentive_probes.naming import unknown_name
+from attentive_probes.backbones.geometry import BLOCK, LAST, PROJECTED, STAGE
+from attentive_probes.backbones.inputs import format_of
+from attentive_probes.backbones.trunk import blocks_of, state_of
 
-NAMED_TAPS = ("last", "prenorm", "final")
-NUMBERED_TAPS = ("block", "premlp")
-ALL = "all"
 FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "rms_norm")
-PRE_MLP_NORMS = ("layernorm_after", "norm2", "layer_norm2", "rms_norm2")
+PRE_MLP_NORMS = ("layernorm_after", "norm2", "layer_norm2", "rms_norm2", "ffn_norm")
 
 
-def all_taps(num_layers: int) -> tuple[str, ...]:
-    """What the tap `all` stands for (arXiv 2601.09322): all blocks but the first before their MLP, the final norm."""
-    return (*(f"premlp:{i}" for i in range(1, num_layers)), "final")
+def read_taps(
+    model: PreTrainedModel, pixels: Tensor, taps: Sequence[str], stages: Sequence[nn.Module] = ()
+) -> dict[str, Tensor]:
+    """Run the backbone once and return the states at the taps, as `TokenLayout.split` takes them; only those are kept.
 
-
-def check_taps(taps: Iterable[str], num_layers: int) -> None:
-    """Check that every tap exists in a backbone of `num_layers` blocks.
-
-    Raises:
-        ValueError: If one does not.
-    """
-    for tap in taps:
-        name, separator, number = tap.partition(":")
-        if tap in NAMED_TAPS:
-            continue
-        if name not in NUMBERED_TAPS or not separator:
-            raise ValueError(unknown_name("tap", tap, (*NAMED_TAPS, ALL, *(f"{n}:i" for n in NUMBERED_TAPS))))
-        if not number.removeprefix("-").isdigit() or not -num_layers <= int(number) < num_layers:
-            raise ValueError(
-                f"The tap {tap!r} is out of range: the backbone has {num_layers} blocks, "
-                f"{name}:0 to {name}:{num_layers - 1} or {name}:-{num_layers} to {name}:-1."
-            )
-
-
-def read_taps(model: PreTrainedModel, pixel_values: Tensor, taps: Sequence[str], **kwargs: bool) -> dict[str, Tensor]:
-    """Run the backbone once and return the states `(B, prefix + N, D)` at the taps; only those are kept.
+    Args:
+        model: The backbone.
+        pixels: `(B, channels, H, W)`.
+        taps: Taps that the backbone offers; see above.
+        stages: The modules behind `stage:i`.
 
     Raises:
         ValueError: If the backbone has no module that a tap needs.
     """
+    format_ = format_of(model.config)
     states: dict[str, Tensor] = {}
     with ExitStack() as hooks:
         for tap in taps:
-            if tap != "last":
-                module = _module_of(model, "prenorm" if tap == "final" else tap)
-                handle = module.register_forward_hook(_keep(states, tap))
+            if tap != LAST:
+                handle = _module_of(model, tap, stages).register_forward_hook(_keep(states, tap))
                 hooks.callback(handle.remove)
-        states["last"] = model(pixel_values=pixel_values, **kwargs).last_hidden_state
-    if "final" in taps and (norm := _final_norm(model)) is not None:
-        states["final"] = norm(states["final"])
-    return {tap: states[tap] for tap in taps}
+        last = format_.run(model, pixels)
+    if LAST in taps:
+        states[LAST] = last
+    for tap in states.keys() & {"final", PROJECTED}:
+        norm = _final_norm(model)
+        states[tap] = states[tap] if norm is None else norm(states[tap])
+    if PROJECTED in states:
+        states[PROJECTED] = _projection(model)(states[PROJECTED])
+    return {tap: format_.states(model, states[tap], len(pixels), _stage_number(tap, stages)) for tap in taps}
 
 
 def _keep(states: dict[str, Tensor], tap: str) -> Callable[..., None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        states[tap] = output if isinstance(output, Tensor) else output[0]
+        state = state_of(output)
+        assert state is not None
+        states[tap] = state
 
     return hook
 
 
-def _module_of(model: PreTrainedModel, tap: str) -> nn.Module:
-    blocks = _blocks(model)
+def _stage_number(tap: str, stages: Sequence[nn.Module]) -> int | None:
     name, _, number = tap.partition(":")
-    if name == "prenorm":
+    return int(number) % len(stages) if name == STAGE else None
+
+
+def _module_of(model: PreTrainedModel, tap: str, stages: Sequence[nn.Module]) -> nn.Module:
+    if (stage := _stage_number(tap, stages)) is not None:
+        return stages[stage]
+    blocks = blocks_of(model)
+    name, _, number = tap.partition(":")
+    if not number:  # prenorm, and what is computed from it
         return blocks[-1]
     block = blocks[int(number)]
-    return block if name == "block" else _child(block, PRE_MLP_NORMS, f"tap {tap!r}")
-
-
-def _blocks(model: PreTrainedModel) -> nn.ModuleList:
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == getattr(model.config, "num_hidden_layers", None):
-            return module
-    raise ValueError(f"The blocks of {type(model).__name__} were not found; read it at 'last'.")
+    return block if name == BLOCK else _child(block, PRE_MLP_NORMS, f"tap {tap!r}")
 
 
 def _final_norm(model: PreTrainedModel) -> nn.Module | None:
     """The norm that stands beside or around the blocks, not in them; `None` where a family has none (RADIO)."""
-    inside = set(_blocks(model).modules())
+    inside = {module for block in blocks_of(model) for module in block.modules()}
     for full_name, module in model.named_modules():
         if module not in inside and full_name.rpartition(".")[2] in FINAL_NORMS:
             return module
     return None
+
+
+def _projection(model: PreTrainedModel) -> nn.Module:
+    if not hasattr(model, "visual_projection"):
+        raise ValueError(
+            f"{type(model).__name__} was loaded without its projection; load the backbone for a head that reads "
+            f"{PROJECTED!r}, or read 'final'."
+        )
+    return model.visual_projection
 
 
 def _child(module: nn.Module, names: Sequence[str], what: str) -> nn.Module:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from attentive_probes.backbones.layout import Geometry, find_geometry
-from attentive_probes.backbones.load import build_model, load_model, resolution_arguments
-from attentive_probes.backbones.taps import check_taps, read_taps
+from attentive_probes.backbones.geometry import PROJECTED, STAGE, Geometry
+from attentive_probes.backbones.layout import find_geometry, find_stages
+from attentive_probes.backbones.load import build_model, load_model
+from attentive_probes.backbones.processors import image_size_of
+from attentive_probes.backbones.taps import read_taps
 from attentive_probes.tokens import Tokens
 
 
@@ -19,21 +23,22 @@ class VisionBackbone(nn.Module):
 
     Args:
         model: The vision model; its parameters are frozen here.
-        geometry: Its token layout, layers and input size.
+        geometry: Where it can be read, its token layouts and input size.
     """
 
     def __init__(self, model: PreTrainedModel, geometry: Geometry):
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.geometry = geometry
-        self._arguments = resolution_arguments(model, geometry.image_size)
 
     @classmethod
-    def from_config(cls, config: PreTrainedConfig, geometry: Geometry | None = None) -> VisionBackbone:
+    def from_config(
+        cls, config: PreTrainedConfig, geometry: Geometry | None = None, taps: Iterable[str] = ()
+    ) -> VisionBackbone:
         """A backbone with fresh weights; `geometry` defaults to that of the configured image size."""
         if geometry is None:
             geometry = find_geometry(config, image_size_of(config))
-        return cls(build_model(config), geometry)
+        return cls(build_model(config, projection=PROJECTED in taps), geometry)
 
     @classmethod
     def from_pretrained(
@@ -42,17 +47,24 @@ class VisionBackbone(nn.Module):
         config: PreTrainedConfig,
         geometry: Geometry,
         *,
-        revision: str | None = None,
+        taps: Iterable[str] = (),
         dtype: torch.dtype = torch.float32,
-        attn_implementation: str | None = None,
+        **options: Any,
     ) -> VisionBackbone:
         """The backbone `name` with its pretrained weights.
+
+        Args:
+            name: Hub id, local folder or `embedded:<name>`.
+            config: Its configuration.
+            geometry: Its geometry.
+            taps: What will be read; the projection of a tower is loaded only for the tap `projected`.
+            dtype: Precision of the weights.
+            **options: `revision`, `attn_implementation`, `device_map`.
 
         Raises:
             ValueError: If the weights cannot be found or are incomplete.
         """
-        model = load_model(name, config, revision=revision, dtype=dtype, attn_implementation=attn_implementation)
-        return cls(model, geometry)
+        return cls(load_model(name, config, projection=PROJECTED in taps, dtype=dtype, **options), geometry)
 
     def train(self, mode: bool = True) -> VisionBackbone:
         """Stay in evaluation mode: a frozen backbone has no training mode."""
@@ -62,46 +74,22 @@ class VisionBackbone(nn.Module):
         """Tokens of images `(B, channels, H, W)` at the given taps.
 
         Raises:
-            ValueError: If a tap is unknown or holds no tokens, or the images have another size than the probe was
-                built for.
+            ValueError: If the backbone does not offer a tap, or the images have another size than the probe was built
+                for.
         """
-        check_taps(taps, self.geometry.num_layers)
+        layouts = self.geometry.layouts_of(taps)
         size = tuple(pixel_values.shape[-2:])
         if size != self.geometry.image_size:
             raise ValueError(
                 f"The images are {size} pixels, but this probe reads {self.geometry.image_size}; "
                 "use the image processor saved with the probe."
             )
+        stages = self._stages if any(tap.startswith(f"{STAGE}:") for tap in taps) else ()
         with torch.no_grad():
-            states = read_taps(self.model, pixel_values.to(self.model.dtype), taps, **self._arguments)
-        for tap, state in states.items():
-            if state.ndim != 3:
-                raise ValueError(
-                    f"The state at tap {tap!r} has shape {tuple(state.shape)}, no tokens; read another tap."
-                )
-        return {tap: self.geometry.tokens.split(state) for tap, state in states.items()}
+            states = read_taps(self.model, pixel_values.to(self.model.dtype), taps, stages)
+        # A backbone spread over several devices leaves its states where they arose.
+        return {tap: layouts[tap].split(state.to(pixel_values.device)) for tap, state in states.items()}
 
-
-def image_size_of(config: PreTrainedConfig, processor: BaseImageProcessor | None = None) -> tuple[int, int]:
-    """Input size (height, width) in pixels: what the processor produces, else what the backbone was trained with.
-
-    Raises:
-        ValueError: If neither names a size.
-    """
-    if processor is not None and (size := processed_size(processor)):
-        return size
-    size = getattr(config, "image_size", None)
-    if size is None:
-        raise ValueError(
-            f"The backbone type {config.model_type!r} names no image size; pass image_size=(height, width)."
-        )
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def processed_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
-    """Size (height, width) in pixels of the images that a processor produces, if it is fixed."""
-    for flag, key in (("do_center_crop", "crop_size"), ("do_resize", "size")):
-        size = getattr(processor, key, None) if getattr(processor, flag, False) else None
-        if size and "height" in size and "width" in size:
-            return size["height"], size["width"]
-    return None
+    @cached_property
+    def _stages(self) -> list[nn.Module]:
+        return [module for module, _ in find_stages(self.model, self.geometry.image_size)]

@@ -17,6 +17,7 @@ from attentive_probes.hub.published_names import TRANSLATIONS, Translation, batc
 from attentive_probes.modeling_probe import ProbeForImageClassification
 from attentive_probes.naming import unknown_name
 from attentive_probes.poolings import Pooling, build_pooling
+from attentive_probes.probe_setup import layouts_of
 from attentive_probes.tokens import SequenceLayout
 
 State = dict[str, Tensor]
@@ -146,7 +147,7 @@ def import_published_head(
         tuple(f"{kind}@{tap}" for kind in kinds),
     )
     probe = ProbeForImageClassification.from_backbone(name, config, num_labels=len(state["2.bias"]))
-    num_tokens = config.reading.sequence_layout(probe.config.token_layout).num_tokens
+    num_tokens = config.reading.sequence_layout(layouts_of(probe.config, config.reading)).num_tokens
     head = import_probe_head("ep", {}, state, num_tokens=num_tokens, tokens=config.tokens)
     _load(probe.head, dict(head.state_dict()), "ep")
     return probe.eval()
