@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test test-slow style quality
+.PHONY: quickstart test test-slow test-timm style quality
 
 quickstart: $(INSTALLED)
 	$(BIN)/attentive-probes train recipes/quickstart.yaml train.overwrite=true
@@ -13,6 +13,11 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n auto -m slow
+
+# timm wants torchvision, of which PyPI has only the CUDA build: both live apart from the other packages.
+test-timm: $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps --target .venv/timm torchvision==0.28.0 timm==1.0.31
+	PYTHONPATH=.venv/timm $(BIN)/pytest -n auto tests/backbones -k timm
 
 style: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -8,6 +8,9 @@ os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 import pytest
 import torch
 
+import torchvision_shim  # noqa: F401
+
+# isort: split
 from tiny import save_tiny_backbone
 
 torch.set_num_threads(1)

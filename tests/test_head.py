@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from attentive_probes.configuration_probe import HeadConfig
-from attentive_probes.head import ProbeHead
+from attentive_probes.head import ProbeHead, run_heads
 from attentive_probes.hub.published_heads import import_probe_head
 from attentive_probes.poolings import POOLINGS, pooling_options
 from attentive_probes.tokens import SequenceLayout, Tokens
@@ -39,6 +39,36 @@ def test_token_norm():
     patches = torch.randn(2, 4, 8)
     sequence = head.read({"last": Tokens(patches[:, :0], patches[:, :0], patches, (2, 2))})
     assert torch.allclose(sequence.norm(dim=-1), torch.ones(2, 4), atol=1e-6)
+
+
+def test_training_noise():
+    """Noise of the given size on the given share of images, after the norm; none in evaluation."""
+    config = HeadConfig("mean", token_norm="l2", token_noise=0.05, token_noise_probability=0.5)
+    head = ProbeHead(config, 64, SequenceLayout(4, (2, 2)), 3)
+    tokens = torch.nn.functional.normalize(torch.randn(400, 4, 64), dim=-1)
+    assert torch.equal(head.eval().perturb(tokens), tokens)
+    noise = head.train().perturb(tokens) - tokens
+    hit = noise.abs().amax((1, 2)) > 0
+    assert 0.4 < hit.float().mean() < 0.6
+    assert abs(noise[hit].std() - 0.05) < 0.001
+
+
+def test_noise_is_each_heads_own():
+    """In a sweep, a noisy head leaves what its neighbours read untouched, and the order of results stays."""
+    configs = [HeadConfig("mean"), HeadConfig("mean", token_noise=1.0, token_noise_probability=1.0), HeadConfig("mean")]
+    heads = [ProbeHead(config, 8, SequenceLayout(4, (2, 2)), 3).train() for config in configs]
+    tokens = torch.randn(16, 4, 8)
+    features = [output.features for output in run_heads(heads, tokens)]
+    assert torch.allclose(features[0], tokens.mean(1), atol=1e-6)
+    assert torch.equal(features[0], features[2])
+    assert (features[1] - features[0]).abs().min() > 0
+
+
+@pytest.mark.parametrize("options", [{"token_noise": -1.0}, {"token_noise_probability": 1.5}])
+def test_impossible_noise(options):
+    """A value out of range is named."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        HeadConfig(**options)
 
 
 def test_no_parameter_name_collides_with_conversions():

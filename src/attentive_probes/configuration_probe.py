@@ -28,9 +28,13 @@ class HeadConfig:
         feature_norm: Before the classifier: `batchnorm` (no affine, eps 1e-6), `batchnorm_affine` (eps 1e-5),
             `layernorm` or `none`.
         dropout: Dropout probability on the normalized features.
+        token_noise: Standard deviation of Gaussian noise on every coordinate of the normalized tokens, in training only
+            (ALF: 0.05, on tokens of unit length).
+        token_noise_probability: Share of the images that get noise.
 
     Raises:
-        ValueError: If a name is unknown, the reading is malformed or the dropout is not in [0, 1).
+        ValueError: If a name is unknown, the reading is malformed, the dropout is not in [0, 1), the noise is negative
+            or its probability is not in [0, 1].
     """
 
     pooling: str = "ep"
@@ -39,6 +43,8 @@ class HeadConfig:
     token_norm: str = "none"
     feature_norm: str = "batchnorm"
     dropout: float = 0.0
+    token_noise: float = 0.0
+    token_noise_probability: float = 0.5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", tuple(map(str, Reading.parse(self.tokens).items)))
@@ -49,6 +55,10 @@ class HeadConfig:
             raise ValueError(unknown_name("feature_norm", self.feature_norm, FEATURE_NORMS))
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1.")
+        if self.token_noise < 0:
+            raise ValueError(f"token_noise is {self.token_noise}; it must not be negative.")
+        if not 0 <= self.token_noise_probability <= 1:
+            raise ValueError(f"token_noise_probability is {self.token_noise_probability}; it must be between 0 and 1.")
 
     @property
     def reading(self) -> Reading:

@@ -47,6 +47,8 @@ class ProbeHead(nn.Module):
         super().__init__()
         self.reading = reading or config.reading
         self.token_norm = config.token_norm
+        self.token_noise = config.token_noise
+        self.token_noise_probability = config.token_noise_probability
         self.pooling = build_pooling(config.pooling, width, layout, config.options)
         self.norm = build_feature_norm(config.feature_norm, self.pooling.num_features)
         self.dropout = nn.Dropout(config.dropout)
@@ -61,7 +63,19 @@ class ProbeHead(nn.Module):
 
     def forward(self, sequence: Tensor) -> HeadOutput:
         """Classify a sequence `(B, T, D)` as `read` gives it."""
-        return self.classify(self.pooling(sequence))
+        return self.classify(self.pooling(self.perturb(sequence)))
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether this head, as it is now, adds noise to what it reads."""
+        return self.training and self.token_noise > 0
+
+    def perturb(self, sequence: Tensor) -> Tensor:
+        """Add the training noise of ALF (arXiv 2601.09322) to a sequence `(B, T, D)`; nothing in evaluation."""
+        if not self.is_noisy:
+            return sequence
+        is_hit = torch.rand(len(sequence), 1, 1, device=sequence.device) < self.token_noise_probability
+        return sequence + self.token_noise * torch.randn_like(sequence) * is_hit
 
     def classify(self, pooled: Pooled) -> HeadOutput:
         """Classify what the pooling made."""
@@ -70,6 +84,10 @@ class ProbeHead(nn.Module):
 
 
 def run_heads(heads: Sequence[ProbeHead], sequence: Tensor) -> list[HeadOutput]:
-    """Run heads that read the same sequence `(B, T, D)`: one call of `attend`, one set of token statistics."""
-    pooled = pool_together([head.pooling for head in heads], TokenStatistics(sequence))
-    return [head.classify(one) for head, one in zip(heads, pooled, strict=True)]
+    """Run heads that read the same sequence `(B, T, D)`: one call of `attend`, one set of token statistics.
+
+    Heads that add noise see a sequence of their own.
+    """
+    quiet = [head for head in heads if not head.is_noisy]
+    pooled = iter(pool_together([head.pooling for head in quiet], TokenStatistics(sequence)) if quiet else ())
+    return [head(sequence) if head.is_noisy else head.classify(next(pooled)) for head in heads]

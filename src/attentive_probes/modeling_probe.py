@@ -13,7 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.utils import ModelOutput
 
-from attentive_probes.backbones import VisionBackbone, load_image_processor
+from attentive_probes.backbones import VisionBackbone, load_image_processor, register_backbone_code
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe_setup import build_head, describe_probe, geometry_of, load_backbone, set_head
 
@@ -131,6 +131,7 @@ class ProbeForImageClassification(PreTrainedModel):
         name = str(pretrained_model_name_or_path)
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
         if not isinstance(config, ProbeConfig):
+            register_backbone_code(str(config or name), kwargs.get("trust_remote_code") or False, **hub)
             config = cast(ProbeConfig, ProbeConfig.from_pretrained(str(config or name), **hub))
         if not isinstance(backbone, VisionBackbone):
             placement = {key: kwargs.get(key) for key in ("dtype", "attn_implementation", "device_map")}

@@ -15,6 +15,7 @@ from attentive_probes.backbones import (
     find_geometry,
     fit_processor,
     image_size_of,
+    is_timm_processor,
     load_backbone_config,
     load_image_processor,
     portable_name,
@@ -157,12 +158,11 @@ def load_backbone(
 
 
 def _processor_of(name: str, commit: str | None, backbone_config: PreTrainedConfig) -> BaseImageProcessor | None:
-    if backbone_config.model_type.startswith("timm"):
-        return timm_processor(backbone_config)
     try:
-        return load_image_processor(name, revision=commit)
+        processor = load_image_processor(name, revision=commit)
     except ValueError:
         return None  # a bare backbone; sizes come from its configuration
+    return timm_processor(backbone_config) if is_timm_processor(processor) else processor
 
 
 def _portable_config(config: PreTrainedConfig) -> dict[str, Any]:

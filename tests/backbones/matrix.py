@@ -10,6 +10,10 @@ import json
 from pathlib import Path
 
 import torch
+
+import torchvision_shim  # noqa: F401
+
+# isort: split
 import transformers as hf
 
 from attentive_probes.backbones import find_geometry, load_backbone_config

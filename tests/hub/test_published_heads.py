@@ -10,6 +10,7 @@ from attentive_probes.configuration_probe import HeadConfig
 from attentive_probes.hub.published_backbones import PUBLISHED_BACKBONES
 from attentive_probes.hub.published_heads import import_pooling, import_probe_head, import_published_head
 from attentive_probes.hub.published_names import TRANSLATIONS
+from attentive_probes.tokens import Reading, TokenLayout
 from golden_data import FOLDER, assert_golden, load_golden
 from tiny import SIZE
 
@@ -104,15 +105,18 @@ def test_alf_from_activations(name):
     """Class token and mean patch of each layer, unit length, zero-padded to one width, in order: ALF's whole chain."""
     golden = load_golden(name)
     layers = [tensor for key, tensor in sorted(golden.group("activation").items())]
-    width = max(layer.shape[-1] for layer in layers)
-    rows = [part for layer in layers for part in (layer[:, 0], layer[:, 1:].mean(1))]
-    unit = [torch.nn.functional.normalize(row, dim=-1) for row in rows]
-    tokens = torch.stack([torch.nn.functional.pad(row, (0, width - row.shape[-1])) for row in unit], dim=1)
-    head = import_probe_head("alf", golden.constructor, golden.group("state"), num_tokens=len(rows))
+    taps = [f"block:{i}" for i in range(len(layers))]
+    layouts = {tap: TokenLayout(layer.shape[-1], 1, 0, (3, 3)) for tap, layer in zip(taps, layers, strict=True)}
+    reading = Reading.parse([f"{kind}@{tap}" for tap in taps for kind in ("cls", "mean")])
+    num_tokens = sum(reading.lengths(layouts))
+    head = import_probe_head("alf", golden.constructor, golden.group("state"), num_tokens=num_tokens)
+    assert (head.pooling.num_features, head.token_norm) == (reading.width(layouts), "l2")
+    head.reading = reading
+    tokens = head.read({tap: layouts[tap].split(layer) for tap, layer in zip(taps, layers, strict=True)})
     assert_golden(tokens, golden.tensors["input"])
     output = head(tokens)
     assert_golden(output.logits, golden.tensors["output"])
-    order = torch.randperm(len(rows))
+    order = torch.randperm(num_tokens)
     shuffled = head(tokens[:, order])
     assert_golden(shuffled.logits, output.logits)
     assert_golden(shuffled.attention, output.attention[..., order])

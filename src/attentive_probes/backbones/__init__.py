@@ -2,10 +2,16 @@
 
 from attentive_probes.backbones.geometry import ALL, Geometry
 from attentive_probes.backbones.layout import find_geometry
-from attentive_probes.backbones.load import load_backbone_config, portable_name, resolve_revision
+from attentive_probes.backbones.load import (
+    load_backbone_config,
+    portable_name,
+    register_backbone_code,
+    resolve_revision,
+)
 from attentive_probes.backbones.processors import (
     fit_processor,
     image_size_of,
+    is_timm_processor,
     load_image_processor,
     processed_size,
     timm_processor,
@@ -19,10 +25,12 @@ __all__ = [
     "find_geometry",
     "fit_processor",
     "image_size_of",
+    "is_timm_processor",
     "load_backbone_config",
     "load_image_processor",
     "portable_name",
     "processed_size",
+    "register_backbone_code",
     "resolve_revision",
     "timm_processor",
 ]

@@ -11,8 +11,10 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, RevisionResolutionError
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_MAPPING,
     AutoConfig,
+    AutoModel,
     PreTrainedConfig,
     PreTrainedModel,
     ViTConfig,
@@ -75,6 +77,8 @@ def load_backbone_config(name: str, revision: str | None = None, trust_remote_co
         )
     except OSError as error:
         raise ValueError(_no_backbone(name, error)) from error
+    if getattr(config, "auto_map", None):
+        _register_code(config.auto_map, resolve_source(name), revision)
     for key in TOWERS:
         config = getattr(config, key, config)
     if config.model_type == "vit_mae":
@@ -85,16 +89,40 @@ def load_backbone_config(name: str, revision: str | None = None, trust_remote_co
     return config
 
 
+def register_backbone_code(probe: str, trust_remote_code: bool, **hub_arguments: Any) -> None:
+    """Make the configuration class of a backbone with code of its own known, so that the probe on it can be read.
+
+    Raises:
+        ValueError: If there is such code, and it is not trusted.
+    """
+    stored, _ = PreTrainedConfig.get_config_dict(probe, **hub_arguments)
+    backbone = stored.get("backbone_config") or {}
+    if "auto_map" not in backbone:
+        return
+    if not trust_remote_code:
+        raise ValueError(
+            f"The backbone {stored['backbone_name_or_path']!r} brings its own code; read it, and pass "
+            "trust_remote_code=True if you trust it."
+        )
+    _register_code(backbone["auto_map"], stored["backbone_name_or_path"], stored.get("backbone_revision"))
+
+
+def _register_code(auto_map: dict[str, str], source: str, revision: str | None) -> None:
+    config_class = get_class_from_dynamic_module(auto_map["AutoConfig"], source, revision=revision)
+    if config_class.model_type not in CONFIG_MAPPING:
+        AutoConfig.register(config_class.model_type, config_class)
+        model_class = get_class_from_dynamic_module(auto_map["AutoModel"], source, revision=revision)
+        AutoModel.register(config_class, model_class)
+
+
 def vision_model_class(config: PreTrainedConfig, projection: bool = False) -> type[PreTrainedModel]:
     """The model class that belongs to a vision configuration; with `projection`, the one that keeps the projection.
 
     Raises:
         ValueError: If it takes no images, or there is none.
     """
-    if "AutoModel" in (getattr(config, "auto_map", None) or {}):
-        return get_class_from_dynamic_module(config.auto_map["AutoModel"], config._name_or_path)
-    found = [MODEL_MAPPING[type(config)]] if type(config) in MODEL_MAPPING else []
-    found += _classes_beside(config)
+    is_mapped = type(config) in MODEL_MAPPING and not projection
+    found = [MODEL_MAPPING[type(config)]] if is_mapped else _classes_beside(config)
     for suffix in (WITH_PROJECTION,) if projection else SUFFIXES:
         for candidate in found:
             if candidate.__name__.endswith(suffix) and _takes_images(candidate, config):
@@ -106,9 +134,9 @@ def vision_model_class(config: PreTrainedConfig, projection: bool = False) -> ty
 
 def has_projection(config: PreTrainedConfig) -> bool:
     """Whether the tower has a projection into a joint space (CLIP)."""
-    return any(c.__name__.endswith(WITH_PROJECTION) for c in _classes_beside(config)) and hasattr(
-        config, "projection_dim"
-    )
+    if not hasattr(config, "projection_dim"):
+        return False
+    return any(candidate.__name__.endswith(WITH_PROJECTION) for candidate in _classes_beside(config))
 
 
 def _takes_images(candidate: type[PreTrainedModel], config: PreTrainedConfig) -> bool:
@@ -171,7 +199,9 @@ def _from_pretrained(
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # decoders and text towers would be reported as unexpected
     try:
-        model, info = model_class.from_pretrained(resolve_source(name), output_loading_info=True, **arguments)
+        # The parent's method: TimmBackbone's own takes names of timm models alone.
+        load = PreTrainedModel.from_pretrained.__func__
+        model, info = load(model_class, resolve_source(name), output_loading_info=True, **arguments)
     except OSError as error:
         raise ValueError(f"The weights of the backbone {name!r} cannot be found: {error}") from error
     finally:

@@ -47,6 +47,11 @@ def plain_processor(stored: dict[str, Any]) -> BaseImageProcessor:
     return CLIPImageProcessorPil(**numbers, size=size, crop_size=crop, do_center_crop=crop is not None)
 
 
+def is_timm_processor(processor: BaseImageProcessor) -> bool:
+    """Whether a processor needs timm and torchvision to work."""
+    return type(processor).__name__ == "TimmWrapperImageProcessor"
+
+
 def timm_processor(config: PreTrainedConfig) -> BaseImageProcessor:
     """The evaluation transform that a timm model was published with."""
     published = getattr(config, "pretrained_cfg", None) or {}

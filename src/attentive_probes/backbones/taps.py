@@ -89,10 +89,12 @@ def _module_of(model: PreTrainedModel, tap: str, stages: Sequence[nn.Module]) ->
 def _final_norm(model: PreTrainedModel) -> nn.Module | None:
     """The norm that stands beside or around the blocks, not in them; `None` where a family has none (RADIO)."""
     inside = {module for block in blocks_of(model) for module in block.modules()}
-    for full_name, module in model.named_modules():
-        if module not in inside and full_name.rpartition(".")[2] in FINAL_NORMS:
-            return module
-    return None
+    norms = {
+        name: module
+        for name, module in model.named_modules()
+        if module not in inside and name.rpartition(".")[2] in FINAL_NORMS
+    }
+    return norms[min(norms, key=lambda name: name.count("."))] if norms else None  # embeddings keep theirs deeper
 
 
 def _projection(model: PreTrainedModel) -> nn.Module:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from attentive_probes.backbones.supported import WORKS, supported_backbones
 from attentive_probes.cli.console import console
 from attentive_probes.evaluation.costs import head_costs
 
 
+class Listing(str, Enum):
+    """What can be listed."""
+
+    poolings = "poolings"
+    backbones = "backbones"
+
+
 def list_(
+    what: Annotated[Listing, typer.Argument(help="What to list.")] = Listing.poolings,
     width: Annotated[int, typer.Option(min=1, help="Token width D.")] = 768,
     tokens: Annotated[int, typer.Option(min=1, help="Number of tokens N.")] = 196,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes C.")] = 1000,
 ) -> None:
-    """List the poolings with paper, trained parameters and multiply-adds per image, for one size of backbone."""
+    """List the poolings with their costs for one size of backbone, or the backbones with what can be read of them."""
+    console.print(_backbones() if what is Listing.backbones else _poolings(width, tokens, classes))
+
+
+def _poolings(width: int, tokens: int, classes: int) -> Table:
     table = Table(
         title=f"D = {width}, N = {tokens}, C = {classes}; multiply-adds of the pooling, as in the paper and here",
         caption="parameters: pooling and classifier; options at their defaults",
@@ -31,4 +45,22 @@ def list_(
         else:
             millions = [f"{value / 1e6:.2f} M" for value in row.multiply_adds]
             table.add_row(row.pooling, f"{row.parameters:,}", *millions, options, paper)
-    console.print(table)
+    return table
+
+
+def _backbones() -> Table:
+    rows = supported_backbones()
+    working = [row for row in rows if row["status"] == WORKS]
+    table = Table(
+        title=f"{len(working)} of {len(rows)} vision backbones of transformers can be read; the others say why not",
+        caption="each built tiny and random, read, probed, saved and loaded by the tests",
+    )
+    for column in ("backbone", "tokens", "taps, or why not"):
+        table.add_column(column, overflow="fold")
+    for row in working:
+        table.add_row(row["backbone"], row["tokens"], row["taps"])
+    table.add_section()
+    for row in rows:
+        if row["status"] != WORKS:
+            table.add_row(row["backbone"], "-", row["status"])
+    return table

@@ -67,15 +67,22 @@ class Collator:
 
 
 def make_loader(
-    split: ImageSplit | ImageStream, collator: Collator, batch_size: int, *, train: bool, num_workers: int = 0
+    split: ImageSplit | ImageStream,
+    collator: Collator,
+    batch_size: int,
+    *,
+    train: bool,
+    drop_last: bool = True,
+    num_workers: int = 0,
 ) -> DataLoader:
-    """A loader of batches; in training it shuffles and drops the last incomplete batch, unless it is the only one.
+    """A loader of batches; in training it shuffles.
 
     Args:
         split: The examples; a stream is read in its own order.
         collator: Makes the batches.
         batch_size: Images per batch, over all processes.
         train: Whether this is for training.
+        drop_last: Whether training leaves out the last, incomplete batch, unless it is the only one.
         num_workers: Worker processes that decode.
     """
     fills_a_batch = isinstance(split, ImageStream) or len(split) >= batch_size
@@ -83,7 +90,7 @@ def make_loader(
         split,
         batch_size=batch_size,
         shuffle=train and isinstance(split, ImageSplit),
-        drop_last=train and fills_a_batch,
+        drop_last=train and drop_last and fills_a_batch,
         collate_fn=collator,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

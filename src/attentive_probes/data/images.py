@@ -14,6 +14,7 @@ import fsspec
 import torch.utils.data
 from datasets import Dataset, IterableDataset
 from PIL import Image, ImageOps
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from attentive_probes.data.labels import LabelEncoder
@@ -117,6 +118,10 @@ class ImageSplit(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> Example:
         return self.__getitems__([index])[0]
+
+    def targets(self) -> Tensor:
+        """The encoded labels of all images, `(N,)` class ids, or `(N,)` or `(N, C)` floats."""
+        return self.encoder.batch([self.encoder.encode(label) for label in self.data[self.options.label_column]])
 
     def _check_images(self, name: str) -> None:
         column = self.data.select_columns([self.options.image_column])

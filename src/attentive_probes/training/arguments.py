@@ -8,6 +8,7 @@ from attentive_probes.naming import unknown_name
 from attentive_probes.training.optimizers import OPTIMIZERS
 
 PRECISIONS = ("no", "bf16", "fp16")
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclass
@@ -17,16 +18,22 @@ class ProbeTrainingArguments:
     Args:
         output_dir: Folder of the run; it must not hold another one.
         num_train_epochs: Passes over the training split.
+        min_steps: Least number of optimizer steps: more epochs are added until they hold that many (ALF: 1000).
         max_steps: Optimizer steps after which to stop, `-1` for none; required for streams, whose length is unknown.
         batch_size: Images per optimizer step, over all processes and accumulation steps.
+        fit_batch_size: Whether to change `batch_size` to one that fills an epoch evenly (`rules.fitting_batch_size`).
+        drop_last: Whether to leave out the last, incomplete batch of an epoch.
         eval_batch_size: Images per evaluation batch, over all processes.
         gradient_accumulation_steps: Parts in which a batch passes through the model, to save memory. Batch
             normalization then sees the parts.
         optimizer: `adamw` or `sgd`.
-        learning_rate: Peak learning rate of heads that name none; linear warm-up, then a half-cosine to zero.
+        learning_rate: Peak learning rate of heads that name none; linear warm-up from zero, then a half-cosine down to
+            `min_learning_rate`.
+        min_learning_rate: Where the half-cosine ends.
         weight_decay: Weight decay of heads that name none.
         momentum: Momentum of `sgd`.
         warmup_ratio: Share of the steps that warm up.
+        class_weights: `balanced` weighs the loss of each class by `n / (C n_c)`; `none` does not.
         max_grad_norm: Largest gradient norm, for each head by itself; `None` does not clip.
         mixed_precision: `no`, `bf16` or `fp16`.
         num_workers: Worker processes that decode images, per process.
@@ -41,15 +48,20 @@ class ProbeTrainingArguments:
 
     output_dir: str
     num_train_epochs: int = 10
+    min_steps: int = 0
     max_steps: int = -1
     batch_size: int = 256
+    fit_batch_size: bool = False
+    drop_last: bool = True
     eval_batch_size: int = 256
     gradient_accumulation_steps: int = 1
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
+    min_learning_rate: float = 0.0
     weight_decay: float = 0.0
     momentum: float = 0.9
     warmup_ratio: float = 0.1
+    class_weights: str = "none"
     max_grad_norm: float | None = None
     mixed_precision: str = "no"
     num_workers: int = 0
@@ -58,7 +70,8 @@ class ProbeTrainingArguments:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name, valid in (("optimizer", OPTIMIZERS), ("mixed_precision", PRECISIONS)):
+        choices = {"optimizer": OPTIMIZERS, "mixed_precision": PRECISIONS, "class_weights": CLASS_WEIGHTS}
+        for name, valid in choices.items():
             if getattr(self, name) not in valid:
                 raise ValueError(unknown_name(name, getattr(self, name), valid))
         for name in ("num_train_epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps"):

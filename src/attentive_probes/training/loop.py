@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
@@ -19,6 +22,7 @@ from attentive_probes.evaluation.scoring import Scores, score_split
 from attentive_probes.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
+from attentive_probes.training.rules import epochs_for
 
 
 class TrainingLoop:
@@ -31,6 +35,7 @@ class TrainingLoop:
         accelerator: Where to run.
         train: Loader of training batches and its collator.
         validation: Loader of validation batches.
+        class_weights: `(C,)` weights of the loss; `None` weighs all images the same.
     """
 
     def __init__(
@@ -41,15 +46,17 @@ class TrainingLoop:
         accelerator: Accelerator,
         train: tuple[DataLoader, Collator],
         validation: DataLoader,
+        class_weights: Tensor | None = None,
     ):
         self.sweep, self.arguments, self.accelerator = sweep, arguments, accelerator
         self.collator = train[1]
+        self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
         optimizer = build_optimizer(arguments.optimizer, sweep.heads, rates, arguments.momentum)
         self.model, self.optimizer, self.train_loader, self.validation_loader = accelerator.prepare(
             sweep, optimizer, train[0], validation
         )
         self.total_steps = self._count_steps()
-        self.schedule = accelerator.prepare(build_schedule(optimizer, self.total_steps, arguments.warmup_ratio))
+        self.schedule = accelerator.prepare(self._schedule(optimizer))
         self.steps_done = 0
         self.bar = tqdm(
             total=self.total_steps * arguments.batch_size, unit="img", disable=not accelerator.is_main_process
@@ -101,10 +108,7 @@ class TrainingLoop:
     def _step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with self.accelerator.accumulate(self.model):
             outputs = self.model(batch["pixel_values"])
-            losses = {
-                name: ForSequenceClassificationLoss(batch["labels"], output.logits, self.sweep.config)
-                for name, output in outputs.items()
-            }
+            losses = {name: self._loss(output.logits, batch["labels"]) for name, output in outputs.items()}
             self.accelerator.backward(torch.stack(list(losses.values())).sum())
             if self.accelerator.sync_gradients:
                 self._clip()
@@ -113,6 +117,15 @@ class TrainingLoop:
             self.schedule.step()
             self.optimizer.zero_grad()
         return losses
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.class_weights is not None:
+            return F.cross_entropy(logits, labels, self.class_weights)
+        return ForSequenceClassificationLoss(labels, logits, self.sweep.config)
+
+    def _schedule(self, optimizer: Optimizer) -> LRScheduler:
+        arguments = self.arguments
+        return build_schedule(optimizer, self.total_steps, arguments.warmup_ratio, arguments.min_learning_rate)
 
     def _clip(self) -> None:
         if self.arguments.max_grad_norm is None:
@@ -125,4 +138,4 @@ class TrainingLoop:
         if self.arguments.max_steps > 0:
             return self.arguments.max_steps
         per_epoch = math.ceil(len(self.train_loader) / self.arguments.gradient_accumulation_steps)
-        return per_epoch * self.arguments.num_train_epochs
+        return per_epoch * epochs_for(self.arguments.num_train_epochs, per_epoch, self.arguments.min_steps)

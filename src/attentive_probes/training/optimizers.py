@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_cosine_schedule_with_warmup
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adamw": lambda groups, momentum: torch.optim.AdamW(groups),
@@ -36,6 +37,17 @@ def build_optimizer(
     return OPTIMIZERS[name](groups, momentum)
 
 
-def build_schedule(optimizer: Optimizer, num_steps: int, warmup_ratio: float) -> LRScheduler:
-    """Linear warm-up over `warmup_ratio` of the steps, then a half-cosine to zero."""
-    return get_cosine_schedule_with_warmup(optimizer, round(warmup_ratio * num_steps), num_steps)
+def build_schedule(
+    optimizer: Optimizer, num_steps: int, warmup_ratio: float, min_learning_rate: float = 0.0
+) -> LRScheduler:
+    """Linear warm-up from zero over `warmup_ratio` of the steps, then a half-cosine down to `min_learning_rate`."""
+    num_warmup_steps = round(warmup_ratio * num_steps)
+
+    def share(step: int, floor: float) -> float:
+        if step < num_warmup_steps:
+            return step / num_warmup_steps
+        progress = min(1.0, (step - num_warmup_steps) / max(1.0, num_steps - num_warmup_steps))
+        return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+    floors = [min_learning_rate / group["lr"] if group["lr"] else 0.0 for group in optimizer.param_groups]
+    return LambdaLR(optimizer, [partial(share, floor=floor) for floor in floors])

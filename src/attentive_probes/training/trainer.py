@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, IterableDataset
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
@@ -15,11 +15,10 @@ from transformers import BaseImageProcessor
 from attentive_probes.data.augment import DEFAULT_AUGMENTATION, Augmentation
 from attentive_probes.data.batches import Collator, make_loader
 from attentive_probes.data.images import ImageOptions, ImageSplit, ImageStream, open_split
-from attentive_probes.data.labels import LabelEncoder
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.data.labels import FLOAT_TARGETS, LabelEncoder
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.scoring import Scores, score_split
 from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.naming import unknown_name
 from attentive_probes.processes import make_accelerator
 from attentive_probes.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
@@ -33,8 +32,9 @@ from attentive_probes.training.checkpoint import (
     save_states,
 )
 from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.optimizers import HeadRates
-from attentive_probes.training.selection import EpochSelection, selection_metric
+from attentive_probes.training.report import check_baseline, empty_results, head_rates, split_size
+from attentive_probes.training.rules import balanced_class_weights, fitting_batch_size
+from attentive_probes.training.selection import EpochSelection
 
 
 class ProbeTrainer:
@@ -79,13 +79,17 @@ class ProbeTrainer:
         self.accelerator = make_accelerator(
             arguments.mixed_precision, arguments.gradient_accumulation_steps, arguments.seed
         )
-        arguments.check_processes(self.accelerator.num_processes)
         if isinstance(train_dataset, IterableDataset) and arguments.max_steps < 1:
             raise ValueError("A stream has no known length; set max_steps to the number of optimizer steps.")
         self.encoder = LabelEncoder(self.sweep.config)
         self.train_split = self.open_split("train", train_dataset)
         self.validation_split = self.open_split("validation", validation_dataset)
-        self.results = self._empty_results()
+        if arguments.fit_batch_size:
+            self.arguments = fit_batch_size(arguments, self.train_split)
+        self.arguments.check_processes(self.accelerator.num_processes)
+        self.class_weights = self._class_weights()
+        self.results = empty_results(self.sweep, self.arguments, self.accelerator.num_processes)
+        self._note_sizes(train=self.train_split, validation=self.validation_split)
         self._tested = False
 
     def train(self) -> SweepResults:
@@ -100,10 +104,11 @@ class ProbeTrainer:
         loop = TrainingLoop(
             self.sweep,
             self.arguments,
-            self.rates(),
+            head_rates(self.sweep, self.arguments),
             self.accelerator,
             self.loader(self.train_split, train=True),
             self.loader(self.validation_split, train=False)[0],
+            self.class_weights,
         )
         selection = EpochSelection(self.results.heads, self.results.selection_metric)
         start = time.perf_counter()
@@ -114,7 +119,6 @@ class ProbeTrainer:
             validation = {name: scores.metrics(self.sweep.config) for name, scores in loop.evaluate().items()}
             self.results.seconds = time.perf_counter() - start
             selection.update(epoch, self.results.seconds, self.sweep.heads, losses, validation)
-            self.results.data |= self._sizes()
             self._checkpoint(selection)
             loop.show(self.results)
         loop.close()
@@ -152,7 +156,7 @@ class ProbeTrainer:
         for result in self.results.heads:
             result.test = scores[result.name].test_metrics(scores[baseline], self.sweep.config)
         self.results.baseline, self._tested = baseline, True
-        self.results.data["test"] = self._size(split)
+        self._note_sizes(test=split)
         if self.accelerator.is_main_process:
             self.results.save(self.folder / RESULTS)
         return self.results
@@ -178,20 +182,29 @@ class ProbeTrainer:
         batch_size = arguments.eval_batch_size
         if train:
             batch_size = arguments.batch_size // arguments.gradient_accumulation_steps
-        return make_loader(split, collator, batch_size, train=train, num_workers=arguments.num_workers), collator
+        loader = make_loader(
+            split,
+            collator,
+            batch_size,
+            train=train,
+            drop_last=arguments.drop_last,
+            num_workers=arguments.num_workers,
+        )
+        return loader, collator
 
-    def rates(self) -> dict[str, HeadRates]:
-        """Name -> learning rate and weight decay of each head."""
-        default = self.arguments
-        return {
-            name: HeadRates(
-                default.learning_rate if run.learning_rate is None else run.learning_rate,
-                default.weight_decay if run.weight_decay is None else run.weight_decay,
-            )
-            for name, run in self.sweep.runs.items()
-        }
+    def _note_sizes(self, **splits: ImageSplit | ImageStream) -> None:
+        sizes = {name: split_size(split, self.arguments.num_workers) for name, split in splits.items()}
+        self.results.data.update(sizes)
+
+    def _class_weights(self) -> Tensor | None:
+        if self.arguments.class_weights == "none":
+            return None
+        if not isinstance(self.train_split, ImageSplit) or self.encoder.problem_type in FLOAT_TARGETS:
+            raise ValueError("class_weights='balanced' needs class ids that can be counted: no stream, one label each.")
+        return balanced_class_weights(self.train_split.targets(), self.encoder.num_labels)
 
     def _checkpoint(self, selection: EpochSelection) -> None:
+        self._note_sizes(train=self.train_split, validation=self.validation_split)  # streams count as they go
         if self.accelerator.is_main_process:
             checkpoints = self.folder / CHECKPOINTS
             last = {name: head_state(head) for name, head in self.sweep.heads.items()}
@@ -206,41 +219,13 @@ class ProbeTrainer:
                 self.sweep.probe(name).save_pretrained(self.folder / PROBES / name)
         self.accelerator.wait_for_everyone()
 
-    def _sizes(self) -> dict[str, Any]:
-        return {"train": self._size(self.train_split), "validation": self._size(self.validation_split)}
 
-    def _size(self, split: ImageSplit | ImageStream) -> dict[str, int | None]:
-        if isinstance(split, ImageSplit):
-            return {"images": len(split), "unreadable": split.num_unreadable}
-        return {"images": None, "unreadable": None if self.arguments.num_workers else split.num_unreadable}
-
-    def _empty_results(self) -> SweepResults:
-        config = self.sweep.config
-        heads, rates = self.sweep.heads, self.rates()
-        return SweepResults(
-            heads=[
-                HeadResult(
-                    name=name,
-                    head=run.head.to_dict(),
-                    learning_rate=rates[name].learning_rate,
-                    weight_decay=rates[name].weight_decay,
-                    trainable_parameters=sum(p.numel() for p in heads[name].parameters()),
-                )
-                for name, run in self.sweep.runs.items()
-            ],
-            selection_metric=selection_metric(self.arguments.selection_metric, config.problem_type),
-            backbone={"name": config.backbone_name_or_path, "revision": config.backbone_revision},
-            arguments=asdict(self.arguments),
-            data=self._sizes(),
-            num_processes=self.accelerator.num_processes,
-        )
-
-
-def check_baseline(baseline: str, sweep: ProbeSweep) -> None:
-    """Check that the baseline is a head of the sweep.
+def fit_batch_size(arguments: ProbeTrainingArguments, split: ImageSplit | ImageStream) -> ProbeTrainingArguments:
+    """The arguments with a batch size that fills an epoch of the training split evenly.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the split is a stream, or too small.
     """
-    if baseline not in sweep.runs:
-        raise ValueError(unknown_name("head, as baseline:", baseline, sweep.runs))
+    if not isinstance(split, ImageSplit):
+        raise ValueError("A stream has no known length; switch fit_batch_size off.")
+    return replace(arguments, batch_size=fitting_batch_size(arguments.batch_size, len(split)))

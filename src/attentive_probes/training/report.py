@@ -1,0 +1,68 @@
+"""What is known of a run before and beside its training: circumstances, sizes, and the heads it will have."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from attentive_probes.data.images import ImageSplit, ImageStream
+from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.naming import unknown_name
+from attentive_probes.sweep import ProbeSweep
+from attentive_probes.training.arguments import ProbeTrainingArguments
+from attentive_probes.training.optimizers import HeadRates
+from attentive_probes.training.selection import selection_metric
+
+
+def head_rates(sweep: ProbeSweep, arguments: ProbeTrainingArguments) -> dict[str, HeadRates]:
+    """Name -> learning rate and weight decay of each head: its own, else those of the arguments."""
+    return {
+        name: HeadRates(
+            arguments.learning_rate if run.learning_rate is None else run.learning_rate,
+            arguments.weight_decay if run.weight_decay is None else run.weight_decay,
+        )
+        for name, run in sweep.runs.items()
+    }
+
+
+def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_processes: int) -> SweepResults:
+    """The results of a run that has not begun.
+
+    Raises:
+        ValueError: If the problem has no such selection metric.
+    """
+    config, heads, rates = sweep.config, sweep.heads, head_rates(sweep, arguments)
+    return SweepResults(
+        heads=[
+            HeadResult(
+                name=name,
+                head=run.head.to_dict(),
+                learning_rate=rates[name].learning_rate,
+                weight_decay=rates[name].weight_decay,
+                trainable_parameters=sum(p.numel() for p in heads[name].parameters()),
+            )
+            for name, run in sweep.runs.items()
+        ],
+        selection_metric=selection_metric(arguments.selection_metric, config.problem_type),
+        backbone={"name": config.backbone_name_or_path, "revision": config.backbone_revision},
+        arguments=asdict(arguments),
+        data={},
+        num_processes=num_processes,
+    )
+
+
+def split_size(split: ImageSplit | ImageStream, num_workers: int) -> dict[str, Any]:
+    """Number of images of a split, and of those left out as unreadable; `None` for what a stream cannot know."""
+    if isinstance(split, ImageSplit):
+        return {"images": len(split), "unreadable": split.num_unreadable}
+    return {"images": None, "unreadable": None if num_workers else split.num_unreadable}
+
+
+def check_baseline(baseline: str, sweep: ProbeSweep) -> None:
+    """Check that the baseline is a head of the sweep.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if baseline not in sweep.runs:
+        raise ValueError(unknown_name("head, as baseline:", baseline, sweep.runs))

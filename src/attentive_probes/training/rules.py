@@ -1,0 +1,49 @@
+"""Arithmetic of training recipes: batch size, number of epochs, class weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MIN_BATCHES = 5
+
+
+def fitting_batch_size(requested: int, num_images: int, min_batches: int = MIN_BATCHES) -> int:
+    """The batch size of ALF's rule (arXiv 2601.09322): enough batches per epoch, none of them nearly empty.
+
+    `requested` stays if it gives at least `min_batches` full batches and a left-over of none or at least half a batch.
+    Else it is the largest size that gives no fewer full batches than that, with such a left-over; this may exceed the
+    request a little.
+
+    Raises:
+        ValueError: If there are fewer images than batches.
+    """
+    if num_images < min_batches:
+        raise ValueError(f"{num_images} images do not fill {min_batches} batches; switch fit_batch_size off.")
+    if _fits(requested, num_images, min_batches):
+        return requested
+    wanted = max(min_batches, num_images // requested)
+    return next(size for size in range(num_images // wanted + 1, 0, -1) if _fits(size, num_images, wanted))
+
+
+def _fits(size: int, num_images: int, min_batches: int) -> bool:
+    full, left_over = divmod(num_images, size)
+    return full >= min_batches and (left_over == 0 or left_over >= size / 2)
+
+
+def epochs_for(num_train_epochs: int, steps_per_epoch: int, min_steps: int) -> int:
+    """The number of epochs, raised until they hold at least `min_steps` optimizer steps."""
+    return max(num_train_epochs, math.ceil(min_steps / steps_per_epoch))
+
+
+def balanced_class_weights(labels: Tensor, num_labels: int) -> Tensor:
+    """Weights `(C,)` that make every class count the same, `n / (C n_c)`; 0 for a class without images.
+
+    Args:
+        labels: Class ids `(N,)`.
+        num_labels: Number of classes C.
+    """
+    counts = torch.bincount(labels, minlength=num_labels)
+    return torch.where(counts > 0, len(labels) / (num_labels * counts.clamp(min=1)), 0.0)
