@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
 
+from attentive_probes.backbones.supported import WORKS, supported_backbones
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -14,6 +16,14 @@ def test_python_examples_run(tmp_path, monkeypatch):
     assert len(blocks) >= 2
     assert scope["output"].logits.shape == (1, 10)
     assert scope["maps"].shape == (32, 28, 28)
+
+
+def test_number_of_backbones():
+    """The README counts what the matrix holds."""
+    rows = supported_backbones()
+    working = sum(row["status"] == WORKS for row in rows)
+    assert f"{working} of {len(rows)} vision backbones" in (ROOT / "README.md").read_text()
+    assert not any(row["status"] == "" for row in rows)
 
 
 def test_commands_exist():

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attentive_probes.tokens import KINDS, Reading, TokenLayout
+from attentive_probes.tokens import KINDS, Reading, TokenLayout, kinds_by_tap
 
 LAYOUT = TokenLayout(width=5, num_cls=1, num_registers=2, grid=(2, 3))
 
@@ -40,6 +40,26 @@ def test_narrow_taps_are_padded_with_zeros():
     assert torch.equal(sequence[:, 1], tokens["last"].cls[:, 0])
     assert reading.sequence_layout(layouts).grid == (4, 4)
     assert reading.lengths(layouts) == (1, 1, 16)
+
+
+def test_only_what_is_read_stays_in_memory():
+    """Kept kinds read the same as before, from memory of their own; the others are empty."""
+    full = LAYOUT.split(states(LAYOUT))
+    for kinds in (["cls"], ["cls", "mean"], ["registers", "mean"], ["patches", "mean"]):
+        kept = full.keep(kinds)
+        for kind in kinds:
+            assert torch.equal(kept.read(kind), full.read(kind))
+        if "patches" not in kinds:
+            assert kept.patches.numel() == 0
+            assert all(
+                part.untyped_storage().nbytes() == part.nbytes for part in kept if isinstance(part, torch.Tensor)
+            )
+
+
+def test_needs_of_several_readings():
+    """Tap by tap, the kinds that any reading asks for."""
+    readings = [Reading.parse(["cls", "mean@block:1"]), Reading.parse(["patches@block:1", "mean"])]
+    assert kinds_by_tap(readings) == {"last": {"cls", "mean"}, "block:1": {"mean", "patches"}}
 
 
 def test_absent_kinds_are_empty():

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 
-from attentive_probes.analysis.plots import attention_grid, require_matplotlib
+from attentive_probes.analysis.layer_maps import layer_heatmap
+from attentive_probes.analysis.plots import attention_grid, layer_figure, require_matplotlib
 from attentive_probes.data.images import ImageSplit, check_columns
 from attentive_probes.data.labels import class_names
 from attentive_probes.data.load import load_split
@@ -21,6 +22,7 @@ from attentive_probes.training.checkpoint import check_output_dir
 from attentive_probes.training.trainer import ProbeTrainer
 
 ATTENTION_PICTURE = "attention.png"
+LAYERS_PICTURE = "layers.png"
 
 
 def run_recipe(recipe: Recipe) -> SweepResults:
@@ -39,6 +41,7 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         runs,
         dtype=getattr(torch, recipe.backbone.dtype),
         attn_implementation=recipe.backbone.attn_implementation,
+        device_map=recipe.backbone.device_map,
         labels=_labels(data, train),
         num_labels=data.num_labels,
         problem_type=data.problem_type,
@@ -52,13 +55,19 @@ def run_recipe(recipe: Recipe) -> SweepResults:
     results = trainer.train()
     if test_split is not None:
         results = trainer.test(test_split, recipe.evaluation.baseline)
-        name = recipe.evaluation.attention_head
-        if name is not None and isinstance(test_split, ImageSplit) and trainer.accelerator.is_main_process:
-            probe = sweep.probe(name)
-            count = min(recipe.evaluation.num_images, len(test_split))
-            images = [test_split[row].image for row in range(count)]
-            attention_grid(probe, images, trainer.folder / ATTENTION_PICTURE)
+        if isinstance(test_split, ImageSplit) and trainer.accelerator.is_main_process:
+            _draw(recipe, sweep, results, test_split, trainer.folder)
     return results
+
+
+def _draw(recipe: Recipe, sweep: ProbeSweep, results: SweepResults, test: ImageSplit, folder: Path) -> None:
+    evaluation = recipe.evaluation
+    if evaluation.attention_head is not None:
+        images = [test[row].image for row in range(min(evaluation.num_images, len(test)))]
+        attention_grid(sweep.probe(evaluation.attention_head), images, folder / ATTENTION_PICTURE)
+    if evaluation.layers_head is not None:
+        layers = layer_heatmap(sweep.probe(evaluation.layers_head), (test[row].image for row in range(len(test))))
+        layer_figure(results, layers, folder / LAYERS_PICTURE)
 
 
 def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
@@ -71,7 +80,7 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
     runs = recipe.head_runs()
     if not runs:
         raise ValueError("The recipe has no heads.")
-    for key in ("baseline", "attention_head"):
+    for key in ("baseline", "attention_head", "layers_head"):
         name = getattr(recipe.evaluation, key)
         if name is not None and name not in runs:
             raise ValueError(unknown_name(f"head in evaluation.{key}:", name, runs))
@@ -81,21 +90,26 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
         recipe.backbone.name, num_labels=1, problem_type="regression", **_backbone_options(recipe)
     )
     check_heads(config, runs)
-    if recipe.evaluation.attention_head is not None:
-        _check_picture(recipe, runs[recipe.evaluation.attention_head])
+    _check_pictures(recipe, runs)
     return runs
 
 
-def _check_picture(recipe: Recipe, run: HeadRun) -> None:
-    require_matplotlib()
-    name = recipe.evaluation.attention_head
-    if recipe.data.streaming or recipe.data.test_split is None or recipe.evaluation.num_images < 1:
-        raise ValueError(
-            f"evaluation.attention_head={name!r} is drawn over num_images test images: it needs a test_split that is "
-            "no stream, and at least one image."
-        )
-    if "patches" not in [item.kind for item in run.head.reading.items]:
-        raise ValueError(f"evaluation.attention_head={name!r} reads no patches, so its attention cannot be drawn.")
+def _check_pictures(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
+    evaluation = recipe.evaluation
+    for key in ("attention_head", "layers_head"):
+        name = getattr(evaluation, key)
+        if name is None:
+            continue
+        require_matplotlib()
+        if recipe.data.streaming or recipe.data.test_split is None or evaluation.num_images < 1:
+            raise ValueError(
+                f"evaluation.{key}={name!r} is drawn over test images: it needs a test_split that is no stream, and "
+                "num_images of at least one."
+            )
+        if key == "attention_head" and "patches" not in [item.kind for item in runs[name].head.reading.items]:
+            raise ValueError(f"evaluation.{key}={name!r} reads no patches, so its attention cannot be drawn.")
+    if evaluation.layers_head is not None and recipe.data.problem_type != "single_label_classification":
+        raise ValueError("evaluation.layers_head draws accuracies; it needs single labels.")
 
 
 def load_train_and_validation(data: DataRecipe, seed: int) -> tuple[Any, Any]:
@@ -142,4 +156,8 @@ def _backbone_options(recipe: Recipe) -> dict[str, Any]:
     size = recipe.backbone.image_size
     if size is not None and len(size) != 2:
         raise ValueError(f"backbone.image_size is {size}; write [height, width].")
-    return {"revision": recipe.backbone.revision, "image_size": (size[0], size[1]) if size else None}
+    return {
+        "revision": recipe.backbone.revision,
+        "image_size": (size[0], size[1]) if size else None,
+        "trust_remote_code": recipe.backbone.trust_remote_code,
+    }

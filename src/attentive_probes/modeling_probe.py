@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 from attentive_probes.backbones import VisionBackbone, load_image_processor, register_backbone_code
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe_setup import build_head, describe_probe, geometry_of, load_backbone, set_head
+from attentive_probes.tokens import kinds_by_tap
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
@@ -186,7 +187,7 @@ class ProbeForImageClassification(PreTrainedModel):
         Raises:
             ValueError: If the images have another size than the probe was built for.
         """
-        tokens = self.backbone(pixel_values, self.head.reading.taps)
+        tokens = self.backbone(pixel_values, kinds_by_tap([self.head.reading]))
         logits, attention, features = self.head(self.head.read(tokens))
         loss = None if labels is None else ForSequenceClassificationLoss(labels, logits, self.config)
         output = ProbeOutput(loss, logits, attention, features)

@@ -28,6 +28,8 @@ class BackboneRecipe:
     image_size: list[int] | None = None
     dtype: str = "float32"
     attn_implementation: str | None = None
+    device_map: str | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass
@@ -73,11 +75,14 @@ class EvaluationRecipe:
         baseline: Head that the others are compared with, image by image; the selected head by default.
         attention_head: Head whose attention maps are drawn over test images; `null` draws none.
         num_images: Number of images in that picture.
+        layers_head: Head whose attention per layer, over all test images, is drawn beside the accuracy of the heads
+            that read a single layer; `null` draws none.
     """
 
     baseline: str | None = None
     attention_head: str | None = None
     num_images: int = 8
+    layers_head: str | None = None
 
 
 def _flat(*classes: type) -> list[tuple[str, Any, Any]]:

@@ -16,7 +16,7 @@ from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.head import HeadOutput, ProbeHead, run_heads
 from attentive_probes.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe_setup import build_head, describe_probe, load_backbone, set_head
-from attentive_probes.tokens import Reading
+from attentive_probes.tokens import Reading, kinds_by_tap
 
 SequenceKey = tuple[Reading, str]
 
@@ -130,8 +130,7 @@ class ProbeSweep(nn.Module):
     def read(self, pixel_values: Tensor) -> dict[SequenceKey, Tensor]:
         """The token sequences `(B, T, D)` of all heads for images `(B, channels, H, W)`: one backbone pass."""
         groups = self._groups()
-        taps = dict.fromkeys(tap for reading, _ in groups for tap in reading.taps)
-        tokens = self.backbone(pixel_values, tuple(taps))
+        tokens = self.backbone(pixel_values, kinds_by_tap(reading for reading, _ in groups))
         return {key: self.heads[names[0]].read(tokens) for key, names in groups.items()}
 
     def classify(self, sequences: Mapping[SequenceKey, Tensor]) -> dict[str, HeadOutput]:

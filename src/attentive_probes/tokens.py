@@ -7,7 +7,7 @@ over the sequence can be drawn over the image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -75,17 +75,29 @@ Layouts = Mapping[str, TokenLayout]
 class Tokens(NamedTuple):
     """The tokens of one tap: cls `(B, 0|1, D)`, registers `(B, R, D)`, patches `(B, N, D)`, grid (rows, columns).
 
-    A kind that the backbone lacks is an empty tensor.
+    A kind that the backbone lacks is an empty tensor. `mean` `(B, 1, D)` stands for the patches where only their
+    average was kept.
     """
 
     cls: Tensor
     registers: Tensor
     patches: Tensor
     grid: tuple[int, int]
+    mean: Tensor | None = None
 
     def read(self, kind: str) -> Tensor:
         """Tokens of one kind, `(B, T, D)`; `mean` is the average patch, `(B, 1, D)`."""
-        return self.patches.mean(dim=1, keepdim=True) if kind == "mean" else getattr(self, kind)
+        if kind == "mean" and self.mean is None:
+            return self.patches.mean(dim=1, keepdim=True)
+        return getattr(self, kind)
+
+    def keep(self, kinds: Collection[str]) -> Tokens:
+        """The same tokens without the memory of any but these kinds; the others are empty."""
+        if "patches" in kinds:
+            return self
+        nothing = self.patches[:, :0].clone()
+        cls, registers = (getattr(self, k).clone() if k in kinds else nothing for k in ("cls", "registers"))
+        return Tokens(cls, registers, nothing, self.grid, self.read("mean") if "mean" in kinds else nothing)
 
 
 @dataclass(frozen=True)
@@ -158,6 +170,10 @@ class Reading:
         """The distinct taps, in order of first use."""
         return tuple(dict.fromkeys(item.tap for item in self.items))
 
+    def kinds_at(self, tap: str) -> set[str]:
+        """The kinds of token that are read at a tap."""
+        return {item.kind for item in self.items if item.tap == tap}
+
     def expanded(self, tap: str, taps: Sequence[str]) -> Reading:
         """The reading with a collective `tap` spelled out: neighbouring items at it are repeated for each of `taps`."""
         items: list[ReadingItem] = []
@@ -206,3 +222,12 @@ class Reading:
         """Cut values over the sequence `(..., T)` back into one `(..., T_item)` per item: the inverse of reading."""
         parts = values.split(self.lengths(layouts), dim=-1)
         return {str(item): part for item, part in zip(self.items, parts, strict=True)}
+
+
+def kinds_by_tap(readings: Iterable[Reading]) -> dict[str, set[str]]:
+    """Tap -> all kinds of token that some of the readings need there, in order of first use."""
+    needs: dict[str, set[str]] = {}
+    for reading in readings:
+        for tap in reading.taps:
+            needs.setdefault(tap, set()).update(reading.kinds_at(tap))
+    return needs

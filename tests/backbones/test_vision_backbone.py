@@ -32,7 +32,7 @@ def test_states_are_those_of_the_model(family, tiny_backbone):
     with torch.no_grad():
         output = backbone.model(pixels, output_hidden_states=True)
     for tap, expected in (("last", output.last_hidden_state), ("prenorm", output.hidden_states[-1])):
-        cls, registers, patches, _ = tokens[tap]
+        cls, registers, patches, *_ = tokens[tap]
         assert torch.allclose(torch.cat([cls, registers, patches], 1), expected, atol=1e-6)
 
 
@@ -49,7 +49,7 @@ def test_blocks_are_the_hidden_states(family, tiny_backbone):
         norm = dict(backbone.model.named_children())["post_layernorm" if family in ("clip", "siglip") else "layernorm"]
         expected = (states[1], states[2], states[3], norm(states[3]), states[3])
     for tap, state in zip(taps, expected, strict=False):
-        cls, registers, patches, _ = tokens[tap]
+        cls, registers, patches, *_ = tokens[tap]
         assert torch.allclose(torch.cat([cls, registers, patches], 1), state, atol=1e-5), tap
     assert torch.equal(tokens["final"].patches, tokens["last"].patches) == (family != "clip")
 

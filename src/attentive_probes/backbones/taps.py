@@ -30,44 +30,51 @@ PRE_MLP_NORMS = ("layernorm_after", "norm2", "layer_norm2", "rms_norm2", "ffn_no
 
 
 def read_taps(
-    model: PreTrainedModel, pixels: Tensor, taps: Sequence[str], stages: Sequence[nn.Module] = ()
-) -> dict[str, Tensor]:
-    """Run the backbone once and return the states at the taps, as `TokenLayout.split` takes them; only those are kept.
+    model: PreTrainedModel,
+    pixels: Tensor,
+    taps: Sequence[str],
+    receive: Callable[[str, Tensor], None],
+    stages: Sequence[nn.Module] = (),
+) -> None:
+    """Run the backbone once and hand over the state at each tap as soon as it is there; nothing is kept here.
 
     Args:
         model: The backbone.
         pixels: `(B, channels, H, W)`.
         taps: Taps that the backbone offers; see above.
+        receive: Called with each tap and its state, as `TokenLayout.split` takes it.
         stages: The modules behind `stage:i`.
 
     Raises:
         ValueError: If the backbone has no module that a tap needs.
     """
     format_ = format_of(model.config)
-    states: dict[str, Tensor] = {}
+
+    def pass_on(tap: str, after: Sequence[nn.Module]) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            state = state_of(output)
+            assert state is not None
+            for step in after:
+                state = step(state)
+            receive(tap, format_.states(model, state, len(pixels), _stage_number(tap, stages)))
+
+        return hook
+
     with ExitStack() as hooks:
         for tap in taps:
             if tap != LAST:
-                handle = _module_of(model, tap, stages).register_forward_hook(_keep(states, tap))
-                hooks.callback(handle.remove)
+                hook = pass_on(tap, _steps_after(model, tap))
+                hooks.callback(_module_of(model, tap, stages).register_forward_hook(hook).remove)
         last = format_.run(model, pixels)
     if LAST in taps:
-        states[LAST] = last
-    for tap in states.keys() & {"final", PROJECTED}:
-        norm = _final_norm(model)
-        states[tap] = states[tap] if norm is None else norm(states[tap])
-    if PROJECTED in states:
-        states[PROJECTED] = _projection(model)(states[PROJECTED])
-    return {tap: format_.states(model, states[tap], len(pixels), _stage_number(tap, stages)) for tap in taps}
+        receive(LAST, format_.states(model, last, len(pixels), None))
 
 
-def _keep(states: dict[str, Tensor], tap: str) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        state = state_of(output)
-        assert state is not None
-        states[tap] = state
-
-    return hook
+def _steps_after(model: PreTrainedModel, tap: str) -> list[nn.Module]:
+    """What turns the last block's output into the state at `final` and `projected`."""
+    norm = _final_norm(model) if tap in ("final", PROJECTED) else None
+    projection = _projection(model) if tap == PROJECTED else None
+    return [step for step in (norm, projection) if step is not None]
 
 
 def _stage_number(tap: str, stages: Sequence[nn.Module]) -> int | None:

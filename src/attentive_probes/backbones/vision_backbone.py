@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -70,8 +70,14 @@ class VisionBackbone(nn.Module):
         """Stay in evaluation mode: a frozen backbone has no training mode."""
         return super().train(False)
 
-    def forward(self, pixel_values: Tensor, taps: Sequence[str] = ("last",)) -> dict[str, Tokens]:
+    def forward(
+        self, pixel_values: Tensor, taps: Sequence[str] | Mapping[str, Collection[str]] = ("last",)
+    ) -> dict[str, Tokens]:
         """Tokens of images `(B, channels, H, W)` at the given taps.
+
+        Args:
+            pixel_values: The images.
+            taps: Where to read; or tap -> kinds of token, of which only these are kept in memory.
 
         Raises:
             ValueError: If the backbone does not offer a tap, or the images have another size than the probe was built
@@ -84,11 +90,18 @@ class VisionBackbone(nn.Module):
                 f"The images are {size} pixels, but this probe reads {self.geometry.image_size}; "
                 "use the image processor saved with the probe."
             )
+        tokens: dict[str, Tokens] = {}
+
+        def receive(tap: str, state: Tensor) -> None:
+            # A backbone spread over several devices leaves its states where they arose.
+            tokens[tap] = layouts[tap].split(state.to(pixel_values.device))
+            if isinstance(taps, Mapping):
+                tokens[tap] = tokens[tap].keep(taps[tap])
+
         stages = self._stages if any(tap.startswith(f"{STAGE}:") for tap in taps) else ()
         with torch.no_grad():
-            states = read_taps(self.model, pixel_values.to(self.model.dtype), taps, stages)
-        # A backbone spread over several devices leaves its states where they arose.
-        return {tap: layouts[tap].split(state.to(pixel_values.device)) for tap, state in states.items()}
+            read_taps(self.model, pixel_values.to(self.model.dtype), tuple(taps), receive, stages)
+        return {tap: tokens[tap] for tap in taps}
 
     @cached_property
     def _stages(self) -> list[nn.Module]:
