@@ -1,6 +1,6 @@
 """What reading a backbone through `VisionBackbone` costs over calling it bare, in time and memory.
 
-    python benchmarks/backbones.py --rounds 9     # CPU: one thread, process time, interleaved, medians
+    python benchmarks/backbones.py --rounds 16    # CPU: one thread, process time, medians of the ratios per round
 
 ViT-S/16 and ViT-B/16 at 224 pixels with random weights. Time: bare `model(pixel_values)` against reading `last`, and
 against reading one block, and the class and mean token of all layers. Memory: bytes of all tensors alive at the peak
@@ -10,11 +10,12 @@ of the forward pass, more than with the bare model, beside the bytes of the toke
 from __future__ import annotations
 
 import argparse
+import statistics
 import weakref
 from collections.abc import Callable
 
 import torch
-from heads import interleaved
+from heads import timed
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -51,6 +52,16 @@ class PeakMemory(TorchDispatchMode):
         return result
 
 
+def take_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each round; the order turns from round to round."""
+    names = list(calls)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            times[name].append(timed(calls[name], "cpu"))
+    return {name: values[1:] for name, values in times.items()}  # the first round warms up
+
+
 def peak_of(function: Callable[[], object]) -> int:
     """Bytes alive at the peak of a call, its result included."""
     with PeakMemory() as memory:
@@ -72,13 +83,14 @@ def measure(size: str, dtype: torch.dtype, batch: int, rounds: int) -> list[str]
         "all": lambda: backbone(pixels, pooled),
         "block:3": lambda: backbone(pixels, ("block:3",))["block:3"],
     }
-    ms = interleaved(calls, rounds, "cpu")
+    times = take_turns(calls, rounds)
     peaks = {name: peak_of(call) for name, call in calls.items()}
     read = {"last": 197, "block:3": 197, "all": 24}
     kilobytes = batch * SIZES[size]["hidden_size"] * dtype.itemsize / 1000
     memory = [f"{(peaks[k] - peaks['bare']) / 1000:.0f} / {n * kilobytes:.0f}" for k, n in read.items()]
-    times = [f"{100 * (ms[name] / ms['bare'] - 1):+.1f}%" for name in read]
-    return [size, str(dtype).removeprefix("torch."), f"{ms['bare']:.0f}", *times, *memory]
+    shares = {k: [t / b - 1 for t, b in zip(times[k], times["bare"], strict=True)] for k in read}
+    added = [f"{100 * statistics.median(values):+.1f}%" for values in shares.values()]
+    return [size, str(dtype).removeprefix("torch."), f"{1000 * statistics.median(times['bare']):.0f}", *added, *memory]
 
 
 def main() -> None:
@@ -88,10 +100,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    columns = ("backbone", "precision", "B", "bare ms", "last", "block:3", "all", "memory last", "block:3", "all")
-    table = Table(
-        *columns, title=f"reading over the bare forward pass; memory in states of one layer, {torch.__version__}"
-    )
+    columns = ("backbone", "precision", "bare ms", "last", "block:3", "all", "kB last", "kB block:3", "kB all")
+    title = f"reading over the bare forward pass, B = {arguments.batch}, torch {torch.__version__}"
+    table = Table(*columns, title=title, caption="kB: memory added at the peak / bytes of the tokens read")
     for size in SIZES:
         for dtype in (torch.float32, torch.bfloat16):
             table.add_row(*measure(size, dtype, arguments.batch, arguments.rounds))

@@ -14,13 +14,13 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import modules of its own row and of rows above it. Longest match wins.
 ROWS = {
-    "naming": 0, "assets": 0, "processes": 0,
+    "naming": 0, "assets": 0, "processes": 0, "fingerprint": 0,
     "tokens": 1, "attend": 1, "token_statistics": 1, "configuration_probe": 1,
     "backbones": 2, "poolings": 2, "normalization": 2,
     "head": 3,
     "probe_setup": 4, "modeling_probe": 4, "sweep": 4,
     "data": 5, "evaluation": 5, "training": 5, "analysis": 5, "prediction": 5,
-    "recipe": 6, "experiment": 6, "hub": 6,
+    "recipe": 6, "recipe_data": 6, "experiment": 6, "hub": 6,
     "cli": 7,
 }  # fmt: skip
 HEAVY = {"matplotlib", "peft", "gradio", "timm", "onnx", "torchvision"}

@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, IterableDataset
 
 from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.plots import attention_grid, layer_figure, require_matplotlib
-from attentive_probes.data.images import ImageSplit, check_columns
-from attentive_probes.data.labels import class_names
-from attentive_probes.data.load import load_split
+from attentive_probes.data.images import ImageSplit
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe_setup import describe_probe
-from attentive_probes.recipe import DataRecipe, Recipe
+from attentive_probes.recipe import Recipe
+from attentive_probes.recipe_data import (
+    cache_splits,
+    labels_of,
+    load_split_of,
+    load_train_and_validation,
+    open_splits,
+)
 from attentive_probes.sweep import HeadRun, ProbeSweep, check_heads
 from attentive_probes.training.checkpoint import check_output_dir
 from attentive_probes.training.trainer import ProbeTrainer
@@ -42,21 +46,24 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         dtype=getattr(torch, recipe.backbone.dtype),
         attn_implementation=recipe.backbone.attn_implementation,
         device_map=recipe.backbone.device_map,
-        labels=_labels(data, train),
+        labels=labels_of(data, train),
         num_labels=data.num_labels,
         problem_type=data.problem_type,
         **_backbone_options(recipe),
     )
-    trainer = ProbeTrainer(sweep, recipe.train, train, validation, images=data.images, augmentation=data.augmentation)
-    test_split = None if test is None else trainer.open_split("test", test)
+    opened = open_splits(data, sweep, {"train": train, "validation": validation, "test": test})
+    splits = cache_splits(data, sweep, opened, recipe.train) if data.tokens == "cached" else opened
+    trainer = ProbeTrainer(
+        sweep, recipe.train, splits["train"], splits["validation"], images=data.images, augmentation=data.augmentation
+    )
     if trainer.accelerator.is_main_process:
         trainer.folder.mkdir(parents=True, exist_ok=True)
         recipe.save(trainer.folder / "recipe.yaml")
     results = trainer.train()
-    if test_split is not None:
-        results = trainer.test(test_split, recipe.evaluation.baseline)
-        if isinstance(test_split, ImageSplit) and trainer.accelerator.is_main_process:
-            _draw(recipe, sweep, results, test_split, trainer.folder)
+    if test is not None:
+        results = trainer.test(splits["test"], recipe.evaluation.baseline)
+        if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
+            _draw(recipe, sweep, results, opened["test"], trainer.folder)
     return results
 
 
@@ -110,46 +117,6 @@ def _check_pictures(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
             raise ValueError(f"evaluation.{key}={name!r} reads no patches, so its attention cannot be drawn.")
     if evaluation.layers_head is not None and recipe.data.problem_type != "single_label_classification":
         raise ValueError("evaluation.layers_head draws accuracies; it needs single labels.")
-
-
-def load_train_and_validation(data: DataRecipe, seed: int) -> tuple[Any, Any]:
-    """The training split and what epoch and head are selected on: a split of its own, or a part held out of train.
-
-    Raises:
-        ValueError: If a split is missing, or the validation split is the test split.
-    """
-    train = load_split_of(data, data.train_split)
-    if data.validation_split is not None:
-        if data.validation_split in (data.test_split, data.train_split):
-            raise ValueError(
-                f"The validation split {data.validation_split!r} is also the training or test split; "
-                "set validation_split to null to hold a part of train out."
-            )
-        return train, load_split_of(data, data.validation_split)
-    if isinstance(train, IterableDataset):
-        raise ValueError("Nothing can be held out of a stream; name a validation_split.")
-    column = data.images.label_column
-    check_columns("train", train.column_names, data.images)
-    if data.problem_type == "single_label_classification":
-        train = train if hasattr(train.features[column], "names") else train.class_encode_column(column)
-        parts = train.train_test_split(data.validation_fraction, seed=seed, stratify_by_column=column)
-    else:
-        parts = train.train_test_split(data.validation_fraction, seed=seed)
-    return parts["train"], parts["test"]
-
-
-def load_split_of(data: DataRecipe, split: str) -> Dataset | IterableDataset:
-    """One split of the recipe's dataset."""
-    return load_split(data.dataset, split, name=data.name, revision=data.revision, streaming=data.streaming)
-
-
-def _labels(data: DataRecipe, train: Dataset | IterableDataset) -> list[str] | None:
-    if data.labels is not None or data.num_labels is not None:
-        return data.labels
-    if train.features is None:
-        raise ValueError("The stream does not know its classes; list their names as data.labels.")
-    check_columns("train", list(train.features), data.images)
-    return class_names(train, data.images.label_column)
 
 
 def _backbone_options(recipe: Recipe) -> dict[str, Any]:

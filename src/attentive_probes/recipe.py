@@ -14,6 +14,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from attentive_probes.configuration_probe import HeadConfig
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.naming import unknown_name
 from attentive_probes.sweep import HeadRun
 from attentive_probes.training.arguments import ProbeTrainingArguments
@@ -48,6 +49,8 @@ class DataRecipe:
         num_labels: Number of targets of a regression, or of unnamed classes.
         problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
         streaming: Whether to read on the fly.
+        tokens: `online` runs the backbone in every epoch; `cached` runs it once and keeps its tokens on disk.
+        cache: How tokens are cached.
         images: Columns, and the policy for images that cannot be read.
         augmentation: What is random about training images; `null` for nothing.
     """
@@ -63,8 +66,16 @@ class DataRecipe:
     num_labels: int | None = None
     problem_type: str = "single_label_classification"
     streaming: bool = False
+    tokens: str = "online"
+    cache: CacheOptions = field(default_factory=CacheOptions)
     images: ImageOptions = field(default_factory=ImageOptions)
     augmentation: Augmentation | None = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.tokens not in ("online", "cached"):
+            raise ValueError(unknown_name("data.tokens", self.tokens, ("online", "cached")))
+        if self.tokens == "cached" and self.streaming:
+            raise ValueError("A stream cannot be cached; set data.streaming=false or data.tokens=online.")
 
 
 @dataclass

@@ -16,7 +16,7 @@ from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.head import HeadOutput, ProbeHead, run_heads
 from attentive_probes.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe_setup import build_head, describe_probe, load_backbone, set_head
-from attentive_probes.tokens import Reading, kinds_by_tap
+from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
 
 SequenceKey = tuple[Reading, str]
 
@@ -127,11 +127,18 @@ class ProbeSweep(nn.Module):
         probe.image_processor = self.image_processor
         return probe
 
-    def read(self, pixel_values: Tensor) -> dict[SequenceKey, Tensor]:
-        """The token sequences `(B, T, D)` of all heads for images `(B, channels, H, W)`: one backbone pass."""
-        groups = self._groups()
-        tokens = self.backbone(pixel_values, kinds_by_tap(reading for reading, _ in groups))
-        return {key: self.heads[names[0]].read(tokens) for key, names in groups.items()}
+    @property
+    def readings(self) -> list[Reading]:
+        """The distinct readings of the heads."""
+        return list(dict.fromkeys(head.reading for head in self.heads.values()))
+
+    def read(self, pixel_values: Tensor) -> dict[str, Tokens]:
+        """The tokens that the heads need, by tap, for images `(B, channels, H, W)`: one backbone pass."""
+        return self.backbone(pixel_values, kinds_by_tap(self.readings))
+
+    def sequences(self, tokens: Mapping[str, Tokens]) -> dict[SequenceKey, Tensor]:
+        """The token sequences `(B, T, D)` of all heads, each distinct one once."""
+        return {key: self.heads[names[0]].read(tokens) for key, names in self._groups().items()}
 
     def classify(self, sequences: Mapping[SequenceKey, Tensor]) -> dict[str, HeadOutput]:
         """Name -> output of each head; heads that read the same sequence share one call of `attend`."""
@@ -142,9 +149,23 @@ class ProbeSweep(nn.Module):
             outputs.update(zip(names, results, strict=True))
         return {name: outputs[name] for name in heads}
 
-    def forward(self, pixel_values: Tensor) -> dict[str, HeadOutput]:
-        """Name -> output of each head for images `(B, channels, H, W)`."""
-        return self.classify(self.read(pixel_values))
+    def forward(
+        self, pixel_values: Tensor | None = None, tokens: Mapping[str, Tokens] | None = None
+    ) -> dict[str, HeadOutput]:
+        """Name -> output of each head.
+
+        Args:
+            pixel_values: Images `(B, channels, H, W)`.
+            tokens: Instead of images: what the backbone said about them, by tap, for instance from a token cache.
+
+        Raises:
+            ValueError: If neither is given.
+        """
+        if tokens is None:
+            if pixel_values is None:
+                raise ValueError("Pass pixel_values or tokens.")
+            tokens = self.read(pixel_values)
+        return self.classify(self.sequences(tokens))
 
     def _groups(self) -> dict[SequenceKey, list[str]]:
         groups: dict[SequenceKey, list[str]] = {}

@@ -14,9 +14,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -29,68 +29,65 @@ FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "rms_norm")
 PRE_MLP_NORMS = ("layernorm_after", "norm2", "layer_norm2", "rms_norm2", "ffn_norm")
 
 
+class TapPoint(NamedTuple):
+    """Where a tap hooks in: a module, what its output then passes through, and the number of the stage if it is one."""
+
+    module: nn.Module
+    steps: tuple[nn.Module, ...] = ()
+    stage: int | None = None
+
+
+def find_point(model: PreTrainedModel, tap: str, stages: Sequence[nn.Module] = ()) -> TapPoint:
+    """Find the point of a tap other than `last`; `stages` are the modules behind `stage:i`.
+
+    Raises:
+        ValueError: If the backbone has no module that the tap needs.
+    """
+    name, _, number = tap.partition(":")
+    if name == STAGE:
+        return TapPoint(stages[int(number)], stage=int(number) % len(stages))
+    blocks = blocks_of(model)
+    if number:
+        block = blocks[int(number)]
+        return TapPoint(block if name == BLOCK else _child(block, PRE_MLP_NORMS, f"tap {tap!r}"))
+    norm = _final_norm(model) if tap in ("final", PROJECTED) else None
+    projection = _projection(model) if tap == PROJECTED else None
+    return TapPoint(blocks[-1], tuple(step for step in (norm, projection) if step is not None))
+
+
 def read_taps(
     model: PreTrainedModel,
     pixels: Tensor,
-    taps: Sequence[str],
+    points: Mapping[str, TapPoint | None],
     receive: Callable[[str, Tensor], None],
-    stages: Sequence[nn.Module] = (),
 ) -> None:
     """Run the backbone once and hand over the state at each tap as soon as it is there; nothing is kept here.
 
     Args:
         model: The backbone.
         pixels: `(B, channels, H, W)`.
-        taps: Taps that the backbone offers; see above.
+        points: Tap -> its point; `None` for `last`.
         receive: Called with each tap and its state, as `TokenLayout.split` takes it.
-        stages: The modules behind `stage:i`.
-
-    Raises:
-        ValueError: If the backbone has no module that a tap needs.
     """
     format_ = format_of(model.config)
 
-    def pass_on(tap: str, after: Sequence[nn.Module]) -> Callable[..., None]:
+    def pass_on(tap: str, point: TapPoint) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             state = state_of(output)
             assert state is not None
-            for step in after:
+            for step in point.steps:
                 state = step(state)
-            receive(tap, format_.states(model, state, len(pixels), _stage_number(tap, stages)))
+            receive(tap, format_.states(model, state, len(pixels), point.stage))
 
         return hook
 
     with ExitStack() as hooks:
-        for tap in taps:
-            if tap != LAST:
-                hook = pass_on(tap, _steps_after(model, tap))
-                hooks.callback(_module_of(model, tap, stages).register_forward_hook(hook).remove)
+        for tap, point in points.items():
+            if point is not None:
+                hooks.callback(point.module.register_forward_hook(pass_on(tap, point)).remove)
         last = format_.run(model, pixels)
-    if LAST in taps:
+    if LAST in points:
         receive(LAST, format_.states(model, last, len(pixels), None))
-
-
-def _steps_after(model: PreTrainedModel, tap: str) -> list[nn.Module]:
-    """What turns the last block's output into the state at `final` and `projected`."""
-    norm = _final_norm(model) if tap in ("final", PROJECTED) else None
-    projection = _projection(model) if tap == PROJECTED else None
-    return [step for step in (norm, projection) if step is not None]
-
-
-def _stage_number(tap: str, stages: Sequence[nn.Module]) -> int | None:
-    name, _, number = tap.partition(":")
-    return int(number) % len(stages) if name == STAGE else None
-
-
-def _module_of(model: PreTrainedModel, tap: str, stages: Sequence[nn.Module]) -> nn.Module:
-    if (stage := _stage_number(tap, stages)) is not None:
-        return stages[stage]
-    blocks = blocks_of(model)
-    name, _, number = tap.partition(":")
-    if not number:  # prenorm, and what is computed from it
-        return blocks[-1]
-    block = blocks[int(number)]
-    return block if name == BLOCK else _child(block, PRE_MLP_NORMS, f"tap {tap!r}")
 
 
 def _final_norm(model: PreTrainedModel) -> nn.Module | None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from attentive_probes.backbones.geometry import PROJECTED, STAGE, Geometry
+from attentive_probes.backbones.geometry import LAST, PROJECTED, STAGE, Geometry
 from attentive_probes.backbones.layout import find_geometry, find_stages
 from attentive_probes.backbones.load import build_model, load_model
 from attentive_probes.backbones.processors import image_size_of
-from attentive_probes.backbones.taps import read_taps
+from attentive_probes.backbones.taps import TapPoint, find_point, read_taps
 from attentive_probes.tokens import Tokens
 
 
@@ -30,6 +29,7 @@ class VisionBackbone(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.geometry = geometry
+        self._points: dict[str, TapPoint | None] = {}  # found once: the search walks through all modules
 
     @classmethod
     def from_config(
@@ -98,11 +98,14 @@ class VisionBackbone(nn.Module):
             if isinstance(taps, Mapping):
                 tokens[tap] = tokens[tap].keep(taps[tap])
 
-        stages = self._stages if any(tap.startswith(f"{STAGE}:") for tap in taps) else ()
+        points = {tap: self._point(tap) for tap in taps}
         with torch.no_grad():
-            read_taps(self.model, pixel_values.to(self.model.dtype), tuple(taps), receive, stages)
+            read_taps(self.model, pixel_values.to(self.model.dtype), points, receive)
         return {tap: tokens[tap] for tap in taps}
 
-    @cached_property
-    def _stages(self) -> list[nn.Module]:
-        return [module for module, _ in find_stages(self.model, self.geometry.image_size)]
+    def _point(self, tap: str) -> TapPoint | None:
+        if tap not in self._points:
+            is_stage = tap.startswith(f"{STAGE}:")
+            stages = [module for module, _ in find_stages(self.model, self.geometry.image_size)] if is_stage else []
+            self._points[tap] = None if tap == LAST else find_point(self.model, tap, stages)
+        return self._points[tap]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import BaseImageProcessor
 
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import Example, ImageSplit, ImageStream
+from attentive_probes.data.token_cache import BlockShuffle, TokenCache
 
 
 class Collator:
@@ -96,3 +98,35 @@ def make_loader(
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model takes of a batch: everything but the labels."""
+    return {key: value for key, value in batch.items() if key != "labels"}
+
+
+def make_cached_loader(
+    cache: TokenCache, batch_size: int, *, train: bool, drop_last: bool = True, seed: int = 0
+) -> DataLoader:
+    """A loader of cached tokens; from a disk, training reads blocks in random order and mixes within windows of them.
+
+    Args:
+        cache: The tokens.
+        batch_size: Images per batch, over all processes.
+        train: Whether this is for training.
+        drop_last: Whether training leaves out the last, incomplete batch, unless it is the only one.
+        seed: Seed of the order of blocks.
+    """
+    in_blocks = train and cache.keep == "disk"
+    return DataLoader(
+        cache,
+        batch_size=batch_size,
+        shuffle=train and not in_blocks,
+        sampler=BlockShuffle(len(cache), lambda: cache.epoch, seed) if in_blocks else None,
+        drop_last=train and drop_last and len(cache) >= batch_size,
+        collate_fn=_as_it_is,
+    )
+
+
+def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch

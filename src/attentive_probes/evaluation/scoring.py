@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
+from attentive_probes.data.batches import inputs_of
 from attentive_probes.evaluation.metrics import classification_metrics, top_k_correct
 from attentive_probes.evaluation.statistics import mean_interval, paired_difference
 
@@ -74,7 +75,7 @@ def score_split(
     labels: list[Tensor] = []
     for batch in batches:
         with accelerator.autocast():
-            outputs = model(batch["pixel_values"])
+            outputs = model(**inputs_of(batch))
         gathered = accelerator.gather_for_metrics(
             {"labels": batch["labels"], "logits": {name: output.logits for name, output in outputs.items()}}
         )

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
-from attentive_probes.data.batches import Collator
+from attentive_probes.data.batches import Collator, inputs_of
+from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.scoring import Scores, score_split
 from attentive_probes.sweep import ProbeSweep
@@ -33,7 +34,7 @@ class TrainingLoop:
         arguments: Training settings.
         rates: Learning rate and weight decay of each head.
         accelerator: Where to run.
-        train: Loader of training batches and its collator.
+        train: Loader of training batches, and what is told the epoch, so that views change.
         validation: Loader of validation batches.
         class_weights: `(C,)` weights of the loss; `None` weighs all images the same.
     """
@@ -44,12 +45,12 @@ class TrainingLoop:
         arguments: ProbeTrainingArguments,
         rates: Mapping[str, HeadRates],
         accelerator: Accelerator,
-        train: tuple[DataLoader, Collator],
+        train: tuple[DataLoader, Collator | TokenCache],
         validation: DataLoader,
         class_weights: Tensor | None = None,
     ):
         self.sweep, self.arguments, self.accelerator = sweep, arguments, accelerator
-        self.collator = train[1]
+        self.views = train[1]
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
         optimizer = build_optimizer(arguments.optimizer, sweep.heads, rates, arguments.momentum)
         self.model, self.optimizer, self.train_loader, self.validation_loader = accelerator.prepare(
@@ -73,7 +74,7 @@ class TrainingLoop:
         Raises:
             ValueError: If the data hold no batch.
         """
-        self.collator.epoch = epoch
+        self.views.epoch = epoch
         self.train_loader.set_epoch(epoch)
         self.model.train()
         totals = dict.fromkeys(self.sweep.runs, torch.zeros((), device=self.accelerator.device))
@@ -107,7 +108,7 @@ class TrainingLoop:
 
     def _step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with self.accelerator.accumulate(self.model):
-            outputs = self.model(batch["pixel_values"])
+            outputs = self.model(**inputs_of(batch))
             losses = {name: self._loss(output.logits, batch["labels"]) for name, output in outputs.items()}
             self.accelerator.backward(torch.stack(list(losses.values())).sum())
             if self.accelerator.sync_gradients:

@@ -12,9 +12,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from attentive_probes.training.lars import LARS
+
+# Fused: with many small heads, one kernel per group instead of one per operation and tensor.
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "adamw": lambda groups, momentum: torch.optim.AdamW(groups),
-    "sgd": lambda groups, momentum: torch.optim.SGD(groups, momentum=momentum),
+    "adamw": lambda groups, momentum: torch.optim.AdamW(groups, fused=True),
+    "sgd": lambda groups, momentum: torch.optim.SGD(groups, momentum=momentum, fused=True),
+    "lars": lambda groups, momentum: LARS(groups, momentum=momentum),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias, Union
 
 from datasets import Dataset, IterableDataset
 from torch import Tensor
@@ -13,9 +14,10 @@ from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from attentive_probes.data.augment import DEFAULT_AUGMENTATION, Augmentation
-from attentive_probes.data.batches import Collator, make_loader
+from attentive_probes.data.batches import Collator, make_cached_loader, make_loader
 from attentive_probes.data.images import ImageOptions, ImageSplit, ImageStream, open_split
 from attentive_probes.data.labels import FLOAT_TARGETS, LabelEncoder
+from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.scoring import Scores, score_split
 from attentive_probes.modeling_probe import ProbeForImageClassification
@@ -36,6 +38,9 @@ from attentive_probes.training.report import check_baseline, empty_results, head
 from attentive_probes.training.rules import balanced_class_weights, fitting_batch_size
 from attentive_probes.training.selection import EpochSelection
 
+AnySplit: TypeAlias = ImageSplit | ImageStream | TokenCache
+AnyDataset: TypeAlias = Union[Dataset, IterableDataset, AnySplit]  # noqa: UP007 (datasets are untyped)
+
 
 class ProbeTrainer:
     """Trains the heads of a sweep (or of a single probe, in place) and keeps each at its best validation epoch.
@@ -45,7 +50,7 @@ class ProbeTrainer:
     Args:
         model: The heads and their backbone.
         arguments: Training settings.
-        train_dataset: Images to learn from.
+        train_dataset: Images to learn from, or a token cache of them.
         validation_dataset: Images on which epoch and head are selected; never the test split.
         images: Columns, and the policy for images that cannot be read.
         augmentation: What is random about training images; `None` for nothing.
@@ -60,8 +65,8 @@ class ProbeTrainer:
         self,
         model: ProbeSweep | ProbeForImageClassification,
         arguments: ProbeTrainingArguments,
-        train_dataset: Dataset | IterableDataset,
-        validation_dataset: Dataset | IterableDataset,
+        train_dataset: AnyDataset,
+        validation_dataset: AnyDataset,
         *,
         images: ImageOptions | None = None,
         augmentation: Augmentation | None = DEFAULT_AUGMENTATION,
@@ -127,17 +132,21 @@ class ProbeTrainer:
         self._save_probes()
         return self.results
 
-    def open_split(self, name: str, dataset: Dataset | IterableDataset) -> ImageSplit | ImageStream:
+    def open_split(self, name: str, dataset: AnyDataset) -> AnySplit:
         """Check a split and open it for reading, for instance the test split before the training starts.
+
+        Token caches and splits that were opened already stay as they are.
 
         Raises:
             ValueError: If its columns, labels or images do not fit.
         """
+        if isinstance(dataset, TokenCache):
+            dataset.check_readings(self.sweep.readings)
+        if isinstance(dataset, TokenCache | ImageSplit | ImageStream):
+            return dataset
         return open_split(name, dataset, self.images, self.encoder)
 
-    def test(
-        self, dataset: Dataset | IterableDataset | ImageSplit | ImageStream, baseline: str | None = None
-    ) -> SweepResults:
+    def test(self, dataset: AnyDataset, baseline: str | None = None) -> SweepResults:
         """Score the test split, once, with every head at its selected epoch, and add it to `results.json`.
 
         Args:
@@ -151,7 +160,7 @@ class ProbeTrainer:
             raise ValueError("The test split was scored before; a second look would be a selection on it.")
         baseline = baseline or self.results.best.name
         check_baseline(baseline, self.sweep)
-        split = dataset if isinstance(dataset, ImageSplit | ImageStream) else self.open_split("test", dataset)
+        split = self.open_split("test", dataset)
         scores = self.score(split)
         for result in self.results.heads:
             result.test = scores[result.name].test_metrics(scores[baseline], self.sweep.config)
@@ -161,16 +170,22 @@ class ProbeTrainer:
             self.results.save(self.folder / RESULTS)
         return self.results
 
-    def score(self, split: ImageSplit | ImageStream) -> dict[str, Scores]:
+    def score(self, split: AnySplit) -> dict[str, Scores]:
         """Scores of every head on a split, each image once."""
         loader = self.accelerator.prepare(self.loader(split, train=False)[0])
         model = self.accelerator.prepare_model(self.sweep, evaluation_mode=True)
         with tqdm(desc="test", unit="img", disable=not self.accelerator.is_main_process, leave=False) as bar:
             return score_split(model, loader, self.accelerator, bar.update)
 
-    def loader(self, split: ImageSplit | ImageStream, *, train: bool) -> tuple[DataLoader, Collator]:
-        """The loader of a split, not yet prepared for several processes, and its collator."""
+    def loader(self, split: AnySplit, *, train: bool) -> tuple[DataLoader, Collator | TokenCache]:
+        """The loader of a split, not yet prepared for several processes, and what is told the epoch."""
         arguments = self.arguments
+        batch_size = arguments.eval_batch_size
+        if train:
+            batch_size = arguments.batch_size // arguments.gradient_accumulation_steps
+        options = {"train": train, "drop_last": arguments.drop_last}
+        if isinstance(split, TokenCache):
+            return make_cached_loader(split, batch_size, seed=arguments.seed, **options), split
         assert self.processor is not None
         collator = Collator(
             split,
@@ -179,29 +194,20 @@ class ProbeTrainer:
             self.augmentation if train else None,
             arguments.seed,
         )
-        batch_size = arguments.eval_batch_size
-        if train:
-            batch_size = arguments.batch_size // arguments.gradient_accumulation_steps
-        loader = make_loader(
-            split,
-            collator,
-            batch_size,
-            train=train,
-            drop_last=arguments.drop_last,
-            num_workers=arguments.num_workers,
-        )
-        return loader, collator
+        return make_loader(split, collator, batch_size, num_workers=arguments.num_workers, **options), collator
 
-    def _note_sizes(self, **splits: ImageSplit | ImageStream) -> None:
+    def _note_sizes(self, **splits: AnySplit) -> None:
         sizes = {name: split_size(split, self.arguments.num_workers) for name, split in splits.items()}
         self.results.data.update(sizes)
 
     def _class_weights(self) -> Tensor | None:
         if self.arguments.class_weights == "none":
             return None
-        if not isinstance(self.train_split, ImageSplit) or self.encoder.problem_type in FLOAT_TARGETS:
+        if isinstance(self.train_split, ImageStream) or self.encoder.problem_type in FLOAT_TARGETS:
             raise ValueError("class_weights='balanced' needs class ids that can be counted: no stream, one label each.")
-        return balanced_class_weights(self.train_split.targets(), self.encoder.num_labels)
+        split = self.train_split
+        labels = split.labels if isinstance(split, TokenCache) else split.targets()
+        return balanced_class_weights(labels, self.encoder.num_labels)
 
     def _checkpoint(self, selection: EpochSelection) -> None:
         self._note_sizes(train=self.train_split, validation=self.validation_split)  # streams count as they go
@@ -220,12 +226,12 @@ class ProbeTrainer:
         self.accelerator.wait_for_everyone()
 
 
-def fit_batch_size(arguments: ProbeTrainingArguments, split: ImageSplit | ImageStream) -> ProbeTrainingArguments:
+def fit_batch_size(arguments: ProbeTrainingArguments, split: AnySplit) -> ProbeTrainingArguments:
     """The arguments with a batch size that fills an epoch of the training split evenly.
 
     Raises:
         ValueError: If the split is a stream, or too small.
     """
-    if not isinstance(split, ImageSplit):
+    if isinstance(split, ImageStream):
         raise ValueError("A stream has no known length; switch fit_batch_size off.")
     return replace(arguments, batch_size=fitting_batch_size(arguments.batch_size, len(split)))

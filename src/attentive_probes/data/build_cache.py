@@ -1,0 +1,194 @@
+"""Building a token cache: one pass of the backbone over the images, shared by all processes, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+from transformers import BaseImageProcessor
+
+from attentive_probes.backbones import VisionBackbone
+from attentive_probes.data.augment import Augmentation
+from attentive_probes.data.batches import Collator
+from attentive_probes.data.encoding import channel_spread, relative_error
+from attentive_probes.data.images import ImageSplit
+from attentive_probes.data.token_cache import CacheOptions, TokenCache, cache_folder, cached_items
+from attentive_probes.data.token_store import MANIFEST, Manifest, TokenStore
+from attentive_probes.fingerprint import fingerprint_of, tensor_fingerprint
+from attentive_probes.tokens import Reading, kinds_by_tap
+
+logger = logging.getLogger(__name__)
+SAMPLE = 64  # images on which int8 is calibrated and every encoding's error is measured
+
+
+def build_token_cache(
+    backbone: VisionBackbone,
+    split: ImageSplit,
+    readings: list[Reading],
+    processor: BaseImageProcessor,
+    options: CacheOptions,
+    *,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    num_workers: int = 0,
+) -> TokenCache:
+    """Open the cache of a split, after computing what is missing of it.
+
+    The folder is named after everything the tokens depend on: the backbone's weights, the images and labels, the
+    processor, the readings, the encoding, the views. Nothing stale is ever read; a killed build goes on where it
+    stopped.
+
+    Args:
+        backbone: The frozen backbone.
+        split: The images, checked.
+        readings: What the heads will read.
+        processor: The image processor.
+        options: How and where.
+        augmentation: What is random about views; `None` for the plain image, of which one view is enough.
+        seed: Seed of the views.
+        num_workers: Worker processes that decode, per process.
+
+    Raises:
+        ValueError: If the disk has too little space, or more than one view is asked for without augmentation.
+    """
+    if options.views > 1 and augmentation is None:
+        raise ValueError(f"views={options.views} would be equal without augmentation; set views=1.")
+    key = _key(backbone, split, readings, processor, options, augmentation, seed)
+    folder = cache_folder(options.folder, fingerprint_of(key))
+    state = PartialState()
+    if not (folder / MANIFEST).exists():
+        store = TokenStore(folder, _manifest(backbone, readings, len(split), options, key))
+        builder = _Builder(backbone.to(state.device), split, readings, processor, options, augmentation, seed)
+        _build(builder, store, state, num_workers)
+    return TokenCache(folder, options.keep, state.device)
+
+
+class _Builder:
+    """Tokens of rows of a split, by item, batch by batch."""
+
+    def __init__(
+        self,
+        backbone: VisionBackbone,
+        split: ImageSplit,
+        readings: list[Reading],
+        processor: BaseImageProcessor,
+        options: CacheOptions,
+        augmentation: Augmentation | None,
+        seed: int,
+    ):
+        self.backbone, self.split, self.options = backbone, split, options
+        self.needs, self.items = kinds_by_tap(readings), cached_items(readings)
+        self.collator = Collator(split, processor, backbone.geometry.image_size, augmentation, seed)
+
+    @torch.no_grad()
+    def batches(self, rows: range, num_workers: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Tokens `(B, T, D)` by item; row `v * N + i` is view v of image i, as training draws it in epoch v + 1."""
+        num_images = len(self.split)
+        device = next(self.backbone.parameters()).device
+        for view in range(rows.start // num_images, (rows.stop - 1) // num_images + 1):
+            self.collator.epoch = view + 1
+            images = range(max(rows.start - view * num_images, 0), min(rows.stop - view * num_images, num_images))
+            loader = DataLoader(
+                Subset(self.split, images),
+                batch_size=self.options.batch_size,
+                collate_fn=self.collator,
+                num_workers=num_workers,
+            )
+            for batch in loader:
+                tokens = self.backbone(batch["pixel_values"].to(device, non_blocking=True), self.needs)
+                yield {item: tokens[item.partition("@")[2]].read(item.partition("@")[0]) for item in self.items}
+
+
+def _build(builder: _Builder, store: TokenStore, state: PartialState, num_workers: int) -> None:
+    manifest = store.manifest
+    if state.is_main_process:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        store.discard_leftovers()
+        _check_space(store)
+        sample = next(builder.batches(range(min(SAMPLE, manifest.num_rows))))
+        for item, tokens in sample.items():
+            spread = channel_spread(tokens.cpu()) if manifest.encoding == "int8" else None
+            if spread is not None:
+                store.set_spread(item, spread)
+            manifest.error[item] = relative_error(tokens, manifest.encoding, spread)
+    state.wait_for_everyone()
+    mine = store.missing_shards()[state.process_index :: state.num_processes]
+    state.wait_for_everyone()  # all have looked before one writes
+    with tqdm(total=sum(len(store.rows_of(shard)) for shard in mine), desc="caching tokens", unit="img") as bar:
+        for shard in mine:
+            store.write_shard(shard, builder.batches(store.rows_of(shard), num_workers))
+            bar.update(len(store.rows_of(shard)))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        store.finish(builder.split.targets().numpy())
+    state.wait_for_everyone()
+
+
+def _check_space(store: TokenStore) -> None:
+    rows = sum(len(store.rows_of(shard)) for shard in store.missing_shards())
+    needed, free = rows * store.manifest.bytes_per_row, shutil.disk_usage(store.folder).free
+    logger.info("Token cache of %d images: %.2f GB to write, %.1f GB free.", rows, needed / 1e9, free / 1e9)
+    if needed > 0.95 * free:
+        raise ValueError(
+            f"The token cache needs {needed / 1e9:.1f} GB in {str(store.folder)!r}, of which {free / 1e9:.1f} GB are "
+            "free; name another folder, choose a smaller encoding (int8), or train online."
+        )
+
+
+def _manifest(
+    backbone: VisionBackbone, readings: list[Reading], num_images: int, options: CacheOptions, key: dict[str, Any]
+) -> Manifest:
+    items, grids = {}, {}
+    for item in cached_items(readings):
+        kind, _, tap = item.partition("@")
+        layout = backbone.geometry.layout(tap)
+        items[item], grids[tap] = (layout.count(kind), layout.width), layout.grid
+    return Manifest(items, grids, num_images, options.views, options.encoding, options.shard_size, key)
+
+
+def _key(
+    backbone: VisionBackbone,
+    split: ImageSplit,
+    readings: list[Reading],
+    processor: BaseImageProcessor,
+    options: CacheOptions,
+    augmentation: Augmentation | None,
+    seed: int,
+) -> dict[str, Any]:
+    return {
+        "weights": tensor_fingerprint(backbone.state_dict()),
+        "backbone": backbone.model.config.to_dict(),
+        "image_size": backbone.geometry.image_size,
+        "images": images_fingerprint(split),
+        "unreadable": split.num_unreadable,
+        "processor": processor.to_dict(),
+        "items": cached_items(readings),
+        "encoding": options.encoding,
+        "shard_size": options.shard_size,
+        "views": options.views,
+        "augmentation": None if augmentation is None else [repr(augmentation), seed],
+    }
+
+
+def images_fingerprint(split: ImageSplit) -> str:
+    """Hash of all images (their bytes, or path, size and time of change) and labels of a split, in order."""
+    digest = hashlib.blake2b(digest_size=16)
+    column = split.options.image_column
+    for batch in split.data.iter(256):
+        for cell in batch[column]:
+            if cell["bytes"] is not None:
+                digest.update(cell["bytes"])
+            else:
+                status = os.stat(cell["path"])
+                digest.update(f"{cell['path']} {status.st_size} {status.st_mtime_ns}".encode())
+    digest.update(split.targets().numpy().tobytes())
+    return digest.hexdigest()

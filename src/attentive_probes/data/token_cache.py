@@ -1,0 +1,188 @@
+"""The token cache: what a frozen backbone says about a set of images, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import torch.utils.data
+from torch import Tensor
+
+from attentive_probes.data.encoding import ENCODINGS
+from attentive_probes.data.token_store import TokenStore
+from attentive_probes.naming import unknown_name
+from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
+
+KEEP = ("auto", "disk", "memory", "device")
+SHARE_OF_MEMORY = 0.3  # of what is free, up to which `auto` keeps the tokens in memory
+
+
+@dataclass
+class CacheOptions:
+    """How tokens are cached.
+
+    Args:
+        folder: Where caches live; each lies in a subfolder named after everything its tokens depend on.
+        encoding: `float32`, `float16`, `bfloat16`, or `int8` (a scale per token, channels evened out).
+        views: Augmented views per image; epoch e trains on view `(e - 1) % views`. Without augmentation, 1.
+        keep: Where the tokens are while they are read: `disk` (mapped), `memory`, `device`, or `auto`: in memory if
+            they take less than a third of what is free.
+        shard_size: Images per file.
+        batch_size: Images per forward pass of the backbone.
+
+    Raises:
+        ValueError: If a value is unknown or out of range.
+    """
+
+    folder: str = "outputs/tokens"
+    encoding: str = "float16"
+    views: int = 1
+    keep: str = "auto"
+    shard_size: int = 1024
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise ValueError(unknown_name("encoding", self.encoding, ENCODINGS))
+        if self.keep not in KEEP:
+            raise ValueError(unknown_name("keep", self.keep, KEEP))
+        for name in ("views", "shard_size", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+
+class TokenCache(torch.utils.data.Dataset):
+    """Cached tokens and labels of one split, as a PyTorch dataset that gives whole batches.
+
+    `cache.__getitems__(indices)` is `{"tokens": tap -> Tokens, "labels": ...}`, with rows in the order of the indices.
+
+    Args:
+        folder: A complete cache.
+        keep: Where to keep the tokens; see `CacheOptions`.
+        device: The device of `keep="device"`.
+
+    Attributes:
+        num_unreadable: How many images were left out when it was built.
+
+    Raises:
+        ValueError: If the folder holds no complete cache.
+    """
+
+    def __init__(self, folder: str | os.PathLike, keep: str = "auto", device: torch.device | str = "cpu"):
+        self.store = TokenStore.open(folder)
+        self.manifest = self.store.manifest
+        self.labels = self.store.labels()
+        self.num_unreadable = int(self.manifest.key.get("unreadable", 0))
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+        size = self.manifest.bytes_per_row * self.manifest.num_rows
+        if keep == "auto":
+            keep = "memory" if size < SHARE_OF_MEMORY * psutil.virtual_memory().available else "disk"
+        self.keep, self._device = keep, torch.device(device if keep == "device" else "cpu")
+        self._kept: dict[str, dict[str, Tensor]] = {}
+        if keep != "disk":
+            everything = np.arange(self.manifest.num_rows)
+            for item in self.manifest.items:
+                parts = self.store.read(item, everything)
+                self._kept[item] = {suffix: part.to(self._device) for suffix, part in parts.items()}
+
+    @property
+    def epoch(self) -> int:
+        """Which view of each image is read."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self._epoch.fill_(value)
+
+    def __len__(self) -> int:
+        return self.manifest.num_images
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
+        images = np.asarray(indices)
+        view = max(self.epoch - 1, 0) % self.manifest.views
+        return {"tokens": self._tokens(images + view * len(self)), "labels": self.labels[images]}
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])
+
+    def check_readings(self, readings: list[Reading]) -> None:
+        """Check that the cache holds what some readings need.
+
+        Raises:
+            ValueError: If a kind at a tap is missing.
+        """
+        for item in cached_items(readings):
+            kind, _, tap = item.partition("@")
+            if item not in self.manifest.items and (kind != "mean" or f"patches@{tap}" not in self.manifest.items):
+                raise ValueError(
+                    f"The token cache {str(self.store.folder)!r} holds {list(self.manifest.items)}, not {item!r}; "
+                    "build it for these heads."
+                )
+
+    def _tokens(self, rows: np.ndarray) -> dict[str, Tokens]:
+        found: dict[str, dict[str, Tensor]] = {}
+        for item in self.manifest.items:
+            kind, _, tap = item.partition("@")
+            found.setdefault(tap, {})[kind] = self.store.decode(item, self._read(item, rows))
+        return {tap: _assemble(kinds, self.manifest.grids[tap]) for tap, kinds in found.items()}
+
+    def _read(self, item: str, rows: np.ndarray) -> dict[str, Tensor]:
+        if item not in self._kept:
+            return self.store.read(item, rows)
+        places = torch.from_numpy(rows).to(self._device)
+        return {suffix: part.index_select(0, places) for suffix, part in self._kept[item].items()}
+
+
+def _assemble(kinds: dict[str, Tensor], grid: tuple[int, int]) -> Tokens:
+    nothing = next(iter(kinds.values()))[:, :0]
+    cls, registers, patches = (kinds.get(kind, nothing) for kind in ("cls", "registers", "patches"))
+    return Tokens(cls, registers, patches, (grid[0], grid[1]), kinds.get("mean"))
+
+
+def cached_items(readings: list[Reading]) -> list[str]:
+    """The items `kind@tap` to store for some readings; a mean is computed from its patches where these are stored."""
+    items = []
+    for tap, kinds in kinds_by_tap(readings).items():
+        kinds = kinds - {"mean"} if "patches" in kinds else kinds
+        items += [f"{kind}@{tap}" for kind in ("cls", "registers", "patches", "mean") if kind in kinds]
+    return items
+
+
+class BlockShuffle(torch.utils.data.Sampler[int]):
+    """A shuffled order that reads a disk in long stretches: blocks in random order, mixed within windows of blocks.
+
+    Args:
+        num_images: Number of images.
+        epoch: Gives the number of the epoch; the order depends on it and on the seed alone.
+        seed: Seed of the order.
+        block_size: Consecutive images that are read together.
+        window: Blocks whose images are mixed.
+    """
+
+    def __init__(
+        self, num_images: int, epoch: Callable[[], int], seed: int = 0, block_size: int = 64, window: int = 256
+    ):
+        self.num_images, self.current_epoch, self.seed = num_images, epoch, seed
+        self.block_size, self.window = block_size, window
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __iter__(self):  # type: ignore[no-untyped-def]  # an iterator of int
+        rng = np.random.default_rng((self.seed, self.current_epoch()))
+        blocks = rng.permutation(-(-self.num_images // self.block_size))
+        for start in range(0, len(blocks), self.window):
+            firsts = blocks[start : start + self.window, None] * self.block_size
+            images = (firsts + np.arange(self.block_size)).ravel()
+            yield from rng.permutation(images[images < self.num_images]).tolist()
+
+
+def cache_folder(root: str | os.PathLike, key: str) -> Path:
+    """Where the cache with a key lives."""
+    return Path(root) / key

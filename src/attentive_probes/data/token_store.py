@@ -1,0 +1,184 @@
+"""Tokens on disk: shards of raw arrays that are mapped into memory, and one manifest that says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attentive_probes.data.encoding import bytes_per_token, decode, encode, parts_of
+
+MANIFEST = "manifest.json"
+LABELS = "labels.npy"
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class Manifest:
+    """What a store holds.
+
+    Args:
+        items: Item such as `patches@last` -> number of tokens T and width D.
+        grids: Tap -> rows and columns of its patch grid.
+        num_images: Number of images N; row `v * N + i` is view v of image i.
+        views: Number of views per image.
+        encoding: How tokens are stored.
+        shard_size: Rows per shard.
+        key: Everything the tokens depend on; a store with another key is another store.
+        error: Relative error of the encoding, on a sample, per item.
+        schema_version: Version of this layout.
+    """
+
+    items: dict[str, tuple[int, int]]
+    grids: dict[str, tuple[int, int]]
+    num_images: int
+    views: int
+    encoding: str
+    shard_size: int
+    key: dict[str, Any]
+    error: dict[str, float] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def num_rows(self) -> int:
+        """Number of stored rows: images times views."""
+        return self.num_images * self.views
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+        return -(-self.num_rows // self.shard_size)
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes that one view of one image takes."""
+        return sum(tokens * bytes_per_token(self.encoding, width) for tokens, width in self.items.values())
+
+
+class TokenStore:
+    """A folder of shards. Writing is atomic per shard, so that a killed build goes on where it stopped.
+
+    Args:
+        folder: Where it lives.
+        manifest: What it holds.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest):
+        self.folder, self.manifest = folder, manifest
+        self._arrays: dict[tuple[int, str], np.memmap] = {}
+        self._spreads: dict[str, Tensor | None] = {}
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike) -> TokenStore:
+        """Open a complete store.
+
+        Raises:
+            ValueError: If there is none, it is incomplete, or of another version.
+        """
+        path = Path(folder) / MANIFEST
+        if not path.is_file():
+            raise ValueError(f"There is no complete token cache in {str(folder)!r}; build it first.")
+        content = json.loads(path.read_text())
+        if content.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}.")
+        store = cls(Path(folder), Manifest(**content))
+        if missing := store.missing_shards():
+            raise ValueError(f"The token cache {str(folder)!r} lacks {len(missing)} shards; build it again.")
+        return store
+
+    def finish(self, labels: np.ndarray) -> None:
+        """Write labels and manifest: from now on the store is complete."""
+        np.save(self.folder / LABELS, labels)
+        temporary = self.folder / f"{MANIFEST}.partial"
+        temporary.write_text(json.dumps(asdict(self.manifest), indent=2) + "\n")
+        os.replace(temporary, self.folder / MANIFEST)
+
+    def labels(self) -> Tensor:
+        """Targets of the images, `(N,)` or `(N, C)`."""
+        return torch.from_numpy(np.load(self.folder / LABELS))
+
+    def rows_of(self, shard: int) -> range:
+        """The rows that a shard holds."""
+        start = shard * self.manifest.shard_size
+        return range(start, min(start + self.manifest.shard_size, self.manifest.num_rows))
+
+    def missing_shards(self) -> list[int]:
+        """Numbers of the shards that are not there."""
+        return [shard for shard in range(self.manifest.num_shards) if not self._shard(shard).is_dir()]
+
+    def write_shard(self, shard: int, batches: Iterator[dict[str, Tensor]]) -> None:
+        """Write one shard from batches of tokens `(B, T, D)` by item, in order of rows; it appears in one step."""
+        temporary = self._shard(shard).with_suffix(f".partial-{os.getpid()}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        files = {}
+        for batch in batches:
+            for item, tokens in batch.items():
+                for suffix, array in encode(tokens, self.manifest.encoding, self.spread(item)).items():
+                    path = temporary / _file_name(item + suffix)
+                    if path not in files:
+                        files[path] = path.open("wb")
+                    file = files[path]
+                    file.write(np.ascontiguousarray(array).data)
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        os.replace(temporary, self._shard(shard))
+
+    def discard_leftovers(self) -> None:
+        """Remove what an interrupted build left half-written."""
+        for folder in self.folder.glob("shard-*.partial-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def set_spread(self, item: str, spread: Tensor) -> None:
+        """Store the channel spread `(D,)` of an item, which int8 needs."""
+        np.save(self.folder / _file_name(item, ".spread.npy"), spread.numpy())
+
+    def spread(self, item: str) -> Tensor | None:
+        """The stored channel spread of an item, if there is one."""
+        if item not in self._spreads:
+            path = self.folder / _file_name(item, ".spread.npy")
+            self._spreads[item] = torch.from_numpy(np.load(path)) if path.exists() else None
+        return self._spreads[item]
+
+    def read(self, item: str, rows: np.ndarray) -> dict[str, Tensor]:
+        """The stored arrays of an item at `rows` `(B,)`, by suffix; the disk is read in order of rows."""
+        num_tokens, width = self.manifest.items[item]
+        order = np.argsort(rows, kind="stable")
+        parts = {}
+        for suffix, (shape, dtype) in parts_of(self.manifest.encoding, num_tokens, width).items():
+            out = np.empty((len(rows), *shape), dtype)
+            shards = rows[order] // self.manifest.shard_size
+            for shard in np.unique(shards):
+                places = order[shards == shard]
+                out[places] = self._array(int(shard), item + suffix, shape, dtype)[
+                    rows[places] - shard * self.manifest.shard_size
+                ]
+            parts[suffix] = torch.from_numpy(out)
+        return parts
+
+    def decode(self, item: str, arrays: dict[str, Tensor]) -> Tensor:
+        """Tokens `(B, T, D)` from what `read` gave."""
+        return decode(arrays, self.manifest.encoding, self.spread(item))
+
+    def _array(self, shard: int, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+        if (shard, name) not in self._arrays:
+            path = self._shard(shard) / _file_name(name)
+            self._arrays[shard, name] = np.memmap(path, dtype, "r", shape=(len(self.rows_of(shard)), *shape))
+        return self._arrays[shard, name]
+
+    def _shard(self, shard: int) -> Path:
+        return self.folder / f"shard-{shard:06d}"
+
+
+def _file_name(item: str, ending: str = ".bin") -> str:
+    return item.replace(":", "-") + ending
