@@ -83,7 +83,7 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
     Raises:
         ValueError: If the output folder holds a run, a head does not fit the backbone, or a name is unknown.
     """
-    check_output_dir(Path(recipe.train.output_dir), recipe.train.overwrite)
+    check_output_dir(Path(recipe.train.output_dir), recipe.train.overwrite, recipe.train.resume)
     runs = recipe.head_runs()
     if not runs:
         raise ValueError("The recipe has no heads.")

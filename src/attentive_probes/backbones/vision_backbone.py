@@ -14,6 +14,7 @@ from attentive_probes.backbones.layout import find_geometry, find_stages
 from attentive_probes.backbones.load import build_model, load_model
 from attentive_probes.backbones.processors import image_size_of
 from attentive_probes.backbones.taps import TapPoint, find_point, read_taps
+from attentive_probes.backbones.trunk import blocks_of
 from attentive_probes.tokens import Tokens
 
 
@@ -65,6 +66,11 @@ class VisionBackbone(nn.Module):
             ValueError: If the weights cannot be found or are incomplete.
         """
         return cls(load_model(name, config, projection=PROJECTED in taps, dtype=dtype, **options), geometry)
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks of a flat backbone one by one (they are equal: one compilation), else the whole model."""
+        for module in blocks_of(self.model) or [self.model]:
+            module.compile()
 
     def train(self, mode: bool = True) -> VisionBackbone:
         """Stay in evaluation mode: a frozen backbone has no training mode."""

@@ -18,10 +18,16 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes, for instance train.num_train_epochs=2 heads.ep8.dropout=0.1.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
 ) -> None:
     """Train the heads of a recipe, select on validation, score the test split once."""
-    loaded = Recipe.load(recipe, overrides or [])
-    results = run_recipe(loaded)
+    changes = [*(overrides or []), *(["train.resume=true"] if resume else [])]
+    loaded = Recipe.load(recipe, changes)
+    try:
+        results = run_recipe(loaded)
+    except KeyboardInterrupt:
+        console.print("\nStopped. What is complete is kept: the same command with --resume goes on with it.")
+        raise typer.Exit(130) from None
     if PartialState().is_main_process:
         folder = loaded.train.output_dir
         console.print(results.table())

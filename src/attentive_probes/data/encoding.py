@@ -20,7 +20,7 @@ def bytes_per_token(encoding: str, width: int) -> int:
 
 def parts_of(encoding: str, num_tokens: int, width: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Suffix of each array that one image's tokens are stored in -> its shape and type."""
-    parts = {"": ((num_tokens, width), np.dtype(STORED[encoding]))}
+    parts: dict[str, tuple[tuple[int, ...], np.dtype]] = {"": ((num_tokens, width), np.dtype(STORED[encoding]))}
     if encoding == "int8":
         parts[SCALE] = ((num_tokens, 1), np.dtype(np.float16))
     return parts

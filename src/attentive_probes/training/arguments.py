@@ -40,6 +40,10 @@ class ProbeTrainingArguments:
         selection_metric: What chooses epoch and head on the validation split: `top1`, `top5`, `balanced_accuracy`, or
             `loss`. `None` is `top1` for single labels and `loss` otherwise.
         seed: Seed of the order of images and of the augmentation.
+        report_to: Tracker by its name in Accelerate (`tensorboard`, `trackio`, `wandb`, ...); `None` for none.
+        compile: Whether to compile the backbone. It pays on GPUs and long online runs; on short or cached runs the
+            compilation takes longer than it saves.
+        resume: Whether to go on with the unfinished run in `output_dir`, after its last complete epoch.
         overwrite: Whether to replace a run that `output_dir` already holds.
 
     Raises:
@@ -67,6 +71,9 @@ class ProbeTrainingArguments:
     num_workers: int = 0
     selection_metric: str | None = None
     seed: int = 0
+    report_to: str | None = None
+    compile: bool = False
+    resume: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -17,19 +17,19 @@ PROBES = "probes"
 HeadStates = dict[str, dict[str, Tensor]]
 
 
-def check_output_dir(folder: Path, overwrite: bool) -> None:
+def check_output_dir(folder: Path, overwrite: bool, resume: bool = False) -> None:
     """Check that a run may write to `folder`.
 
     Raises:
-        ValueError: If it holds another run and `overwrite` is off, or it is a file.
+        ValueError: If it holds another run and neither `overwrite` nor `resume` is on, or it is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir {str(folder)!r} is a file; name a folder.")
     held = [name for name in (RESULTS, CHECKPOINTS, PROBES) if (folder / name).exists()]
-    if held and not overwrite:
+    if held and not overwrite and not resume:
         raise ValueError(
             f"output_dir {str(folder)!r} already holds a run ({', '.join(held)}); "
-            "name another folder, or pass overwrite=true to replace it."
+            "name another folder, pass resume=true to go on with it, or overwrite=true to replace it."
         )
 
 

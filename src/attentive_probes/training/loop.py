@@ -52,6 +52,8 @@ class TrainingLoop:
         self.sweep, self.arguments, self.accelerator = sweep, arguments, accelerator
         self.views = train[1]
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
+        if arguments.compile:
+            sweep.backbone.compile_blocks()
         optimizer = build_optimizer(arguments.optimizer, sweep.heads, rates, arguments.momentum)
         self.model, self.optimizer, self.train_loader, self.validation_loader = accelerator.prepare(
             sweep, optimizer, train[0], validation
@@ -90,6 +92,11 @@ class TrainingLoop:
             raise ValueError(f"The training split holds less than one batch of {self.arguments.batch_size} images.")
         means = self.accelerator.reduce({name: total / num_batches for name, total in totals.items()}, "mean")
         return {name: mean.item() for name, mean in means.items()}
+
+    def go_to(self, steps_done: int) -> None:
+        """Count steps from here on, as after a resume."""
+        self.steps_done = steps_done
+        self.bar.update(steps_done * self.arguments.batch_size)
 
     def evaluate(self) -> dict[str, Scores]:
         """Scores of every head on the validation split."""

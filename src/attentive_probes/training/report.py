@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
-from attentive_probes.data.images import ImageSplit, ImageStream
-from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.naming import unknown_name
 from attentive_probes.sweep import ProbeSweep
@@ -50,13 +47,6 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
         data={},
         num_processes=num_processes,
     )
-
-
-def split_size(split: ImageSplit | ImageStream | TokenCache, num_workers: int) -> dict[str, Any]:
-    """Number of images of a split, and of those left out as unreadable; `None` for what a stream cannot know."""
-    if not isinstance(split, ImageStream):
-        return {"images": len(split), "unreadable": split.num_unreadable}
-    return {"images": None, "unreadable": None if num_workers else split.num_unreadable}
 
 
 def check_baseline(baseline: str, sweep: ProbeSweep) -> None:

@@ -62,6 +62,11 @@ class EpochSelection:
                 result.validation, result.best_epoch, result.seconds = metrics, epoch, seconds
                 self.states[name] = head_state(heads[name])
 
+    def restore(self, results: list[HeadResult], states: HeadStates) -> None:
+        """Go on from entries and states of an earlier run."""
+        self.results = {result.name: result for result in results}
+        self.states = states
+
     def _better(self, new: Mapping[str, float], old: Mapping[str, float]) -> bool:
         if self.metric == "loss":
             return new["loss"] < old["loss"] or math.isnan(old["loss"])

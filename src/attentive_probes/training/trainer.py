@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias, Union
 
-from datasets import Dataset, IterableDataset
-from torch import Tensor
+from accelerate.utils import set_seed
+from datasets import IterableDataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from attentive_probes.data.augment import DEFAULT_AUGMENTATION, Augmentation
-from attentive_probes.data.batches import Collator, make_cached_loader, make_loader
+from attentive_probes.data.batches import Collator
 from attentive_probes.data.images import ImageOptions, ImageSplit, ImageStream, open_split
-from attentive_probes.data.labels import FLOAT_TARGETS, LabelEncoder
+from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.scoring import Scores, score_split
@@ -34,12 +33,17 @@ from attentive_probes.training.checkpoint import (
     save_states,
 )
 from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.report import check_baseline, empty_results, head_rates, split_size
-from attentive_probes.training.rules import balanced_class_weights, fitting_batch_size
+from attentive_probes.training.report import check_baseline, empty_results, head_rates
+from attentive_probes.training.resume import check_resumable, load_run, save_run
 from attentive_probes.training.selection import EpochSelection
-
-AnySplit: TypeAlias = ImageSplit | ImageStream | TokenCache
-AnyDataset: TypeAlias = Union[Dataset, IterableDataset, AnySplit]  # noqa: UP007 (datasets are untyped)
+from attentive_probes.training.splits import (
+    AnyDataset,
+    AnySplit,
+    class_weights_of,
+    fit_batch_size,
+    split_loader,
+    split_size,
+)
 
 
 class ProbeTrainer:
@@ -75,26 +79,33 @@ class ProbeTrainer:
         self.sweep = model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)
         self.arguments = arguments
         self.folder = Path(arguments.output_dir)
-        check_output_dir(self.folder, arguments.overwrite)
+        check_output_dir(self.folder, arguments.overwrite, arguments.resume)
         self.processor = image_processor or self.sweep.image_processor
         if self.processor is None:
             raise ValueError("The backbone came without a usable image processor; pass image_processor=...")
         self.sweep.image_processor = self.processor
         self.images, self.augmentation = images or ImageOptions(), augmentation
         self.accelerator = make_accelerator(
-            arguments.mixed_precision, arguments.gradient_accumulation_steps, arguments.seed
+            arguments.mixed_precision,
+            arguments.gradient_accumulation_steps,
+            arguments.seed,
+            arguments.report_to,
+            arguments.output_dir,
         )
         if isinstance(train_dataset, IterableDataset) and arguments.max_steps < 1:
             raise ValueError("A stream has no known length; set max_steps to the number of optimizer steps.")
         self.encoder = LabelEncoder(self.sweep.config)
         self.train_split = self.open_split("train", train_dataset)
         self.validation_split = self.open_split("validation", validation_dataset)
-        if arguments.fit_batch_size:
-            self.arguments = fit_batch_size(arguments, self.train_split)
-        self.arguments.check_processes(self.accelerator.num_processes)
-        self.class_weights = self._class_weights()
-        self.results = empty_results(self.sweep, self.arguments, self.accelerator.num_processes)
+        self.arguments = arguments = fit_batch_size(arguments, self.train_split)
+        arguments.check_processes(self.accelerator.num_processes)
+        self.class_weights = class_weights_of(
+            self.train_split, arguments, self.encoder.problem_type, self.encoder.num_labels
+        )
+        self.results = empty_results(self.sweep, arguments, self.accelerator.num_processes)
         self._note_sizes(train=self.train_split, validation=self.validation_split)
+        if arguments.resume:
+            check_resumable(self.folder, self.results)
         self._tested = False
 
     def train(self) -> SweepResults:
@@ -104,8 +115,9 @@ class ProbeTrainer:
         tensors of all heads at their best and at the last epoch, renewed after every epoch.
         """
         self.accelerator.wait_for_everyone()  # all processes have looked at the folder before one writes to it
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and not self.arguments.resume:
             clear_output_dir(self.folder)
+        set_seed(self.arguments.seed, device_specific=True)  # dropout and noise
         loop = TrainingLoop(
             self.sweep,
             self.arguments,
@@ -116,8 +128,10 @@ class ProbeTrainer:
             self.class_weights,
         )
         selection = EpochSelection(self.results.heads, self.results.selection_metric)
-        start = time.perf_counter()
-        epoch = 0
+        rank, epoch = self.accelerator.process_index, 0
+        if self.arguments.resume:
+            epoch = load_run(self.folder, loop, selection, self.results, rank)
+        start = time.perf_counter() - self.results.seconds
         while not loop.finished:
             epoch += 1
             losses = loop.run_epoch(epoch)
@@ -125,8 +139,12 @@ class ProbeTrainer:
             self.results.seconds = time.perf_counter() - start
             selection.update(epoch, self.results.seconds, self.sweep.heads, losses, validation)
             self._checkpoint(selection)
+            save_run(self.folder, epoch, loop, selection, self.results, rank)
             loop.show(self.results)
+            self._log(epoch, losses, validation)
         loop.close()
+        for tracker in self.accelerator.trackers:  # end_training would also end the process group
+            tracker.finish()
         for name, head in self.sweep.heads.items():
             head.load_state_dict(selection.states[name])
         self._save_probes()
@@ -179,35 +197,18 @@ class ProbeTrainer:
 
     def loader(self, split: AnySplit, *, train: bool) -> tuple[DataLoader, Collator | TokenCache]:
         """The loader of a split, not yet prepared for several processes, and what is told the epoch."""
-        arguments = self.arguments
-        batch_size = arguments.eval_batch_size
-        if train:
-            batch_size = arguments.batch_size // arguments.gradient_accumulation_steps
-        options = {"train": train, "drop_last": arguments.drop_last}
-        if isinstance(split, TokenCache):
-            return make_cached_loader(split, batch_size, seed=arguments.seed, **options), split
         assert self.processor is not None
-        collator = Collator(
-            split,
-            self.processor,
-            self.sweep.backbone.geometry.image_size,
-            self.augmentation if train else None,
-            arguments.seed,
-        )
-        return make_loader(split, collator, batch_size, num_workers=arguments.num_workers, **options), collator
+        size = self.sweep.backbone.geometry.image_size
+        return split_loader(split, self.processor, size, self.augmentation, self.arguments, train=train)
+
+    def _log(self, epoch: int, losses: Mapping[str, float], validation: Mapping[str, Mapping[str, float]]) -> None:
+        values = {f"{name}/train_loss": loss for name, loss in losses.items()}
+        values |= {f"{name}/{key}": value for name, metrics in validation.items() for key, value in metrics.items()}
+        self.accelerator.log(values, step=epoch)
 
     def _note_sizes(self, **splits: AnySplit) -> None:
         sizes = {name: split_size(split, self.arguments.num_workers) for name, split in splits.items()}
         self.results.data.update(sizes)
-
-    def _class_weights(self) -> Tensor | None:
-        if self.arguments.class_weights == "none":
-            return None
-        if isinstance(self.train_split, ImageStream) or self.encoder.problem_type in FLOAT_TARGETS:
-            raise ValueError("class_weights='balanced' needs class ids that can be counted: no stream, one label each.")
-        split = self.train_split
-        labels = split.labels if isinstance(split, TokenCache) else split.targets()
-        return balanced_class_weights(labels, self.encoder.num_labels)
 
     def _checkpoint(self, selection: EpochSelection) -> None:
         self._note_sizes(train=self.train_split, validation=self.validation_split)  # streams count as they go
@@ -224,14 +225,3 @@ class ProbeTrainer:
             for name in self.sweep.runs:
                 self.sweep.probe(name).save_pretrained(self.folder / PROBES / name)
         self.accelerator.wait_for_everyone()
-
-
-def fit_batch_size(arguments: ProbeTrainingArguments, split: AnySplit) -> ProbeTrainingArguments:
-    """The arguments with a batch size that fills an epoch of the training split evenly.
-
-    Raises:
-        ValueError: If the split is a stream, or too small.
-    """
-    if isinstance(split, ImageStream):
-        raise ValueError("A stream has no known length; switch fit_batch_size off.")
-    return replace(arguments, batch_size=fitting_batch_size(arguments.batch_size, len(split)))

@@ -1,0 +1,77 @@
+"""The splits of a run, whatever form they come in: images, streams of images, or cached tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeAlias, Union
+
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import BaseImageProcessor
+
+from attentive_probes.data.augment import Augmentation
+from attentive_probes.data.batches import Collator, make_cached_loader, make_loader
+from attentive_probes.data.images import ImageSplit, ImageStream
+from attentive_probes.data.labels import FLOAT_TARGETS
+from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.training.arguments import ProbeTrainingArguments
+from attentive_probes.training.rules import balanced_class_weights, fitting_batch_size
+
+AnySplit: TypeAlias = ImageSplit | ImageStream | TokenCache
+AnyDataset: TypeAlias = Union[Dataset, IterableDataset, AnySplit]  # noqa: UP007 (datasets are untyped)
+
+
+def split_loader(
+    split: AnySplit,
+    processor: BaseImageProcessor,
+    image_size: tuple[int, int],
+    augmentation: Augmentation | None,
+    arguments: ProbeTrainingArguments,
+    *,
+    train: bool,
+) -> tuple[DataLoader, Collator | TokenCache]:
+    """The loader of a split, not yet prepared for several processes, and what is told the epoch."""
+    batch_size = arguments.eval_batch_size
+    if train:
+        batch_size = arguments.batch_size // arguments.gradient_accumulation_steps
+    options: dict[str, Any] = {"train": train, "drop_last": arguments.drop_last}
+    if isinstance(split, TokenCache):
+        return make_cached_loader(split, batch_size, seed=arguments.seed, **options), split
+    collator = Collator(split, processor, image_size, augmentation if train else None, arguments.seed)
+    return make_loader(split, collator, batch_size, num_workers=arguments.num_workers, **options), collator
+
+
+def split_size(split: AnySplit, num_workers: int) -> dict[str, Any]:
+    """Number of images of a split, and of those left out as unreadable; `None` for what a stream cannot know."""
+    if not isinstance(split, ImageStream):
+        return {"images": len(split), "unreadable": split.num_unreadable}
+    return {"images": None, "unreadable": None if num_workers else split.num_unreadable}
+
+
+def fit_batch_size(arguments: ProbeTrainingArguments, split: AnySplit) -> ProbeTrainingArguments:
+    """The arguments with a batch size that fills an epoch of the training split evenly, where that is asked for.
+
+    Raises:
+        ValueError: If the split is a stream, or too small.
+    """
+    if not arguments.fit_batch_size:
+        return arguments
+    if isinstance(split, ImageStream):
+        raise ValueError("A stream has no known length; switch fit_batch_size off.")
+    return replace(arguments, batch_size=fitting_batch_size(arguments.batch_size, len(split)))
+
+
+def class_weights_of(
+    split: AnySplit, arguments: ProbeTrainingArguments, problem_type: str, num_labels: int
+) -> Tensor | None:
+    """Weights `(C,)` of the loss, where they are asked for.
+
+    Raises:
+        ValueError: If the split is a stream, or its labels are no class ids.
+    """
+    if arguments.class_weights == "none":
+        return None
+    if isinstance(split, ImageStream) or problem_type in FLOAT_TARGETS:
+        raise ValueError("class_weights='balanced' needs class ids that can be counted: no stream, one label each.")
+    return balanced_class_weights(split.labels if isinstance(split, TokenCache) else split.targets(), num_labels)

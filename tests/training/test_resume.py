@@ -1,0 +1,80 @@
+import json
+
+import pytest
+import torch
+
+from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes.training import trainer as trainer_module
+from tiny import image_dataset
+
+LABELS = ["band 0", "band 1", "band 2"]
+RUNS = {
+    "ep": HeadRun(HeadConfig("ep", {"num_queries": 4}, dropout=0.2), learning_rate=0.05),
+    "alf": HeadRun(HeadConfig("alf", tokens=("cls@all", "mean@all"), token_noise=0.05)),
+}
+
+
+def trainer_of(folder, tiny_backbone, runs=RUNS, **options):
+    sweep = ProbeSweep.from_backbone(tiny_backbone("vit"), runs, labels=LABELS)
+    arguments = ProbeTrainingArguments(
+        str(folder), **{"num_train_epochs": 4, "batch_size": 8, "eval_batch_size": 16, **options}
+    )
+    return ProbeTrainer(sweep, arguments, image_dataset(24), image_dataset(12, seed=1))
+
+
+def interrupted(folder, tiny_backbone, monkeypatch, after, **options):
+    """A run that is stopped at the start of an epoch."""
+    original = trainer_module.TrainingLoop.run_epoch
+
+    def run_epoch(self, epoch):
+        if epoch == after + 1:
+            raise KeyboardInterrupt
+        return original(self, epoch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer_module.TrainingLoop, "run_epoch", run_epoch)
+        trainer_of(folder, tiny_backbone, **options).train()
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "lars"}, {"optimizer": "sgd", "gradient_accumulation_steps": 2}])
+def test_a_resumed_run_ends_bit_for_bit_the_same(tiny_backbone, tmp_path, monkeypatch, options):
+    """Stopped after two of four epochs and resumed: same history, same weights, dropout and noise included."""
+    torch.manual_seed(0)
+    whole = trainer_of(tmp_path / "whole", tiny_backbone, **options)
+    expected = whole.train()
+    torch.manual_seed(0)
+    interrupted(tmp_path / "cut", tiny_backbone, monkeypatch, 2, **options)
+    torch.manual_seed(99)
+    resumed = trainer_of(tmp_path / "cut", tiny_backbone, resume=True, **options)
+    results = resumed.train()
+    for head, same in zip(results.heads, expected.heads, strict=True):
+        assert head.history == same.history
+        assert (head.best_epoch, head.validation) == (same.best_epoch, same.validation)
+    for name in RUNS:
+        states = [trainer.sweep.heads[name].state_dict() for trainer in (whole, resumed)]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert json.loads((tmp_path / "cut" / "results.json").read_text())["heads"][0]["history"][3]["epoch"] == 4
+
+
+def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path, monkeypatch):
+    """Other arguments, other heads, no run at all: each is named before anything is overwritten."""
+    with pytest.raises(ValueError, match="no run to resume"):
+        trainer_of(tmp_path / "none", tiny_backbone, resume=True)
+    interrupted(tmp_path, tiny_backbone, monkeypatch, 1)
+    with pytest.raises(ValueError, match=r"has batch_size=8, not 4"):
+        trainer_of(tmp_path, tiny_backbone, resume=True, batch_size=4)
+    with pytest.raises(ValueError, match="has other heads"):
+        trainer_of(tmp_path, tiny_backbone, {"ep": RUNS["ep"]}, resume=True)
+    with pytest.raises(ValueError, match="pass resume=true"):
+        trainer_of(tmp_path, tiny_backbone)
+    trainer = trainer_of(tmp_path, tiny_backbone, resume=True)
+    trainer.train()
+    trainer.test(image_dataset(12, seed=2))
+    with pytest.raises(ValueError, match="is complete: its test split was scored"):
+        trainer_of(tmp_path, tiny_backbone, resume=True)
+
+
+def test_trackers_that_are_missing_are_named(tiny_backbone, tmp_path):
+    """An unknown tracker is an error before any work."""
+    with pytest.raises(ValueError, match="tracker 'abacus' is not installed"):
+        trainer_of(tmp_path, tiny_backbone, report_to="abacus")
