@@ -5,47 +5,15 @@ import sys
 
 import pytest
 import torch
-import yaml
 from datasets import Dataset, DatasetDict, Image
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.experiment import load_train_and_validation, run_recipe
+from attentive_probes.experiment import run_recipe
 from attentive_probes.recipe import DataRecipe, Recipe
+from attentive_probes.recipe_data import load_train_and_validation
 from attentive_probes.training.checkpoint import load_states
 from tiny import image_dataset
-
-
-@pytest.fixture
-def recipe_file(tiny_backbone, tmp_path):
-    """A small recipe over Parquet files: 40 training, 21 validation and 23 test images."""
-    (tmp_path / "data").mkdir()
-    for split, count in (("train", 40), ("validation", 21), ("test", 23)):
-        image_dataset(count, seed=count).to_parquet(tmp_path / "data" / f"{split}.parquet")
-    content = {
-        "backbone": {"name": tiny_backbone("vit")},
-        "data": {
-            "dataset": str(tmp_path / "data"),
-            "validation_split": "validation",
-            "test_split": "test",
-            "augmentation": {"crop_scale": [0.7, 1.0], "flip": False},
-        },
-        "heads": {
-            "gap": {"pooling": "mean", "learning_rate": 0.05},
-            "ep": {"pooling": "ep", "options": {"num_queries": 4}, "tokens": ["cls", "patches"]},
-        },
-        "train": {
-            "output_dir": str(tmp_path / "run"),
-            "num_train_epochs": 4,
-            "batch_size": 8,
-            "eval_batch_size": 8,
-            "learning_rate": 0.02,
-        },
-        "evaluation": {"baseline": "gap", "attention_head": "ep", "num_images": 99},
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 def test_a_run_from_recipe_to_files(recipe_file, tmp_path):
@@ -70,17 +38,20 @@ def test_a_run_from_recipe_to_files(recipe_file, tmp_path):
     assert [head.history for head in repeated.heads] == [head.history for head in results.heads]
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_two_processes_are_one(recipe_file, streaming, tmp_path):
+STREAMING = ["data.streaming=true", "data.labels=[band 0,band 1,band 2]", "train.max_steps=20"]
+CACHED = ["data.tokens=cached", "data.augmentation=null", "data.cache.shard_size=8", "data.cache.encoding=float32"]
+
+
+@pytest.mark.parametrize("source", ["images", "stream", "cache"])
+def test_two_processes_are_one(recipe_file, source, tmp_path):
     """Two processes count every sample once and give the results of one, batch statistics included."""
-    overrides = ["evaluation.attention_head=null"]
-    if streaming:
-        overrides += ["data.streaming=true", "data.labels=[band 0,band 1,band 2]", "train.max_steps=20"]
+    overrides = ["evaluation.attention_head=null", *{"images": [], "stream": STREAMING, "cache": CACHED}[source]]
     reports = []
     for processes in (1, 2):
         folder = tmp_path / f"run{processes}"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command += ["-m", "attentive_probes.cli", "train", str(recipe_file), f"train.output_dir={folder}", *overrides]
+        command += [f"data.cache.folder={folder}-tokens"]
         environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, env=environment, capture_output=True)
         reports.append(json.loads((folder / "results.json").read_text()))

@@ -69,8 +69,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with the four official idx files")
     parser.add_argument("target", type=Path, help="folder to write to")
+    parser.add_argument("--whole", action="store_true", help="write all 60,000 + 10,000 images as train and test")
     arguments = parser.parse_args()
     arguments.target.mkdir(parents=True, exist_ok=True)
+    if arguments.whole:
+        for split, part in (("train", "train"), ("test", "t10k")):
+            write(arguments.target / f"{split}.parquet", *read_part(arguments.source, part))
+        return
     rng = np.random.default_rng(0)
     parts = {part: read_part(arguments.source, part) for part in ("train", "t10k")}
     free = {part: np.arange(len(labels)) for part, (_, labels) in parts.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import torch
 from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.plots import attention_grid, layer_figure, require_matplotlib
 from attentive_probes.data.images import ImageSplit
-from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.references import Reference, evaluate_reference, read_features
+from attentive_probes.evaluation.results import ReferenceResult, SweepResults
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe_setup import describe_probe
 from attentive_probes.recipe import Recipe
@@ -25,6 +28,10 @@ from attentive_probes.sweep import HeadRun, ProbeSweep, check_heads
 from attentive_probes.training.checkpoint import check_output_dir
 from attentive_probes.training.trainer import ProbeTrainer
 
+SELECTED_ON_TEST = (
+    "SELECTED ON THE TEST SPLIT, by an explicit override: epoch and head were chosen on the split that is reported, so "
+    "every number is optimistic."
+)
 ATTENTION_PICTURE = "attention.png"
 LAYERS_PICTURE = "layers.png"
 
@@ -46,25 +53,56 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         dtype=getattr(torch, recipe.backbone.dtype),
         attn_implementation=recipe.backbone.attn_implementation,
         device_map=recipe.backbone.device_map,
+        random_weights=recipe.backbone.random_weights,
         labels=labels_of(data, train),
         num_labels=data.num_labels,
         problem_type=data.problem_type,
         **_backbone_options(recipe),
     )
     opened = open_splits(data, sweep, {"train": train, "validation": validation, "test": test})
-    splits = cache_splits(data, sweep, opened, recipe.train) if data.tokens == "cached" else opened
+    references = recipe.evaluation.references
+    readings = list(dict.fromkeys([*sweep.readings, *(reference.reading for reference in references.values())]))
+    splits = cache_splits(data, sweep, opened, readings, recipe.train) if data.tokens == "cached" else opened
     trainer = ProbeTrainer(
         sweep, recipe.train, splits["train"], splits["validation"], images=data.images, augmentation=data.augmentation
     )
     if trainer.accelerator.is_main_process:
         trainer.folder.mkdir(parents=True, exist_ok=True)
         recipe.save(trainer.folder / "recipe.yaml")
+    if data.validation_split is not None and data.validation_split == data.test_split:
+        trainer.results.protocol = SELECTED_ON_TEST
     results = trainer.train()
     if test is not None:
         results = trainer.test(splits["test"], recipe.evaluation.baseline)
-        if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
-            _draw(recipe, sweep, results, opened["test"], trainer.folder)
+    if references:
+        add_references(references, trainer, splits)
+    if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
+        _draw(recipe, sweep, results, opened["test"], trainer.folder)
     return results
+
+
+def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, splits: Mapping[str, Any]) -> None:
+    """Evaluate k-NN and logistic regression on the features of a run's splits and add them to its results.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+    readings = [reference.reading for reference in references.values()]
+    features = {}
+    for name, split in splits.items():
+        if split is not None:
+            loader = trainer.accelerator.prepare(trainer.loader(split, train=False)[0])
+            features[name] = read_features(trainer.sweep, loader, readings, trainer.accelerator)
+    config = trainer.sweep.config
+    for name, reference in references.items():
+        mine = {split: by_reading[reference.reading] for split, by_reading in features.items()}
+        found = evaluate_reference(reference, mine["train"], mine["validation"], mine.get("test"), config.num_labels)
+        test = None
+        if found.test is not None and trainer.baseline_scores is not None:
+            test = found.test.test_metrics(trainer.baseline_scores, config)
+        result = ReferenceResult(name, asdict(reference), found.settings, found.validation, test)
+        trainer.results.references.append(result)
+    trainer.save_results()
 
 
 def _draw(recipe: Recipe, sweep: ProbeSweep, results: SweepResults, test: ImageSplit, folder: Path) -> None:
@@ -115,6 +153,12 @@ def _check_pictures(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
             )
         if key == "attention_head" and "patches" not in [item.kind for item in runs[name].head.reading.items]:
             raise ValueError(f"evaluation.{key}={name!r} reads no patches, so its attention cannot be drawn.")
+    if evaluation.references and (recipe.data.streaming or recipe.data.problem_type != "single_label_classification"):
+        raise ValueError("evaluation.references needs single labels and no stream.")
+    if evaluation.references and recipe.data.tokens == "cached" and recipe.data.augmentation is not None:
+        raise ValueError(
+            "evaluation.references reads plain images, the cache augmented ones; set data.augmentation=null."
+        )
     if evaluation.layers_head is not None and recipe.data.problem_type != "single_label_classification":
         raise ValueError("evaluation.layers_head draws accuracies; it needs single labels.")
 

@@ -157,6 +157,15 @@ def load_backbone(
     )
 
 
+def random_backbone(config: ProbeConfig, heads: Iterable[HeadConfig]) -> VisionBackbone:
+    """The backbone of a probe with untrained weights, of seed 0; the configuration forgets where trained ones are."""
+    taps = {tap for head in heads for tap in head.reading.taps}
+    config.backbone_name_or_path = config.backbone_revision = None
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return VisionBackbone.from_config(config.backbone_config, geometry_of(config), taps)
+
+
 def _processor_of(name: str, commit: str | None, backbone_config: PreTrainedConfig) -> BaseImageProcessor | None:
     try:
         processor = load_image_processor(name, revision=commit)

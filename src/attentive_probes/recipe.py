@@ -15,6 +15,8 @@ from attentive_probes.configuration_probe import HeadConfig
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
+from attentive_probes.evaluation.references import Reference
+from attentive_probes.grid import cross
 from attentive_probes.naming import unknown_name
 from attentive_probes.sweep import HeadRun
 from attentive_probes.training.arguments import ProbeTrainingArguments
@@ -22,7 +24,18 @@ from attentive_probes.training.arguments import ProbeTrainingArguments
 
 @dataclass
 class BackboneRecipe:
-    """Which backbone. `image_size` is [height, width] in pixels; by default what its image processor produces."""
+    """Which backbone.
+
+    Args:
+        name: Hub id, folder or `embedded:<name>`.
+        revision: Branch, tag or commit.
+        image_size: [height, width] in pixels; by default what its image processor produces.
+        dtype: Precision of the weights.
+        attn_implementation: For instance `sdpa`.
+        device_map: Where a large backbone goes, for instance `auto`.
+        trust_remote_code: Whether code from its repository may run.
+        random_weights: Whether to leave it untrained, as a control.
+    """
 
     name: str
     revision: str | None = None
@@ -31,6 +44,7 @@ class BackboneRecipe:
     attn_implementation: str | None = None
     device_map: str | None = None
     trust_remote_code: bool = False
+    random_weights: bool = False
 
 
 @dataclass
@@ -41,6 +55,8 @@ class DataRecipe:
         dataset: `embedded:<name>`, a folder of image folders or Parquet, a Parquet file, or a Hub id.
         name: Configuration of a Hub dataset.
         revision: Branch, tag or commit of a Hub dataset.
+        allow_selection_on_test: Whether `validation_split` may be the test split. It makes every number optimistic; the
+            results say so.
         train_split: Name of the training split.
         validation_split: Name of the validation split; `null` holds `validation_fraction` of train out.
         validation_fraction: Share of the training split that is held out, class by class where there are classes.
@@ -49,6 +65,9 @@ class DataRecipe:
         num_labels: Number of targets of a regression, or of unnamed classes.
         problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
         streaming: Whether to read on the fly.
+        shots: Number of training images per class to keep; `null` keeps all.
+        fraction: Share of the training images to keep, class by class where there are classes; `null` keeps all.
+        draw: Number of the random draw of `shots` or `fraction`.
         tokens: `online` runs the backbone in every epoch; `cached` runs it once and keeps its tokens on disk.
         cache: How tokens are cached.
         images: Columns, and the policy for images that cannot be read.
@@ -66,6 +85,10 @@ class DataRecipe:
     num_labels: int | None = None
     problem_type: str = "single_label_classification"
     streaming: bool = False
+    allow_selection_on_test: bool = False
+    shots: int | None = None
+    fraction: float | None = None
+    draw: int = 0
     tokens: str = "online"
     cache: CacheOptions = field(default_factory=CacheOptions)
     images: ImageOptions = field(default_factory=ImageOptions)
@@ -85,6 +108,7 @@ class EvaluationRecipe:
     Args:
         baseline: Head that the others are compared with, image by image; the selected head by default.
         attention_head: Head whose attention maps are drawn over test images; `null` draws none.
+        references: Name -> k-NN or logistic regression on fixed features, beside the heads.
         num_images: Number of images in that picture.
         layers_head: Head whose attention per layer, over all test images, is drawn beside the accuracy of the heads
             that read a single layer; `null` draws none.
@@ -92,6 +116,7 @@ class EvaluationRecipe:
 
     baseline: str | None = None
     attention_head: str | None = None
+    references: dict[str, Reference] = field(default_factory=dict)
     num_images: int = 8
     layers_head: str | None = None
 
@@ -119,6 +144,7 @@ class Recipe:
         data: Which images.
         heads: Name -> head: the fields of `HeadConfig` and of `HeadRun` in one block.
         train: Training settings.
+        grid: Setting -> list of values, crossed over all heads: fields of `HeadConfig` and `HeadRun`, `options.<name>`.
         evaluation: How the test split is reported.
     """
 
@@ -126,6 +152,7 @@ class Recipe:
     data: DataRecipe
     heads: dict[str, HeadBlock]  # type: ignore[valid-type]  # made above
     train: ProbeTrainingArguments
+    grid: dict[str, list[Any]] = field(default_factory=dict)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
 
     @classmethod
@@ -150,10 +177,10 @@ class Recipe:
             raise ValueError(f"{path}: {error.full_key or 'recipe'}: {reason}") from error
 
     def head_runs(self) -> dict[str, HeadRun]:
-        """Name -> head and its training settings.
+        """Name -> head and its training settings, crossed with the grid.
 
         Raises:
-            ValueError: If a head is malformed; the text names it.
+            ValueError: If a head or the grid is malformed; the text names it.
         """
         runs = {}
         for name, block in self.heads.items():
@@ -164,7 +191,7 @@ class Recipe:
             except ValueError as error:
                 raise ValueError(f"Head {name!r}: {error}") from error
             runs[name] = HeadRun(head, **{key: value for key, value in values.items() if key not in head_keys})
-        return runs
+        return cross(runs, self.grid)
 
     def save(self, path: str | Path) -> None:
         """Write the recipe with all overrides applied, as YAML."""

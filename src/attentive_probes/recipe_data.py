@@ -12,9 +12,11 @@ from attentive_probes.data.build_cache import build_token_cache
 from attentive_probes.data.images import ImageSplit, ImageStream, check_columns, open_split
 from attentive_probes.data.labels import LabelEncoder, class_names
 from attentive_probes.data.load import load_split
+from attentive_probes.data.low_shot import subset
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.recipe import DataRecipe
 from attentive_probes.sweep import ProbeSweep
+from attentive_probes.tokens import Reading
 from attentive_probes.training.arguments import ProbeTrainingArguments
 
 
@@ -24,12 +26,22 @@ def load_train_and_validation(data: DataRecipe, seed: int) -> tuple[Any, Any]:
     Raises:
         ValueError: If a split is missing, or the validation split is the test split.
     """
+    train, validation = _whole_train_and_validation(data, seed)
+    if data.shots is not None or data.fraction is not None:
+        if isinstance(train, IterableDataset):
+            raise ValueError("shots and fraction cannot be drawn from a stream.")
+        train = subset(train, data.images.label_column, shots=data.shots, fraction=data.fraction, draw=data.draw)
+    return train, validation
+
+
+def _whole_train_and_validation(data: DataRecipe, seed: int) -> tuple[Any, Any]:
     train = load_split_of(data, data.train_split)
     if data.validation_split is not None:
-        if data.validation_split in (data.test_split, data.train_split):
+        is_test = data.validation_split == data.test_split and not data.allow_selection_on_test
+        if is_test or data.validation_split == data.train_split:
             raise ValueError(
                 f"The validation split {data.validation_split!r} is also the training or test split; "
-                "set validation_split to null to hold a part of train out."
+                "set validation_split to null to hold a part of train out, or allow_selection_on_test to be marked."
             )
         return train, load_split_of(data, data.validation_split)
     if isinstance(train, IterableDataset):
@@ -82,6 +94,7 @@ def cache_splits(
     data: DataRecipe,
     sweep: ProbeSweep,
     splits: Mapping[str, ImageSplit | ImageStream | None],
+    readings: list[Reading],
     arguments: ProbeTrainingArguments,
 ) -> dict[str, TokenCache | None]:
     """The token cache of every split; only that of the training split holds augmented views.
@@ -104,5 +117,5 @@ def cache_splits(
         else:
             assert isinstance(split, ImageSplit)  # streams were refused when the recipe was read
             processor = sweep.image_processor
-            caches[name] = build_token_cache(sweep.backbone, split, sweep.readings, processor, cache, **options)
+            caches[name] = build_token_cache(sweep.backbone, split, readings, processor, cache, **options)
     return caches

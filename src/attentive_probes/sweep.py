@@ -15,7 +15,7 @@ from attentive_probes.backbones import VisionBackbone
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.head import HeadOutput, ProbeHead, run_heads
 from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe_setup import build_head, describe_probe, load_backbone, set_head
+from attentive_probes.probe_setup import build_head, describe_probe, load_backbone, random_backbone, set_head
 from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
 
 SequenceKey = tuple[Reading, str]
@@ -46,6 +46,10 @@ class ProbeSweep(nn.Module):
         backbone: The loaded backbone.
         runs: Name -> head and its training settings.
         heads: Name -> existing head modules; by default fresh ones are built.
+        processor: The image processor that goes with the backbone.
+
+    Attributes:
+        active: Names of the heads that run; a training that drops hopeless heads takes them out for a while.
 
     Raises:
         ValueError: If there is no head, or one does not fit the backbone.
@@ -57,6 +61,7 @@ class ProbeSweep(nn.Module):
         backbone: VisionBackbone,
         runs: Mapping[str, HeadRun],
         heads: Mapping[str, ProbeHead] | None = None,
+        processor: BaseImageProcessor | None = None,
     ):
         super().__init__()
         if not runs:
@@ -64,7 +69,8 @@ class ProbeSweep(nn.Module):
         self.config = config
         self.backbone = backbone
         self.runs = dict(runs)
-        self.image_processor: BaseImageProcessor | None = None
+        self.active = set(runs)
+        self.image_processor = processor
         # A ModuleList, because names such as `ep-lr0.01` are no module names.
         self._heads = nn.ModuleList(heads.values() if heads else (self._build(run) for run in runs.values()))
 
@@ -77,6 +83,7 @@ class ProbeSweep(nn.Module):
         dtype: torch.dtype = torch.float32,
         attn_implementation: str | None = None,
         device_map: Any = None,
+        random_weights: bool = False,
         **options: Any,
     ) -> ProbeSweep:
         """Put fresh heads on the pretrained backbone `name`; wrong heads fail before its weights are read.
@@ -87,6 +94,8 @@ class ProbeSweep(nn.Module):
             dtype: Precision of the backbone; the heads stay in float32.
             attn_implementation: Passed to the backbone.
             device_map: Where a large backbone goes, for instance `auto`.
+            random_weights: Whether to leave the backbone untrained (seed 0): a control that shows what heads reach
+                without pretraining. Its probes cannot be loaded again.
             **options: `labels`, `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`: see
                 `describe_probe`.
 
@@ -95,19 +104,19 @@ class ProbeSweep(nn.Module):
         """
         config, processor = describe_probe(name, **options)
         check_heads(config, runs)
+        if random_weights:
+            return cls(config, random_backbone(config, [run.head for run in runs.values()]), runs, processor=processor)
         placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
-        sweep = cls(config, load_backbone(config, [run.head for run in runs.values()], **placement), runs)
-        sweep.image_processor = processor
-        return sweep
+        return cls(
+            config, load_backbone(config, [run.head for run in runs.values()], **placement), runs, processor=processor
+        )
 
     @classmethod
     def from_probe(cls, probe: ProbeForImageClassification) -> ProbeSweep:
         """A sweep of one that trains the head of `probe` in place; its name is that of its pooling."""
         head = probe.config.head_config
         name = head.pooling
-        sweep = cls(probe.config, probe.backbone, {name: HeadRun(head)}, {name: probe.head})
-        sweep.image_processor = probe.image_processor
-        return sweep
+        return cls(probe.config, probe.backbone, {name: HeadRun(head)}, {name: probe.head}, probe.image_processor)
 
     @property
     def heads(self) -> dict[str, ProbeHead]:
@@ -129,8 +138,8 @@ class ProbeSweep(nn.Module):
 
     @property
     def readings(self) -> list[Reading]:
-        """The distinct readings of the heads."""
-        return list(dict.fromkeys(head.reading for head in self.heads.values()))
+        """The distinct readings of the active heads."""
+        return list(dict.fromkeys(head.reading for name, head in self.heads.items() if name in self.active))
 
     def read(self, pixel_values: Tensor) -> dict[str, Tokens]:
         """The tokens that the heads need, by tap, for images `(B, channels, H, W)`: one backbone pass."""
@@ -141,13 +150,13 @@ class ProbeSweep(nn.Module):
         return {key: self.heads[names[0]].read(tokens) for key, names in self._groups().items()}
 
     def classify(self, sequences: Mapping[SequenceKey, Tensor]) -> dict[str, HeadOutput]:
-        """Name -> output of each head; heads that read the same sequence share one call of `attend`."""
+        """Name -> output of each active head; heads that read the same sequence share one call of `attend`."""
         heads = self.heads
         outputs: dict[str, HeadOutput] = {}
         for key, names in self._groups().items():
             results = run_heads([heads[name] for name in names], sequences[key])
             outputs.update(zip(names, results, strict=True))
-        return {name: outputs[name] for name in heads}
+        return {name: outputs[name] for name in heads if name in outputs}
 
     def forward(
         self, pixel_values: Tensor | None = None, tokens: Mapping[str, Tokens] | None = None
@@ -170,6 +179,8 @@ class ProbeSweep(nn.Module):
     def _groups(self) -> dict[SequenceKey, list[str]]:
         groups: dict[SequenceKey, list[str]] = {}
         for name, head in self.heads.items():
+            if name not in self.active:
+                continue
             groups.setdefault((head.reading, head.token_norm), []).append(name)
         return groups
 

@@ -45,6 +45,21 @@ def test_every_mode_becomes_rgb(mode):
     assert split[0].image.mode == "RGB"
 
 
+def test_large_jpegs_are_decoded_at_a_reduced_scale():
+    """No side gets smaller than asked for, the picture stays the same; small images and other formats are untouched."""
+    gradient = np.linspace(0, 255, 800 * 600 * 3).reshape(600, 800, 3).astype(np.uint8)
+    photo = PILImage.fromarray(gradient)
+    cells = [png(photo, "JPEG"), png(photo), png(photo.resize((40, 30)), "JPEG")]
+    split = ImageSplit("train", of_bytes(cells, [0, 1, 2]), ImageOptions(jpeg_min_size=100), encoder())
+    assert [split[i].image.size for i in range(3)] == [(200, 150), (800, 600), (40, 30)]
+    difference = np.asarray(split[0].image, float) - np.asarray(
+        photo.resize((160, 120), PILImage.Resampling.BOX), float
+    )
+    assert abs(difference).mean() < 4
+    with pytest.raises(ValueError, match="jpeg_min_size is 0"):
+        ImageOptions(jpeg_min_size=0)
+
+
 @pytest.fixture
 def with_a_truncated_image():
     noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)

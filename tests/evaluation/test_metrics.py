@@ -2,8 +2,17 @@ import evaluate
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, f1_score, mean_absolute_error, r2_score
 
-from attentive_probes.evaluation.metrics import METRICS, ScoreMetric, classification_metrics
+from attentive_probes.evaluation.metrics import (
+    METRICS,
+    MULTI_LABEL_METRICS,
+    REGRESSION_METRICS,
+    ScoreMetric,
+    all_metrics,
+    confusion_matrix,
+    per_class_accuracy,
+)
 
 SCORES = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7], [0.5, 0.4, 0.1]])
 LABELS = torch.tensor([0, 1, 1, 2, 0])
@@ -11,8 +20,38 @@ LABELS = torch.tensor([0, 1, 1, 2, 0])
 
 def test_values_by_hand():
     """Four of five right; class accuracies 1, 1/2, 1; with three classes every label is among the best five."""
-    assert classification_metrics(SCORES, LABELS) == pytest.approx(
-        {"top1": 80.0, "top5": 100.0, "balanced_accuracy": 100 * 2.5 / 3}
+    found = all_metrics(SCORES, LABELS, "single_label_classification")
+    expected = {"top1": 80.0, "top5": 100.0, "balanced_accuracy": 100 * 2.5 / 3}
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+    assert found["macro_f1"] == pytest.approx(100 * f1_score(LABELS, SCORES.argmax(1), average="macro"))
+    assert confusion_matrix(SCORES, LABELS).tolist() == [[2, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert per_class_accuracy(SCORES, LABELS) == [100.0, 50.0, 100.0]
+    assert per_class_accuracy(SCORES[:2], LABELS[:2]) == [100.0, 100.0, None]
+
+
+def test_calibration_by_hand():
+    """Two bins: ten images at confidence 0.8 of which six are right, ten at 0.6 of which six are right."""
+    confidence = torch.tensor([0.8] * 10 + [0.6] * 10)
+    scores = torch.stack([confidence, 1 - confidence], 1).log()
+    labels = torch.tensor(([0] * 6 + [1] * 4) * 2)
+    assert METRICS["ece"](scores, labels) == pytest.approx(100 * (0.2 + 0.0) / 2, abs=1e-4)
+
+
+def test_multi_label_and_regression():
+    """The values of scikit-learn."""
+    generator = torch.Generator().manual_seed(0)
+    scores, labels = torch.rand(50, 4, generator=generator), (torch.rand(50, 4, generator=generator) > 0.6).long()
+    labels[:, 3] = 0  # no positive image: left out
+    expected = 100 * average_precision_score(labels[:, :3], scores[:, :3], average="macro")
+    assert MULTI_LABEL_METRICS["mean_average_precision"](scores, labels.float()) == pytest.approx(expected)
+    targets = torch.rand(50, generator=generator)
+    assert REGRESSION_METRICS["r2"](scores[:, :1], targets) == pytest.approx(r2_score(targets, scores[:, 0]), abs=1e-6)
+    expected = mean_absolute_error(targets, scores[:, 0])
+    assert REGRESSION_METRICS["mean_absolute_error"](scores[:, :1], targets) == pytest.approx(expected, abs=1e-6)
+    metric = ScoreMetric("mean_average_precision", keep_in_memory=True)
+    found = metric.compute(predictions=scores.numpy(), references=labels.float().numpy())
+    assert found == pytest.approx(
+        {"mean_average_precision": MULTI_LABEL_METRICS["mean_average_precision"](scores, labels)}
     )
 
 
@@ -32,7 +71,7 @@ def test_local_evaluate_modules():
     combined = evaluate.combine([ScoreMetric(name, keep_in_memory=True) for name in METRICS])
     combined.add_batch(predictions=SCORES[:2].numpy(), references=LABELS[:2].numpy())
     combined.add_batch(predictions=SCORES[2:].numpy(), references=LABELS[2:].numpy())
-    assert combined.compute() == pytest.approx(classification_metrics(SCORES, LABELS))
+    assert combined.compute() == pytest.approx(all_metrics(SCORES, LABELS, "single_label_classification"))
     top1 = ScoreMetric("top1", keep_in_memory=True)
     assert top1.compute(predictions=np.eye(3), references=[0, 1, 2]) == {"top1": 100.0}
     with pytest.raises(ValueError, match="Did you mean 'top1'"):

@@ -36,7 +36,10 @@ def interrupted(folder, tiny_backbone, monkeypatch, after, **options):
         trainer_of(folder, tiny_backbone, **options).train()
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "lars"}, {"optimizer": "sgd", "gradient_accumulation_steps": 2}])
+EVERY = [{}, {"optimizer": "lars"}, {"halving_epochs": 2}, {"optimizer": "sgd", "gradient_accumulation_steps": 2}]
+
+
+@pytest.mark.parametrize("options", EVERY)
 def test_a_resumed_run_ends_bit_for_bit_the_same(tiny_backbone, tmp_path, monkeypatch, options):
     """Stopped after two of four epochs and resumed: same history, same weights, dropout and noise included."""
     torch.manual_seed(0)

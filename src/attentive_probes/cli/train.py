@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from accelerate import PartialState
 
 from attentive_probes.cli.console import console
 from attentive_probes.experiment import run_recipe
+from attentive_probes.processes import process_state
 from attentive_probes.recipe import Recipe
 
 
@@ -28,7 +28,7 @@ def train(
     except KeyboardInterrupt:
         console.print("\nStopped. What is complete is kept: the same command with --resume goes on with it.")
         raise typer.Exit(130) from None
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         folder = loaded.train.output_dir
         console.print(results.table())
         console.print(f"Results: {folder}/results.json. The selected probe: {folder}/probes/{results.best.name}")

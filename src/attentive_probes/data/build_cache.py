@@ -24,6 +24,7 @@ from attentive_probes.data.images import ImageSplit
 from attentive_probes.data.token_cache import CacheOptions, TokenCache, cache_folder, cached_items
 from attentive_probes.data.token_store import MANIFEST, Manifest, TokenStore
 from attentive_probes.fingerprint import fingerprint_of, tensor_fingerprint
+from attentive_probes.processes import process_state
 from attentive_probes.tokens import Reading, kinds_by_tap
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def build_token_cache(
         raise ValueError(f"views={options.views} would be equal without augmentation; set views=1.")
     key = _key(backbone, split, readings, processor, options, augmentation, seed)
     folder = cache_folder(options.folder, fingerprint_of(key))
-    state = PartialState()
+    state = process_state()
     if not (folder / MANIFEST).exists():
         store = TokenStore(folder, _manifest(backbone, readings, len(split), options, key))
         builder = _Builder(backbone.to(state.device), split, readings, processor, options, augmentation, seed)
@@ -170,6 +171,7 @@ def _key(
         "image_size": backbone.geometry.image_size,
         "images": images_fingerprint(split),
         "unreadable": split.num_unreadable,
+        "jpeg_min_size": split.options.jpeg_min_size,
         "processor": processor.to_dict(),
         "items": cached_items(readings),
         "encoding": options.encoding,

@@ -32,19 +32,24 @@ class ImageOptions:
         label_column: Column of labels.
         unreadable: `raise` names the first unreadable image; `skip` leaves such images out and counts them.
         check: Whether to decode every image once before the work starts; streams are checked as they are read.
+        jpeg_min_size: Decode large JPEGs at a reduced scale, with sides of at least this many pixels; `None` decodes
+            them in full. Twice the input size loses nothing visible and is several times faster on photographs.
 
     Raises:
-        ValueError: If `unreadable` is neither `raise` nor `skip`.
+        ValueError: If `unreadable` is neither `raise` nor `skip`, or the size is not positive.
     """
 
     image_column: str = "image"
     label_column: str = "label"
     unreadable: str = "raise"
     check: bool = True
+    jpeg_min_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):
             raise ValueError(unknown_name("policy for unreadable images", self.unreadable, ("raise", "skip")))
+        if self.jpeg_min_size is not None and self.jpeg_min_size < 1:
+            raise ValueError(f"jpeg_min_size is {self.jpeg_min_size}; it must be at least 1, or null.")
 
 
 class Example(NamedTuple):
@@ -55,8 +60,13 @@ class Example(NamedTuple):
     label: Any
 
 
-def open_image(cell: dict[str, Any] | None, name: str) -> Image.Image:
+def open_image(cell: dict[str, Any] | None, name: str, jpeg_min_size: int | None = None) -> Image.Image:
     """Decode an image cell of a dataset to RGB, upright; grey, palette and alpha images are converted.
+
+    Args:
+        cell: `{"path": ..., "bytes": ...}`, one of which may be `None`.
+        name: What to call it in messages, where it has no path.
+        jpeg_min_size: Least side in pixels to which a large JPEG may be decoded at a reduced scale.
 
     Raises:
         ValueError: If it cannot be decoded; the text names the file.
@@ -70,6 +80,8 @@ def open_image(cell: dict[str, Any] | None, name: str) -> Image.Image:
             with fsspec.open(path, "rb") as file:
                 content = file.read()
         with Image.open(io.BytesIO(content)) as image:
+            if jpeg_min_size is not None:
+                image.draft("RGB", (jpeg_min_size, jpeg_min_size))  # of no effect on other formats
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
@@ -112,7 +124,7 @@ class ImageSplit(torch.utils.data.Dataset):
         rows = self.data[indices]
         cells, labels = rows[self.options.image_column], rows[self.options.label_column]
         return [
-            Example(index, open_image(cell, f"in row {index}"), self.encoder.encode(label))
+            Example(index, open_image(cell, f"in row {index}", self.options.jpeg_min_size), self.encoder.encode(label))
             for index, cell, label in zip(indices, cells, labels, strict=True)
         ]
 
@@ -172,7 +184,7 @@ class ImageStream(torch.utils.data.IterableDataset):
             where = f"at position {index} of the {self.name} stream"
             label = self.encoder.checked(row[self.options.label_column], where)
             try:
-                image = open_image(row[self.options.image_column], where)
+                image = open_image(row[self.options.image_column], where, self.options.jpeg_min_size)
             except ValueError as error:
                 if self.options.unreadable == "raise":
                     raise

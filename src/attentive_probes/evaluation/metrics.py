@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
-import datasets
 import evaluate
 import numpy as np
 import torch
+from datasets import Features, Sequence, Value
 from torch import Tensor
 
 from attentive_probes.naming import unknown_name
@@ -41,44 +41,110 @@ def balanced_accuracy(scores: Tensor, labels: Tensor) -> float:
     return 100 * (per_class[counts > 0] / counts[counts > 0]).mean().item()
 
 
-METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
+def macro_f1(scores: Tensor, labels: Tensor) -> float:
+    """Average over the classes that occur, as label or prediction, of the F1 score, in percent."""
+    table = confusion_matrix(scores, labels).double()
+    hits, occurs = table.diagonal(), table.sum(0) + table.sum(1)
+    return 100 * (2 * hits[occurs > 0] / occurs[occurs > 0]).mean().item()
+
+
+def ece(scores: Tensor, labels: Tensor, num_bins: int = 15) -> float:
+    """Expected calibration error: mean gap between confidence and accuracy over 15 bins of confidence, in percent.
+
+    "On Calibration of Modern Neural Networks", arXiv 1706.04599.
+    """
+    confidence, prediction = scores.double().softmax(1).max(1)
+    gap = confidence - (prediction == labels).double()
+    bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
+    sums = torch.zeros(num_bins, dtype=torch.double, device=scores.device).index_add_(0, bins, gap)
+    return 100 * sums.abs().sum().item() / len(labels)
+
+
+def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
+    """Number of images `(C, C)` by label (row) and best class (column)."""
+    num_labels = scores.shape[1]
+    return torch.bincount(labels * num_labels + scores.argmax(1), minlength=num_labels**2).view(num_labels, num_labels)
+
+
+def per_class_accuracy(scores: Tensor, labels: Tensor) -> list[float | None]:
+    """Share of the images of each class that are recognized, in percent; `None` for a class without images."""
+    table = confusion_matrix(scores, labels)
+    return [100 * row[i].item() / row.sum().item() if row.sum() else None for i, row in enumerate(table)]
+
+
+def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
+    """Mean over labels of the average precision, in percent: scores and zeros or ones `(B, C)`.
+
+    Precision at each positive image in order of falling score, averaged; labels without a positive image are left out.
+    """
+    order = scores.argsort(dim=0, descending=True, stable=True)
+    hits = labels.gather(0, order).double()
+    ranks = torch.arange(1, len(scores) + 1, device=scores.device)[:, None]
+    positives = hits.sum(0)
+    precisions = (hits * hits.cumsum(0) / ranks).sum(0)
+    return 100 * (precisions[positives > 0] / positives[positives > 0]).mean().item()
+
+
+def mean_absolute_error(scores: Tensor, labels: Tensor) -> float:
+    """Mean distance of predictions `(B,)` or `(B, C)` from their targets."""
+    return (scores.double().reshape(labels.shape) - labels.double()).abs().mean().item()
+
+
+def r2(scores: Tensor, labels: Tensor) -> float:
+    """Share of the targets' variance that predictions `(B,)` or `(B, C)` explain; 1 is perfect, 0 is the mean."""
+    labels = labels.double()
+    residual = (labels - scores.double().reshape(labels.shape)).square().sum()
+    return (1 - residual / (labels - labels.mean(0)).square().sum()).item()
+
+
+Metric = Callable[[Tensor, Tensor], float]
+MULTI_LABEL_METRICS: dict[str, Metric] = {"mean_average_precision": mean_average_precision}
+REGRESSION_METRICS: dict[str, Metric] = {"mean_absolute_error": mean_absolute_error, "r2": r2}
+METRICS: dict[str, Metric] = {
     "top1": top1,
     "top5": top5,
     "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+    "ece": ece,
 }
+METRICS_OF: dict[str, dict[str, Metric]] = {
+    "single_label_classification": METRICS,
+    "multi_label_classification": MULTI_LABEL_METRICS,
+    "regression": REGRESSION_METRICS,
+}
+SMALLER_IS_BETTER = ("loss", "ece", "mean_absolute_error")
 
 
-def classification_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
-    """All of `METRICS` for scores `(B, C)` and labels `(B,)`, in percent."""
-    return {name: metric(scores, labels) for name, metric in METRICS.items()}
+def all_metrics(scores: Tensor, labels: Tensor, problem_type: str) -> dict[str, float]:
+    """All metrics of a problem, for scores `(B, C)` and labels `(B,)`, or `(B, C)`."""
+    return {name: metric(scores, labels) for name, metric in METRICS_OF[problem_type].items()}
 
 
 class ScoreMetric(evaluate.Metric):
-    """One of `METRICS` as a local `evaluate.Metric`: `predictions` are scores `(B, C)`, `references` class ids `(B,)`.
+    """Any of these metrics as a local `evaluate.Metric`: no script from the Hub is needed, `evaluate.combine` works.
 
-    It needs no script from the Hub and works in `evaluate.combine`.
+    `predictions` are scores `(B, C)`; `references` are class ids `(B,)`, or rows `(B, C)` of other problems.
 
     Args:
-        name: A key of `METRICS`.
+        name: Name of the metric, a key of one of `METRICS_OF`.
         **kwargs: Passed on to `evaluate.Metric`.
 
     Raises:
         ValueError: If the metric is unknown.
     """
 
-    features: ClassVar[datasets.Features] = datasets.Features(
-        {"predictions": datasets.Sequence(datasets.Value("float32")), "references": datasets.Value("int64")}
-    )
-
     def __init__(self, name: str, **kwargs: Any):
-        if name not in METRICS:
-            raise ValueError(unknown_name("metric", name, METRICS))
+        known = {metric: function for metrics in METRICS_OF.values() for metric, function in metrics.items()}
+        if name not in known:
+            raise ValueError(unknown_name("metric", name, known))
+        self.function, self.has_class_ids = known[name], name in METRICS
         super().__init__(config_name=name, **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
-        description = METRICS[self.config_name].__doc__ or ""
-        return evaluate.MetricInfo(description=description, citation="", features=self.features)
+        references = Value("int64") if self.has_class_ids else Sequence(Value("float32"))
+        features = Features({"predictions": Sequence(Value("float32")), "references": references})
+        return evaluate.MetricInfo(description=self.function.__doc__ or "", citation="", features=features)
 
-    def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
+    def _compute(self, predictions: list[list[float]], references: list[Any]) -> dict[str, float]:
         scores = torch.from_numpy(np.asarray(predictions, dtype=np.float32))
-        return {self.config_name: METRICS[self.config_name](scores, torch.as_tensor(references))}
+        return {self.config_name: self.function(scores, torch.from_numpy(np.asarray(references)))}

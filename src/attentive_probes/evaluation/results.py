@@ -13,6 +13,9 @@ from typing import Any
 
 from rich.table import Table
 
+from attentive_probes.evaluation.metrics import SMALLER_IS_BETTER
+from attentive_probes.evaluation.seeds import over_seeds
+
 SCHEMA_VERSION = 1
 PROTOCOL = (
     "Epoch and head are selected on the validation split; the test split is scored once, after training. "
@@ -30,6 +33,7 @@ class HeadResult:
         learning_rate: Peak learning rate.
         weight_decay: Weight decay.
         trainable_parameters: Number of parameters that were trained.
+        seed: Seed of its initial weights.
         best_epoch: Epoch (from 1) with the best validation value of the selection metric.
         seconds: Time of the run up to the end of that epoch; heads of one run share their backbone pass.
         validation: Metrics at that epoch.
@@ -42,10 +46,30 @@ class HeadResult:
     learning_rate: float
     weight_decay: float
     trainable_parameters: int
+    seed: int = 0
     best_epoch: int = 0
     seconds: float = 0.0
     validation: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    test: dict[str, Any] | None = None
+
+
+@dataclass
+class ReferenceResult:
+    """A classifier on fixed features beside the heads.
+
+    Args:
+        name: Its name.
+        reference: Method and what was tried, as a mapping.
+        settings: What was chosen on the validation split.
+        validation: Accuracy there, in percent.
+        test: As in `HeadResult`.
+    """
+
+    name: str
+    reference: dict[str, Any]
+    settings: dict[str, float]
+    validation: float
     test: dict[str, Any] | None = None
 
 
@@ -61,6 +85,7 @@ class SweepResults:
         data: Number of images per split, and how many were left out as unreadable.
         num_processes: Number of processes.
         seconds: Training time, evaluation on validation included, set-up excluded.
+        references: Classifiers on fixed features.
         baseline: Head that the others are compared with on the test split.
         versions: Versions of the libraries used.
         protocol: How to read the numbers.
@@ -74,6 +99,7 @@ class SweepResults:
     data: dict[str, Any]
     num_processes: int = 1
     seconds: float = 0.0
+    references: list[ReferenceResult] = field(default_factory=list)
     baseline: str | None = None
     versions: dict[str, str] = field(default_factory=lambda: library_versions())
     protocol: str = PROTOCOL
@@ -85,7 +111,7 @@ class SweepResults:
 
         A head that diverged, whose loss is no number, comes last.
         """
-        sign = 1 if self.selection_metric == "loss" else -1
+        sign = 1 if self.selection_metric in SMALLER_IS_BETTER else -1
 
         def rank(head: HeadResult) -> float:
             value = head.validation[self.selection_metric]
@@ -103,7 +129,8 @@ class SweepResults:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, replacing the file in a single step; what is no number becomes null."""
-        content = _without_nan({**asdict(self), "best": self.best.name})
+        summaries = [asdict(summary) for summary in over_seeds(self.heads)]
+        content = _without_nan({**asdict(self), "best": self.best.name, "over_seeds": summaries})
         temporary = Path(path).with_suffix(".partial")
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
         os.replace(temporary, path)
@@ -119,7 +146,9 @@ class SweepResults:
         if content.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}.")
         content.pop("best")
+        content.pop("over_seeds")
         content["heads"] = [HeadResult(**head) for head in content["heads"]]
+        content["references"] = [ReferenceResult(**reference) for reference in content["references"]]
         return cls(**content)
 
     def table(self) -> Table:
@@ -145,10 +174,16 @@ class SweepResults:
                 f"{head.seconds:.0f}",
             ]
             table.add_row(*row, *(_test_cells(head) if tested else ()))
+        if self.references:
+            table.add_section()
+        for reference in self.references:
+            settings = " ".join(f"{key}={value:g}" for key, value in reference.settings.items())
+            row = [f"{reference.name} ({settings})", "", "", f"{reference.validation:.2f}", "", ""]
+            table.add_row(*row, *(_test_cells(reference) if tested else ()))
         return table
 
 
-def _test_cells(head: HeadResult) -> tuple[str, str]:
+def _test_cells(head: HeadResult | ReferenceResult) -> tuple[str, str]:
     test = head.test or {}
     if "top1" not in test:
         return f"loss {test.get('loss', float('nan')):.4f}", ""

@@ -14,8 +14,10 @@ from transformers import PreTrainedConfig
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.data.batches import inputs_of
-from attentive_probes.evaluation.metrics import classification_metrics, top_k_correct
+from attentive_probes.evaluation.metrics import all_metrics, confusion_matrix, per_class_accuracy, top_k_correct
 from attentive_probes.evaluation.statistics import mean_interval, paired_difference
+
+MAX_CONFUSION = 100  # classes, up to which the confusion matrix is worth its space
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,9 @@ class Scores:
         return top_k_correct(self.logits, self.labels, 1).numpy()
 
     def metrics(self, config: PreTrainedConfig) -> dict[str, float]:
-        """Loss and, for single-label classification, the accuracies in percent."""
-        values = {"loss": ForSequenceClassificationLoss(self.labels, self.logits, config).item()}
-        if config.problem_type == "single_label_classification":
-            values.update(classification_metrics(self.logits, self.labels))
-        return values
+        """Loss (negative log-likelihood for classes) and all metrics of the problem."""
+        loss = ForSequenceClassificationLoss(self.labels, self.logits, config).item()
+        return {"loss": loss, **all_metrics(self.logits, self.labels, config.problem_type)}
 
     def test_metrics(self, baseline: Scores, config: PreTrainedConfig) -> dict[str, Any]:
         """`metrics`, with the interval of the top-1 accuracy and its difference to a baseline, image by image."""
@@ -44,6 +44,9 @@ class Scores:
             metrics["top1_interval"] = list(self.top1_interval())
             difference = paired_difference(self.correct, baseline.correct)
             metrics["top1_difference"] = [100 * value for value in difference]
+            metrics["per_class"] = per_class_accuracy(self.logits, self.labels)
+            if self.logits.shape[1] <= MAX_CONFUSION:
+                metrics["confusion"] = confusion_matrix(self.logits, self.labels).tolist()
         return metrics
 
     def top1_interval(self) -> tuple[float, float]:

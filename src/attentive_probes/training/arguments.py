@@ -37,8 +37,10 @@ class ProbeTrainingArguments:
         max_grad_norm: Largest gradient norm, for each head by itself; `None` does not clip.
         mixed_precision: `no`, `bf16` or `fp16`.
         num_workers: Worker processes that decode images, per process.
-        selection_metric: What chooses epoch and head on the validation split: `top1`, `top5`, `balanced_accuracy`, or
-            `loss`. `None` is `top1` for single labels and `loss` otherwise.
+        selection_metric: What chooses epoch and head on the validation split: `loss` or a metric of the problem, such
+            as `balanced_accuracy`. `None` is `top1` for single labels and `loss` otherwise.
+        halving_epochs: Successive halving: after every so many epochs only the better half of the heads, by their best
+            validation value, trains on; `None` trains all to the end. On one process.
         seed: Seed of the order of images and of the augmentation.
         report_to: Tracker by its name in Accelerate (`tensorboard`, `trackio`, `wandb`, ...); `None` for none.
         compile: Whether to compile the backbone. It pays on GPUs and long online runs; on short or cached runs the
@@ -70,6 +72,7 @@ class ProbeTrainingArguments:
     mixed_precision: str = "no"
     num_workers: int = 0
     selection_metric: str | None = None
+    halving_epochs: int | None = None
     seed: int = 0
     report_to: str | None = None
     compile: bool = False
@@ -86,6 +89,8 @@ class ProbeTrainingArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio is {self.warmup_ratio}; it must be between 0 and 1.")
+        if self.halving_epochs is not None and self.halving_epochs < 1:
+            raise ValueError(f"halving_epochs is {self.halving_epochs}; it must be at least 1, or null for none.")
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be positive, or null for no clipping.")
 
@@ -95,6 +100,8 @@ class ProbeTrainingArguments:
         Raises:
             ValueError: If they do not.
         """
+        if self.halving_epochs is not None and num_processes > 1:
+            raise ValueError("halving_epochs works on one process; leave it out, or run on one.")
         parts = num_processes * self.gradient_accumulation_steps
         if self.batch_size % parts:
             raise ValueError(

@@ -79,7 +79,8 @@ class TrainingLoop:
         self.views.epoch = epoch
         self.train_loader.set_epoch(epoch)
         self.model.train()
-        totals = dict.fromkeys(self.sweep.runs, torch.zeros((), device=self.accelerator.device))
+        active = [name for name in self.sweep.runs if name in self.sweep.active]
+        totals = dict.fromkeys(active, torch.zeros((), device=self.accelerator.device))
         num_batches = 0
         for batch in self.train_loader:
             losses = self._step(batch)

@@ -38,11 +38,16 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
                 learning_rate=rates[name].learning_rate,
                 weight_decay=rates[name].weight_decay,
                 trainable_parameters=sum(p.numel() for p in heads[name].parameters()),
+                seed=run.seed,
             )
             for name, run in sweep.runs.items()
         ],
         selection_metric=selection_metric(arguments.selection_metric, config.problem_type),
-        backbone={"name": config.backbone_name_or_path, "revision": config.backbone_revision},
+        backbone={
+            "name": config.backbone_name_or_path or "random weights",
+            "revision": config.backbone_revision,
+            "dtype": str(sweep.backbone.model.dtype).removeprefix("torch."),
+        },
         arguments=asdict(arguments),
         data={},
         num_processes=num_processes,

@@ -29,6 +29,7 @@ def save_run(
         "steps_done": loop.steps_done,
         "heads": {name: head_state(head) for name, head in loop.sweep.heads.items()},
         "best": selection.states,
+        "active": sorted(loop.sweep.active),
         "optimizer": loop.optimizer.state_dict(),
         "schedule": loop.schedule.state_dict(),
         "rng": torch.get_rng_state(),
@@ -72,6 +73,7 @@ def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, result
     state = _load(_path(folder, rank))
     for name, head in loop.sweep.heads.items():
         head.load_state_dict(state["heads"][name])
+    loop.sweep.active = set(state["active"])
     loop.optimizer.load_state_dict(state["optimizer"])
     loop.schedule.load_state_dict(state["schedule"])
     loop.go_to(state["steps_done"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
-from attentive_probes.evaluation.metrics import METRICS
+from attentive_probes.evaluation.metrics import METRICS_OF, SMALLER_IS_BETTER
 from attentive_probes.evaluation.results import HeadResult
 from attentive_probes.naming import unknown_name
 from attentive_probes.training.checkpoint import HeadStates, head_state
@@ -22,10 +22,10 @@ def selection_metric(name: str | None, problem_type: str) -> str:
     Raises:
         ValueError: If the problem has no such metric.
     """
-    valid = ("top1", *METRICS, "loss") if problem_type == "single_label_classification" else ("loss",)
+    valid = (*METRICS_OF[problem_type], "loss")
     if name is not None and name not in valid:
-        raise ValueError(unknown_name("selection_metric", name, set(valid)))
-    return name or valid[0]
+        raise ValueError(unknown_name("selection_metric", name, valid))
+    return name or ("top1" if "top1" in valid else "loss")
 
 
 class EpochSelection:
@@ -33,7 +33,7 @@ class EpochSelection:
 
     Args:
         results: The entries to fill, one per head.
-        metric: What is compared on the validation split; all but `loss` are better when larger.
+        metric: What is compared on the validation split.
 
     Attributes:
         states: Name -> tensors of the head at its best epoch.
@@ -54,6 +54,8 @@ class EpochSelection:
     ) -> None:
         """Note an epoch (from 1) that ended `seconds` after the start of the run."""
         for name, result in self.results.items():
+            if name not in validation:
+                continue
             metrics = dict(validation[name])
             result.history.append({"epoch": epoch, "train_loss": train_losses[name], **metrics})
             if not math.isfinite(train_losses[name]):
@@ -62,12 +64,25 @@ class EpochSelection:
                 result.validation, result.best_epoch, result.seconds = metrics, epoch, seconds
                 self.states[name] = head_state(heads[name])
 
+    def better_half(self, names: Collection[str]) -> set[str]:
+        """The half of some heads, rounded up, whose best validation value so far is better; ties go to the first."""
+        sign = 1 if self.metric in SMALLER_IS_BETTER else -1
+
+        def rank(name: str) -> float:
+            value = self.results[name].validation[self.metric]
+            return math.inf if math.isnan(value) else sign * value
+
+        ranked = sorted((name for name in self.results if name in names), key=rank)
+        return set(ranked[: (len(ranked) + 1) // 2])
+
     def restore(self, results: list[HeadResult], states: HeadStates) -> None:
         """Go on from entries and states of an earlier run."""
         self.results = {result.name: result for result in results}
         self.states = states
 
     def _better(self, new: Mapping[str, float], old: Mapping[str, float]) -> bool:
-        if self.metric == "loss":
-            return new["loss"] < old["loss"] or math.isnan(old["loss"])
+        if math.isnan(old[self.metric]):
+            return not math.isnan(new[self.metric])
+        if self.metric in SMALLER_IS_BETTER:
+            return new[self.metric] < old[self.metric]
         return new[self.metric] > old[self.metric]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,8 @@ from attentive_probes.training.splits import (
     split_loader,
     split_size,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class ProbeTrainer:
@@ -107,6 +110,7 @@ class ProbeTrainer:
         if arguments.resume:
             check_resumable(self.folder, self.results)
         self._tested = False
+        self.baseline_scores: Scores | None = None
 
     def train(self) -> SweepResults:
         """Train, and leave every head at its best validation epoch.
@@ -138,10 +142,13 @@ class ProbeTrainer:
             validation = {name: scores.metrics(self.sweep.config) for name, scores in loop.evaluate().items()}
             self.results.seconds = time.perf_counter() - start
             selection.update(epoch, self.results.seconds, self.sweep.heads, losses, validation)
+            if self.arguments.halving_epochs and epoch % self.arguments.halving_epochs == 0:
+                self._drop_worse_half(selection)
             self._checkpoint(selection)
             save_run(self.folder, epoch, loop, selection, self.results, rank)
             loop.show(self.results)
             self._log(epoch, losses, validation)
+        self.sweep.active = set(self.sweep.runs)
         loop.close()
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
@@ -182,11 +189,15 @@ class ProbeTrainer:
         scores = self.score(split)
         for result in self.results.heads:
             result.test = scores[result.name].test_metrics(scores[baseline], self.sweep.config)
-        self.results.baseline, self._tested = baseline, True
+        self.results.baseline, self._tested, self.baseline_scores = baseline, True, scores[baseline]
         self._note_sizes(test=split)
+        self.save_results()
+        return self.results
+
+    def save_results(self) -> None:
+        """Write `results.json` as it is now."""
         if self.accelerator.is_main_process:
             self.results.save(self.folder / RESULTS)
-        return self.results
 
     def score(self, split: AnySplit) -> dict[str, Scores]:
         """Scores of every head on a split, each image once."""
@@ -200,6 +211,12 @@ class ProbeTrainer:
         assert self.processor is not None
         size = self.sweep.backbone.geometry.image_size
         return split_loader(split, self.processor, size, self.augmentation, self.arguments, train=train)
+
+    def _drop_worse_half(self, selection: EpochSelection) -> None:
+        kept = selection.better_half(self.sweep.active)
+        if dropped := sorted(self.sweep.active - kept):
+            logger.info("Successive halving: %d heads train on; dropped %s.", len(kept), ", ".join(dropped))
+        self.sweep.active = kept
 
     def _log(self, epoch: int, losses: Mapping[str, float], validation: Mapping[str, Mapping[str, float]]) -> None:
         values = {f"{name}/train_loss": loss for name, loss in losses.items()}

@@ -1,0 +1,133 @@
+"""Training-free and converged references on fixed features: k-NN and logistic regression, beside the heads of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from attentive_probes.evaluation.knn import knn_scores
+from attentive_probes.evaluation.logistic import fit_logistic
+from attentive_probes.evaluation.metrics import top1
+from attentive_probes.evaluation.scoring import Scores
+from attentive_probes.naming import unknown_name
+from attentive_probes.sweep import ProbeSweep
+from attentive_probes.tokens import Reading, kinds_by_tap
+
+METHODS = ("knn", "logistic")
+
+
+@dataclass
+class Reference:
+    """A classifier on fixed features; its settings are chosen on the validation split.
+
+    Args:
+        method: `knn` or `logistic`.
+        tokens: The reading whose tokens, side by side, are the features: `cls`, `mean`, or several.
+        k: Numbers of neighbours to try (`knn`).
+        temperature: Temperatures to try (`knn`).
+        inverse_l2: Inverse strengths of the regularization to try (`logistic`); scikit-learn's `C`.
+        standardize: Whether features are centred and scaled by the training split (`logistic`).
+
+    Raises:
+        ValueError: If the method is unknown, or `patches` are read, of which there are too many for features.
+    """
+
+    method: str = "knn"
+    tokens: tuple[str, ...] = ("cls",)
+    k: list[int] = field(default_factory=lambda: [5, 10, 15, 20, 50, 100, 200])
+    temperature: list[float] = field(default_factory=lambda: [0.07])
+    inverse_l2: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0, 10.0])
+    standardize: bool = True
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(unknown_name("reference method", self.method, METHODS))
+        if any(item.kind == "patches" for item in self.reading.items):
+            raise ValueError(f"A reference on {list(self.tokens)} would have huge features; read 'mean' instead.")
+
+    @property
+    def reading(self) -> Reading:
+        """The parsed reading."""
+        return Reading.parse(tuple(self.tokens))
+
+
+class Features(NamedTuple):
+    """Features `(N, F)` of a split and its class ids `(N,)`."""
+
+    values: Tensor
+    labels: Tensor
+
+
+class ReferenceScores(NamedTuple):
+    """Settings chosen on validation, the accuracy there in percent, and the scores on the test split, if any."""
+
+    settings: dict[str, float]
+    validation: float
+    test: Scores | None
+
+
+@torch.no_grad()
+def read_features(
+    sweep: ProbeSweep, batches: Iterable[Mapping[str, Any]], readings: Sequence[Reading], accelerator: Accelerator
+) -> dict[Reading, Features]:
+    """Features of every image of a split for each reading, in one pass, gathered from all processes.
+
+    Batches hold images or cached tokens.
+    """
+    values: dict[Reading, list[Tensor]] = {reading: [] for reading in readings}
+    labels = []
+    for batch in batches:
+        tokens = batch.get("tokens")
+        if tokens is None:
+            tokens = sweep.backbone(batch["pixel_values"], kinds_by_tap(readings))
+        features = {str(i): reading(tokens).flatten(1).float() for i, reading in enumerate(values)}
+        gathered = accelerator.gather_for_metrics({**features, "labels": batch["labels"]})
+        for i, parts in enumerate(values.values()):
+            parts.append(gathered[str(i)])
+        labels.append(gathered["labels"])
+    return {reading: Features(torch.cat(parts), torch.cat(labels)) for reading, parts in values.items()}
+
+
+def evaluate_reference(
+    reference: Reference, train: Features, validation: Features, test: Features | None, num_labels: int
+) -> ReferenceScores:
+    """Try all settings of a reference on the validation split, and score the test split with the best one.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+    targets = [validation] if test is None else [validation, test]
+    best: tuple[dict[str, float], list[Tensor]] | None = None
+    accuracy = -1.0
+    for settings, scores in _candidates(reference, train, targets, num_labels):
+        value = top1(scores[0], validation.labels)
+        if value > accuracy:
+            accuracy, best = value, (settings, scores)
+    assert best is not None
+    tested = None if test is None else Scores(best[1][1].float().cpu(), test.labels.cpu())
+    return ReferenceScores(best[0], accuracy, tested)
+
+
+def _candidates(
+    reference: Reference, train: Features, targets: list[Features], num_labels: int
+) -> Iterator[tuple[dict[str, float], list[Tensor]]]:
+    if reference.method == "knn":
+        votes = [
+            knn_scores(train.values, train.labels, t.values, num_labels, reference.k, reference.temperature)
+            for t in targets
+        ]
+        for k, temperature in votes[0]:
+            yield {"k": k, "temperature": temperature}, [vote[k, temperature] for vote in votes]
+        return
+    mean, scale = train.values.mean(0), train.values.std(0).clamp(min=1e-6)
+    if not reference.standardize:
+        mean, scale = torch.zeros_like(mean), torch.ones_like(scale)
+    model = None
+    for inverse_l2 in sorted(reference.inverse_l2):
+        model = fit_logistic((train.values - mean) / scale, train.labels, num_labels, inverse_l2, start=model)
+        yield {"inverse_l2": inverse_l2}, [model((target.values - mean) / scale) for target in targets]
