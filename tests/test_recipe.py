@@ -1,12 +1,14 @@
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
 from attentive_probes import HeadConfig, HeadRun
 from attentive_probes.experiment import check_recipe
 from attentive_probes.recipe import Recipe
 
-RECIPES = sorted(Path("recipes").rglob("*.yaml"))
+RECIPES = [path for path in sorted(Path("recipes").rglob("*.yaml")) if path.parent.name != "accelerate"]
+LAUNCHES = sorted(Path("recipes/accelerate").glob("*.yaml"))
 MINIMAL = """
 backbone: {name: embedded:mae-tiny-fashion}
 data: {dataset: embedded:fashion-mnist}
@@ -81,3 +83,10 @@ def test_broken_files_are_named(tmp_path, minimal):
 def test_shipped_recipes_are_valid(path, tmp_path):
     """Every YAML under recipes/ loads, and its heads fit its backbone."""
     assert check_recipe(Recipe.load(path, [f"train.output_dir={tmp_path / 'run'}"]))
+
+
+@pytest.mark.parametrize("path", LAUNCHES, ids=str)
+def test_launch_files_are_valid(path):
+    """Accelerate reads every launch file."""
+    assert load_config_from_file(str(path)).num_processes >= 1
+    assert len(LAUNCHES) == 3

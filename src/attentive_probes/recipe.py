@@ -72,6 +72,9 @@ class DataRecipe:
         cache: How tokens are cached.
         images: Columns, and the policy for images that cannot be read.
         augmentation: What is random about training images; `null` for nothing.
+
+    Raises:
+        ValueError: If `tokens` is unknown, or a stream is to be cached.
     """
 
     dataset: str

@@ -115,3 +115,28 @@ def test_train_reports_mistakes_in_one_sentence(run, tmp_path):
     assert code == 2
     assert "There is no recipe" in err
     assert "Traceback" not in err
+
+
+def test_a_stopped_run_says_how_to_go_on(run, monkeypatch, tmp_path):
+    """Ctrl-C ends with one sentence and exit code 130, and --resume reaches the recipe."""
+    import attentive_probes.cli.train as command
+
+    seen = []
+
+    def stop(recipe):
+        seen.append(recipe.train.resume)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run_recipe", stop)
+    for options in ([], ["--resume"]):
+        code, out, _ = run("train", "recipes/quickstart.yaml", *options)
+        assert code == 130
+        assert "the same command with --resume goes on" in out
+    assert seen == [False, True]
+
+
+def test_list_backbones(run):
+    """The matrix, with the reason where a backbone cannot be read."""
+    code, out, _ = run("list", "backbones")
+    assert code == 0
+    assert "88 of 105" in out and "dinov3_vit" in out and "use CLIP" in out

@@ -53,7 +53,7 @@ def test_large_jpegs_are_decoded_at_a_reduced_scale():
     split = ImageSplit("train", of_bytes(cells, [0, 1, 2]), ImageOptions(jpeg_min_size=100), encoder())
     assert [split[i].image.size for i in range(3)] == [(200, 150), (800, 600), (40, 30)]
     difference = np.asarray(split[0].image, float) - np.asarray(
-        photo.resize((160, 120), PILImage.Resampling.BOX), float
+        photo.resize((200, 150), PILImage.Resampling.BOX), float
     )
     assert abs(difference).mean() < 4
     with pytest.raises(ValueError, match="jpeg_min_size is 0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def train(
         results = run_recipe(loaded)
     except KeyboardInterrupt:
         console.print("\nStopped. What is complete is kept: the same command with --resume goes on with it.")
-        raise typer.Exit(130) from None
+        sys.exit(130)
     if process_state().is_main_process:
         folder = loaded.train.output_dir
         console.print(results.table())

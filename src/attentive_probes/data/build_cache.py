@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator
 from attentive_probes.data.encoding import channel_spread, relative_error
 from attentive_probes.data.images import ImageSplit
-from attentive_probes.data.token_cache import CacheOptions, TokenCache, cache_folder, cached_items
+from attentive_probes.data.token_cache import CacheOptions, TokenCache, cached_items
 from attentive_probes.data.token_store import MANIFEST, Manifest, TokenStore
 from attentive_probes.fingerprint import fingerprint_of, tensor_fingerprint
 from attentive_probes.processes import process_state
@@ -64,7 +65,7 @@ def build_token_cache(
     if options.views > 1 and augmentation is None:
         raise ValueError(f"views={options.views} would be equal without augmentation; set views=1.")
     key = _key(backbone, split, readings, processor, options, augmentation, seed)
-    folder = cache_folder(options.folder, fingerprint_of(key))
+    folder = Path(options.folder) / fingerprint_of(key)
     state = process_state()
     if not (folder / MANIFEST).exists():
         store = TokenStore(folder, _manifest(backbone, readings, len(split), options, key))
@@ -189,6 +190,8 @@ def images_fingerprint(split: ImageSplit) -> str:
         for cell in batch[column]:
             if cell["bytes"] is not None:
                 digest.update(cell["bytes"])
+            elif "://" in cell["path"]:  # a remote file: its address has to do
+                digest.update(cell["path"].encode())
             else:
                 status = os.stat(cell["path"])
                 digest.update(f"{cell['path']} {status.st_size} {status.st_mtime_ns}".encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,8 +180,3 @@ class BlockShuffle(torch.utils.data.Sampler[int]):
             firsts = blocks[start : start + self.window, None] * self.block_size
             images = (firsts + np.arange(self.block_size)).ravel()
             yield from rng.permutation(images[images < self.num_images]).tolist()
-
-
-def cache_folder(root: str | os.PathLike, key: str) -> Path:
-    """Where the cache with a key lives."""
-    return Path(root) / key
