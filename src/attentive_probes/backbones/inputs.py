@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,9 +18,14 @@ Arguments = dict[str, Any]
 def _images(model: PreTrainedModel, pixels: Tensor) -> Arguments:
     native = getattr(model.config, "image_size", None)
     native = (native, native) if isinstance(native, int) else native
-    known = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
-    resized = known and native and tuple(native) != tuple(pixels.shape[-2:])
-    return {"pixel_values": pixels, **({"interpolate_pos_encoding": True} if resized else {})}
+    is_resized = native and tuple(native) != tuple(pixels.shape[-2:])
+    resize = {"interpolate_pos_encoding": True} if is_resized and _interpolates(type(model)) else {}
+    return {"pixel_values": pixels, **resize}
+
+
+@cache  # a signature takes longer to inspect than a small block to run
+def _interpolates(model_class: type[PreTrainedModel]) -> bool:
+    return "interpolate_pos_encoding" in inspect.signature(model_class.forward).parameters
 
 
 def _as_they_are(model: PreTrainedModel, states: Tensor, batch: int, stage: int | None) -> Tensor:

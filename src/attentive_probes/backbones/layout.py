@@ -40,9 +40,9 @@ def find_geometry(config: PreTrainedConfig, image_size: Size) -> Geometry:
         with torch.device("meta"):
             depth = len(blocks_of(build_model(deepcopy(config))))
         model, last, record = _dry_run(config, image_size, is_flat=depth > 0)
+        layouts = _flat(model, last, record, image_size) if depth else _hierarchical(last, record, image_size)
     except Exception as error:  # whatever a family raises on input that it cannot take
         raise ValueError(_refusal(config, image_size, str(error).partition("\n")[0])) from error
-    layouts = _flat(model, last, record, image_size) if depth else _hierarchical(model, last, record, image_size)
     if not layouts:
         raise ValueError(_refusal(config, image_size, f"its output of shape {tuple(last.shape)} is no grid of patches"))
     if has_projection(config):
@@ -84,7 +84,7 @@ def _flat_layout(model: PreTrainedModel, state: Tensor, image_size: Size) -> Tok
     return TokenLayout(state.shape[2], int(has_cls), num_prefix - int(has_cls), grid)
 
 
-def _hierarchical(model: PreTrainedModel, last: Tensor, record: Record, image_size: Size) -> dict[str, TokenLayout]:
+def _hierarchical(last: Tensor, record: Record, image_size: Size) -> dict[str, TokenLayout]:
     stages = [layout for _, layout in _stages(record, image_size)]
     layout = _any_layout(last, image_size)
     if not stages or layout is None or (last.ndim == 3 and layout.grid != stages[-1].grid):
