@@ -19,13 +19,13 @@ def _images(model: PreTrainedModel, pixels: Tensor) -> Arguments:
     native = getattr(model.config, "image_size", None)
     native = (native, native) if isinstance(native, int) else native
     is_resized = native and tuple(native) != tuple(pixels.shape[-2:])
-    resize = {"interpolate_pos_encoding": True} if is_resized and _interpolates(type(model)) else {}
+    resize = {"interpolate_pos_encoding": True} if is_resized and _interpolates(model.__class__.forward) else {}
     return {"pixel_values": pixels, **resize}
 
 
 @cache  # a signature takes longer to inspect than a small block to run
-def _interpolates(model_class: type[PreTrainedModel]) -> bool:
-    return "interpolate_pos_encoding" in inspect.signature(model_class.forward).parameters
+def _interpolates(forward: Callable[..., Any]) -> bool:
+    return "interpolate_pos_encoding" in inspect.signature(forward).parameters
 
 
 def _as_they_are(model: PreTrainedModel, states: Tensor, batch: int, stage: int | None) -> Tensor:
