@@ -6,6 +6,7 @@ from PIL import Image
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.cli.main import app
+from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.poolings import POOLINGS
 from tiny import image_dataset
 
@@ -140,3 +141,21 @@ def test_list_backbones(run):
     code, out, _ = run("list", "backbones")
     assert code == 0
     assert "88 of 105" in out and "dinov3_vit" in out and "use CLIP" in out
+
+
+def test_seeds_are_summed_up(run, monkeypatch):
+    """Below the table: mean and spread of heads that differ by their seed alone."""
+    import attentive_probes.cli.train as command
+
+    def finished(recipe):
+        test = {"top1_interval": [0, 100], "top1_difference": [0, 0, 0]}
+        heads = [
+            HeadResult(f"ep-seed={seed}", {}, 0.1, 0.0, 1, seed, validation={"top1": 1.0}, test={"top1": top1, **test})
+            for seed, top1 in enumerate((80.0, 82.0, 84.0))
+        ]
+        return SweepResults(heads, "top1", {}, {}, {})
+
+    monkeypatch.setattr(command, "run_recipe", finished)
+    code, out, _ = run("train", "recipes/quickstart.yaml")
+    assert code == 0
+    assert "ep-seed=0 and 2 more seeds: test top1 82.00, standard deviation 2.00" in out

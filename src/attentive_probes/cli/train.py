@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import console
+from attentive_probes.evaluation.seeds import over_seeds
 from attentive_probes.experiment import run_recipe
 from attentive_probes.processes import process_state
 from attentive_probes.recipe import Recipe
@@ -32,4 +33,7 @@ def train(
     if process_state().is_main_process:
         folder = loaded.train.output_dir
         console.print(results.table())
+        for group in over_seeds(results.heads):
+            spread = f"{group.mean:.2f}, standard deviation {group.deviation:.2f}"
+            console.print(f"{group.names[0]} and {len(group.names) - 1} more seeds: test top1 {spread}")
         console.print(f"Results: {folder}/results.json. The selected probe: {folder}/probes/{results.best.name}")
