@@ -55,12 +55,12 @@ class DataRecipe:
         dataset: `embedded:<name>`, a folder of image folders or Parquet, a Parquet file, or a Hub id.
         name: Configuration of a Hub dataset.
         revision: Branch, tag or commit of a Hub dataset.
-        allow_selection_on_test: Whether `validation_split` may be the test split. It makes every number optimistic; the
-            results say so.
         train_split: Name of the training split.
         validation_split: Name of the validation split; `null` holds `validation_fraction` of train out.
         validation_fraction: Share of the training split that is held out, class by class where there are classes.
         test_split: Name of the test split, scored once; `null` for none.
+        allow_selection_on_test: Whether `validation_split` may be the test split. It makes every number optimistic; the
+            results say so.
         labels: Names of the classes, when the label column does not know them.
         num_labels: Number of targets of a regression, or of unnamed classes.
         problem_type: `single_label_classification`, `multi_label_classification` or `regression`.

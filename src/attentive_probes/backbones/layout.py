@@ -62,10 +62,10 @@ def _flat(model: PreTrainedModel, last: Tensor, record: Record, image_size: Size
     first = blocks_of(model)[0]
     block = next(state for module, state in record if module is first)
     block = format_of(model.config).states(model, block, 1, None)
-    layouts = {LAST: _flat_layout(model, last, image_size), BLOCK: _flat_layout(model, block, image_size)}
-    if layouts[BLOCK] == layouts[LAST]:
-        del layouts[BLOCK]
-    return {} if None in layouts.values() else layouts  # type: ignore[return-value]
+    of_last, of_block = _flat_layout(model, last, image_size), _flat_layout(model, block, image_size)
+    if of_last is None or of_block is None:
+        return {}
+    return {LAST: of_last} if of_block == of_last else {LAST: of_last, BLOCK: of_block}
 
 
 def _flat_layout(model: PreTrainedModel, state: Tensor, image_size: Size) -> TokenLayout | None:

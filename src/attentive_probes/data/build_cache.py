@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator
 from attentive_probes.data.encoding import channel_spread, relative_error
 from attentive_probes.data.images import ImageSplit
-from attentive_probes.data.token_cache import CacheOptions, TokenCache, cached_items
+from attentive_probes.data.token_cache import CacheOptions, TokenCache, cached_items, kind_and_tap
 from attentive_probes.data.token_store import MANIFEST, Manifest, TokenStore
 from attentive_probes.fingerprint import fingerprint_of, tensor_fingerprint
 from attentive_probes.processes import process_state
@@ -64,59 +65,86 @@ def build_token_cache(
     """
     if options.views > 1 and augmentation is None:
         raise ValueError(f"views={options.views} would be equal without augmentation; set views=1.")
-    key = _key(backbone, split, readings, processor, options, augmentation, seed)
-    folder = Path(options.folder) / fingerprint_of(key)
+    source = _TokenSource(backbone, split, readings, processor, options, augmentation, seed)
+    folder = Path(options.folder) / fingerprint_of(source.key)
     state = process_state()
     if not (folder / MANIFEST).exists():
-        store = TokenStore(folder, _manifest(backbone, readings, len(split), options, key))
-        builder = _Builder(backbone.to(state.device), split, readings, processor, options, augmentation, seed)
-        _build(builder, store, state, num_workers)
+        backbone.to(state.device)
+        _build(source, TokenStore(folder, source.manifest()), state, num_workers)
     return TokenCache(folder, options.keep, state.device)
 
 
-class _Builder:
-    """Tokens of rows of a split, by item, batch by batch."""
+@dataclass
+class _TokenSource:
+    """Where the tokens of a cache come from, and everything that they depend on."""
 
-    def __init__(
-        self,
-        backbone: VisionBackbone,
-        split: ImageSplit,
-        readings: list[Reading],
-        processor: BaseImageProcessor,
-        options: CacheOptions,
-        augmentation: Augmentation | None,
-        seed: int,
-    ):
-        self.backbone, self.split, self.options = backbone, split, options
-        self.needs, self.items = kinds_by_tap(readings), cached_items(readings)
-        self.collator = Collator(split, processor, backbone.geometry.image_size, augmentation, seed)
+    backbone: VisionBackbone
+    split: ImageSplit
+    readings: list[Reading]
+    processor: BaseImageProcessor
+    options: CacheOptions
+    augmentation: Augmentation | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.items = cached_items(self.readings)
+        self.key = self._key()
+
+    def manifest(self) -> Manifest:
+        """What the store will hold."""
+        items, grids = {}, {}
+        for item in self.items:
+            kind, tap = kind_and_tap(item)
+            layout = self.backbone.geometry.layout(tap)
+            items[item], grids[tap] = (layout.count(kind), layout.width), layout.grid
+        options = self.options
+        return Manifest(items, grids, len(self.split), options.views, options.encoding, options.shard_size, self.key)
 
     @torch.no_grad()
     def batches(self, rows: range, num_workers: int = 0) -> Iterator[dict[str, Tensor]]:
         """Tokens `(B, T, D)` by item; row `v * N + i` is view v of image i, as training draws it in epoch v + 1."""
-        num_images = len(self.split)
+        num_images, needs = len(self.split), kinds_by_tap(self.readings)
+        size = self.backbone.geometry.image_size
+        collator = Collator(self.split, self.processor, size, self.augmentation, self.seed)
+        places = {item: kind_and_tap(item) for item in self.items}
         device = next(self.backbone.parameters()).device
         for view in range(rows.start // num_images, (rows.stop - 1) // num_images + 1):
-            self.collator.epoch = view + 1
+            collator.epoch = view + 1
             images = range(max(rows.start - view * num_images, 0), min(rows.stop - view * num_images, num_images))
             loader = DataLoader(
                 Subset(self.split, images),
                 batch_size=self.options.batch_size,
-                collate_fn=self.collator,
+                collate_fn=collator,
                 num_workers=num_workers,
             )
             for batch in loader:
-                tokens = self.backbone(batch["pixel_values"].to(device, non_blocking=True), self.needs)
-                yield {item: tokens[item.partition("@")[2]].read(item.partition("@")[0]) for item in self.items}
+                tokens = self.backbone(batch["pixel_values"].to(device, non_blocking=True), needs)
+                yield {item: tokens[tap].read(kind) for item, (kind, tap) in places.items()}
+
+    def _key(self) -> dict[str, Any]:
+        return {
+            "weights": tensor_fingerprint(self.backbone.state_dict()),
+            "backbone": self.backbone.model.config.to_dict(),
+            "image_size": self.backbone.geometry.image_size,
+            "images": images_fingerprint(self.split),
+            "unreadable": self.split.num_unreadable,
+            "jpeg_min_size": self.split.options.jpeg_min_size,
+            "processor": self.processor.to_dict(),
+            "items": self.items,
+            "encoding": self.options.encoding,
+            "shard_size": self.options.shard_size,
+            "views": self.options.views,
+            "augmentation": None if self.augmentation is None else [repr(self.augmentation), self.seed],
+        }
 
 
-def _build(builder: _Builder, store: TokenStore, state: PartialState, num_workers: int) -> None:
+def _build(source: _TokenSource, store: TokenStore, state: PartialState, num_workers: int) -> None:
     manifest = store.manifest
     if state.is_main_process:
         store.folder.mkdir(parents=True, exist_ok=True)
         store.discard_leftovers()
         _check_space(store)
-        sample = next(builder.batches(range(min(SAMPLE, manifest.num_rows))))
+        sample = next(source.batches(range(min(SAMPLE, manifest.num_rows))))
         for item, tokens in sample.items():
             spread = channel_spread(tokens.cpu()) if manifest.encoding == "int8" else None
             if spread is not None:
@@ -127,11 +155,11 @@ def _build(builder: _Builder, store: TokenStore, state: PartialState, num_worker
     state.wait_for_everyone()  # all have looked before one writes
     with tqdm(total=sum(len(store.rows_of(shard)) for shard in mine), desc="caching tokens", unit="img") as bar:
         for shard in mine:
-            store.write_shard(shard, builder.batches(store.rows_of(shard), num_workers))
+            store.write_shard(shard, source.batches(store.rows_of(shard), num_workers))
             bar.update(len(store.rows_of(shard)))
     state.wait_for_everyone()
     if state.is_main_process:
-        store.finish(builder.split.targets().numpy())
+        store.finish(source.split.targets().numpy())
     state.wait_for_everyone()
 
 
@@ -144,42 +172,6 @@ def _check_space(store: TokenStore) -> None:
             f"The token cache needs {needed / 1e9:.1f} GB in {str(store.folder)!r}, of which {free / 1e9:.1f} GB are "
             "free; name another folder, choose a smaller encoding (int8), or train online."
         )
-
-
-def _manifest(
-    backbone: VisionBackbone, readings: list[Reading], num_images: int, options: CacheOptions, key: dict[str, Any]
-) -> Manifest:
-    items, grids = {}, {}
-    for item in cached_items(readings):
-        kind, _, tap = item.partition("@")
-        layout = backbone.geometry.layout(tap)
-        items[item], grids[tap] = (layout.count(kind), layout.width), layout.grid
-    return Manifest(items, grids, num_images, options.views, options.encoding, options.shard_size, key)
-
-
-def _key(
-    backbone: VisionBackbone,
-    split: ImageSplit,
-    readings: list[Reading],
-    processor: BaseImageProcessor,
-    options: CacheOptions,
-    augmentation: Augmentation | None,
-    seed: int,
-) -> dict[str, Any]:
-    return {
-        "weights": tensor_fingerprint(backbone.state_dict()),
-        "backbone": backbone.model.config.to_dict(),
-        "image_size": backbone.geometry.image_size,
-        "images": images_fingerprint(split),
-        "unreadable": split.num_unreadable,
-        "jpeg_min_size": split.options.jpeg_min_size,
-        "processor": processor.to_dict(),
-        "items": cached_items(readings),
-        "encoding": options.encoding,
-        "shard_size": options.shard_size,
-        "views": options.views,
-        "augmentation": None if augmentation is None else [repr(augmentation), seed],
-    }
 
 
 def images_fingerprint(split: ImageSplit) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from attentive_probes.data.encoding import ENCODINGS
 from attentive_probes.data.token_store import TokenStore
 from attentive_probes.naming import unknown_name
-from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
+from attentive_probes.tokens import Reading, ReadingItem, Tokens, kinds_by_tap
 
 KEEP = ("auto", "disk", "memory", "device")
 SHARE_OF_MEMORY = 0.3  # of what is free, up to which `auto` keeps the tokens in memory
@@ -68,6 +68,7 @@ class TokenCache(torch.utils.data.Dataset):
 
     Attributes:
         num_unreadable: How many images were left out when it was built.
+        epoch: Epoch of the training, from 1; it says which view of each image is read.
 
     Raises:
         ValueError: If the folder holds no complete cache.
@@ -78,7 +79,7 @@ class TokenCache(torch.utils.data.Dataset):
         self.manifest = self.store.manifest
         self.labels = self.store.labels()
         self.num_unreadable = int(self.manifest.key.get("unreadable", 0))
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+        self.epoch = 0
         size = self.manifest.bytes_per_row * self.manifest.num_rows
         if keep == "auto":
             keep = "memory" if size < SHARE_OF_MEMORY * psutil.virtual_memory().available else "disk"
@@ -89,15 +90,6 @@ class TokenCache(torch.utils.data.Dataset):
             for item in self.manifest.items:
                 parts = self.store.read(item, everything)
                 self._kept[item] = {suffix: part.to(self._device) for suffix, part in parts.items()}
-
-    @property
-    def epoch(self) -> int:
-        """Which view of each image is read."""
-        return int(self._epoch)
-
-    @epoch.setter
-    def epoch(self, value: int) -> None:
-        self._epoch.fill_(value)
 
     def __len__(self) -> int:
         return self.manifest.num_images
@@ -117,7 +109,7 @@ class TokenCache(torch.utils.data.Dataset):
             ValueError: If a kind at a tap is missing.
         """
         for item in cached_items(readings):
-            kind, _, tap = item.partition("@")
+            kind, tap = kind_and_tap(item)
             if item not in self.manifest.items and (kind != "mean" or f"patches@{tap}" not in self.manifest.items):
                 raise ValueError(
                     f"The token cache {str(self.store.folder)!r} holds {list(self.manifest.items)}, not {item!r}; "
@@ -127,7 +119,7 @@ class TokenCache(torch.utils.data.Dataset):
     def _tokens(self, rows: np.ndarray) -> dict[str, Tokens]:
         found: dict[str, dict[str, Tensor]] = {}
         for item in self.manifest.items:
-            kind, _, tap = item.partition("@")
+            kind, tap = kind_and_tap(item)
             found.setdefault(tap, {})[kind] = self.store.decode(item, self._read(item, rows))
         return {tap: _assemble(kinds, self.manifest.grids[tap]) for tap, kinds in found.items()}
 
@@ -153,6 +145,12 @@ def cached_items(readings: list[Reading]) -> list[str]:
     return items
 
 
+def kind_and_tap(item: str) -> tuple[str, str]:
+    """Kind and tap of a stored item."""
+    parsed = ReadingItem.parse(item)
+    return parsed.kind, parsed.tap
+
+
 class BlockShuffle(torch.utils.data.Sampler[int]):
     """A shuffled order that reads a disk in long stretches: blocks in random order, mixed within windows of blocks.
 
@@ -173,7 +171,7 @@ class BlockShuffle(torch.utils.data.Sampler[int]):
     def __len__(self) -> int:
         return self.num_images
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # an iterator of int
+    def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.current_epoch()))
         blocks = rng.permutation(-(-self.num_images // self.block_size))
         for start in range(0, len(blocks), self.window):

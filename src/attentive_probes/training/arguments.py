@@ -13,7 +13,9 @@ CLASS_WEIGHTS = ("none", "balanced")
 
 @dataclass
 class ProbeTrainingArguments:
-    """Settings of a training run. No result depends on the number of processes: `batch_size` counts over all of them.
+    """Settings of a training run. `batch_size` counts over all processes, whose number changes no result.
+
+    The draws of dropout and token noise alone differ with the number of processes.
 
     Args:
         output_dir: Folder of the run; it must not hold another one.

@@ -37,7 +37,7 @@ class LARS(Optimizer):
         super().__init__(params, {**defaults, "trust_coefficient": trust_coefficient})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]  # torch overloads it
         """Take one step; parameters without a gradient keep their buffer."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
