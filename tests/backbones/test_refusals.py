@@ -85,7 +85,7 @@ def test_code_from_a_repository_is_not_run_unasked(tmp_path):
     """A configuration with code of its own is refused without trust, and the text says how to give it."""
     (tmp_path / "configuration_own.py").write_text("raise SystemExit('this must not run')\n")
     (tmp_path / "config.json").write_text(
-        '{"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}'
+        '{"model_type": "stranger", "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}'
     )
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         load_backbone_config(str(tmp_path))

@@ -1,7 +1,11 @@
 """Backbones that bring their own code: run only when the user says so."""
 
+import json
+
 import pytest
 import torch
+from matrix import config_of
+from transformers import ViTModel
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 
@@ -72,3 +76,18 @@ def test_trusted_code_is_read_saved_and_loaded(repository, tmp_path):
         ProbeForImageClassification.from_pretrained(tmp_path / "probe")
     loaded = ProbeForImageClassification.from_pretrained(tmp_path / "probe", trust_remote_code=True)
     assert torch.allclose(loaded(pixels).logits, expected, atol=1e-6)
+
+
+def test_code_beside_a_known_model_never_runs(tmp_path):
+    """A repository that carries code for a type that transformers knows is read without it, and without trust."""
+    folder = tmp_path / "vit"
+    ViTModel(config_of("vit"), add_pooling_layer=False).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("configuration_own.py", "modeling_own.py"):
+        (folder / name).write_text("raise SystemExit('this must not run')\n")
+    probe = ProbeForImageClassification.from_backbone(str(folder), HeadConfig("mean"), labels=["a", "b"])
+    probe.save_pretrained(tmp_path / "probe")
+    loaded = ProbeForImageClassification.from_pretrained(tmp_path / "probe")
+    assert type(loaded.backbone.model) is ViTModel

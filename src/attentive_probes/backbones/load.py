@@ -77,7 +77,7 @@ def load_backbone_config(name: str, revision: str | None = None, trust_remote_co
         )
     except OSError as error:
         raise ValueError(_no_backbone(name, error)) from error
-    if getattr(config, "auto_map", None):
+    if trust_remote_code and not _is_of_transformers(config.model_type):
         _register_code(config.auto_map, resolve_source(name), revision)
     for key in TOWERS:
         config = getattr(config, key, config)
@@ -97,14 +97,18 @@ def register_backbone_code(probe: str, trust_remote_code: bool, **hub_arguments:
     """
     stored, _ = PreTrainedConfig.get_config_dict(probe, **hub_arguments)
     backbone = stored.get("backbone_config") or {}
-    if "auto_map" not in backbone:
-        return
+    if "auto_map" not in backbone or _is_of_transformers(backbone["model_type"]):
+        return  # many repositories still carry code for what transformers knows by now
     if not trust_remote_code:
         raise ValueError(
             f"The backbone {stored['backbone_name_or_path']!r} brings its own code; read it, and pass "
             "trust_remote_code=True if you trust it."
         )
     _register_code(backbone["auto_map"], stored["backbone_name_or_path"], stored.get("backbone_revision"))
+
+
+def _is_of_transformers(model_type: str) -> bool:
+    return model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type].__module__.startswith("transformers.")
 
 
 def _register_code(auto_map: dict[str, str], source: str, revision: str | None) -> None:
