@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from attentive_probes import ProbeForImageClassification
+from attentive_probes.data.load import load_split
+from attentive_probes.evaluation.evaluate import evaluate_probe
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiment import run_recipe
 from attentive_probes.recipe import Recipe
@@ -34,7 +36,7 @@ def test_grid_references_and_seeds(run, tmp_path):
     results = run(
         "grid.learning_rate=[0.05,0.01]", "grid.seed=[0,1]", "evaluation.baseline=gap-lr=0.05-seed=0",
         "evaluation.attention_head=null", "evaluation.references.knn.method=knn", "evaluation.references.knn.k=[1,5]",
-        "evaluation.references.logistic.method=logistic", "evaluation.references.logistic.tokens=[cls,mean@block:0]",
+        "evaluation.references.logistic.method=logistic", "evaluation.references.logistic.tokens=[cls,mean@all]",
     )  # fmt: skip
     assert len(results.heads) == 8
     assert len({head.history[0]["train_loss"] for head in results.heads}) == 8
@@ -43,9 +45,29 @@ def test_grid_references_and_seeds(run, tmp_path):
     for reference in loaded.references:
         assert 0 <= reference.test["top1"] <= 100 and len(reference.test["top1_interval"]) == 2
     assert set(loaded.references[0].settings) == {"k", "temperature"}
+    _same_accuracy_from_disk(tmp_path, loaded.references[1])
     content = json.loads((tmp_path / "run" / "results.json").read_text())
     pairs = [[f"{head}-lr={rate}-seed={seed}" for seed in (0, 1)] for head in ("ep", "gap") for rate in (0.05, 0.01)]
     assert [summary["names"] for summary in content["over_seeds"]] == pairs
+
+
+def _same_accuracy_from_disk(folder, reference):
+    probe = ProbeForImageClassification.from_pretrained(folder / "run" / "probes" / reference.name)
+    found = evaluate_probe(probe, load_split(str(folder / "data"), "test"))
+    assert found["top1"] == pytest.approx(reference.test["top1"])
+    assert found["loss"] == pytest.approx(reference.test["loss"], rel=1e-2)  # its features were float16
+
+
+def test_references_are_checked_before_any_work(run):
+    """A reading that the backbone does not offer is named at once."""
+    with pytest.raises(ValueError, match="Head 'knn': .*block:99"):
+        run("evaluation.references.knn.tokens=[cls@block:99]")
+
+
+def test_names_of_heads_and_references_differ(run):
+    """Both leave a probe under their name, so a name can only be one of the two."""
+    with pytest.raises(ValueError, match="'ep'.* names of heads and of references"):
+        run("evaluation.references.ep.method=logistic", "evaluation.references.ep.tokens=[mean]")
 
 
 def test_low_shot(run):

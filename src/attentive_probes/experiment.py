@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import torch
 
 from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.plots import attention_grid, layer_figure, require_matplotlib
-from attentive_probes.data.images import ImageSplit
+from attentive_probes.data.images import ImageSplit, ImageStream
 from attentive_probes.evaluation.references import Reference, evaluate_reference, read_features
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
 from attentive_probes.naming import unknown_name
-from attentive_probes.probe_setup import describe_probe
-from attentive_probes.recipe import Recipe
+from attentive_probes.probe_setup import describe_probe, reading_of
+from attentive_probes.recipe import EvaluationRecipe, Recipe
 from attentive_probes.recipe_data import (
     cache_splits,
     labels_of,
@@ -24,8 +24,9 @@ from attentive_probes.recipe_data import (
     load_train_and_validation,
     open_splits,
 )
-from attentive_probes.sweep import HeadRun, ProbeSweep, check_heads
-from attentive_probes.training.checkpoint import check_output_dir
+from attentive_probes.sweep import HeadRun, ProbeSweep, check_heads, linear_probe
+from attentive_probes.training.checkpoint import PROBES, check_output_dir
+from attentive_probes.training.profile import Profile, profile_run
 from attentive_probes.training.trainer import ProbeTrainer
 
 SELECTED_ON_TEST = (
@@ -43,6 +44,51 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         ValueError: If anything in the recipe does not fit; found before the backbone's weights are read, wherever the
             recipe alone can tell.
     """
+    sweep, opened = prepare(recipe)
+    data = recipe.data
+    references = recipe.evaluation.references
+    of_references = [reading_of(sweep.config, reference.head) for reference in references.values()]
+    readings = list(dict.fromkeys([*sweep.readings, *of_references]))
+    splits = cache_splits(data, sweep, opened, readings, recipe.train) if data.tokens == "cached" else opened
+    trainer = ProbeTrainer(
+        sweep, recipe.train, splits["train"], splits["validation"], images=data.images, augmentation=data.augmentation
+    )
+    if trainer.accelerator.is_main_process:
+        trainer.folder.mkdir(parents=True, exist_ok=True)
+        recipe.save(trainer.folder / "recipe.yaml")
+    if data.validation_split is not None and data.validation_split == data.test_split:
+        trainer.results.protocol = SELECTED_ON_TEST
+    results = trainer.train()
+    if splits["test"] is not None:
+        results = trainer.test(splits["test"], recipe.evaluation.baseline)
+    if references:
+        add_references(references, trainer, splits)
+    if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
+        _draw(recipe, sweep, results, opened["test"], trainer.folder)
+    return results
+
+
+def profile_recipe(recipe: Recipe) -> Profile:
+    """Time the stages of a recipe's training on a few batches; nothing is written.
+
+    Raises:
+        ValueError: As `run_recipe`; also if the training split is a stream.
+    """
+    data = replace(recipe.data, images=replace(recipe.data.images, check=False), test_split=None)
+    recipe = replace(recipe, data=data, train=replace(recipe.train, overwrite=True), evaluation=EvaluationRecipe())
+    sweep, opened = prepare(recipe)
+    trainer = ProbeTrainer(
+        sweep, recipe.train, opened["train"], opened["validation"], images=data.images, augmentation=data.augmentation
+    )
+    return profile_run(trainer)
+
+
+def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStream | None]]:
+    """The heads of a recipe on their backbone, and its splits (`train`, `validation`, `test`), all checked.
+
+    Raises:
+        ValueError: As `run_recipe`.
+    """
     runs = check_recipe(recipe)
     data = recipe.data
     train, validation = load_train_and_validation(data, recipe.train.seed)
@@ -59,49 +105,35 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         problem_type=data.problem_type,
         **_backbone_options(recipe),
     )
-    opened = open_splits(data, sweep, {"train": train, "validation": validation, "test": test})
-    references = recipe.evaluation.references
-    readings = list(dict.fromkeys([*sweep.readings, *(reference.reading for reference in references.values())]))
-    splits = cache_splits(data, sweep, opened, readings, recipe.train) if data.tokens == "cached" else opened
-    trainer = ProbeTrainer(
-        sweep, recipe.train, splits["train"], splits["validation"], images=data.images, augmentation=data.augmentation
-    )
-    if trainer.accelerator.is_main_process:
-        trainer.folder.mkdir(parents=True, exist_ok=True)
-        recipe.save(trainer.folder / "recipe.yaml")
-    if data.validation_split is not None and data.validation_split == data.test_split:
-        trainer.results.protocol = SELECTED_ON_TEST
-    results = trainer.train()
-    if test is not None:
-        results = trainer.test(splits["test"], recipe.evaluation.baseline)
-    if references:
-        add_references(references, trainer, splits)
-    if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
-        _draw(recipe, sweep, results, opened["test"], trainer.folder)
-    return results
+    return sweep, open_splits(data, sweep, {"train": train, "validation": validation, "test": test})
 
 
 def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, splits: Mapping[str, Any]) -> None:
     """Evaluate k-NN and logistic regression on the features of a run's splits and add them to its results.
 
+    Logistic regression leaves a probe in `probes/<name>`, as the heads do.
+
     Raises:
         ValueError: If a setting is out of range.
     """
-    readings = [reference.reading for reference in references.values()]
+    config = trainer.sweep.config
+    readings = {name: reading_of(config, reference.head) for name, reference in references.items()}
     features = {}
     for name, split in splits.items():
         if split is not None:
             loader = trainer.accelerator.prepare(trainer.loader(split, train=False)[0])
-            features[name] = read_features(trainer.sweep, loader, readings, trainer.accelerator)
-    config = trainer.sweep.config
+            features[name] = read_features(trainer.sweep, loader, list(readings.values()), trainer.accelerator)
     for name, reference in references.items():
-        mine = {split: by_reading[reference.reading] for split, by_reading in features.items()}
+        mine = {split: by_reading[readings[name]] for split, by_reading in features.items()}
         found = evaluate_reference(reference, mine["train"], mine["validation"], mine.get("test"), config.num_labels)
         test = None
         if found.test is not None and trainer.baseline_scores is not None:
             test = found.test.test_metrics(trainer.baseline_scores, config)
         result = ReferenceResult(name, asdict(reference), found.settings, found.validation, test)
         trainer.results.references.append(result)
+        if found.model is not None and trainer.accelerator.is_main_process:
+            probe = linear_probe(trainer.sweep, reference.head, *found.model)
+            probe.save_pretrained(trainer.folder / PROBES / name)
     trainer.save_results()
 
 
@@ -129,12 +161,14 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
         name = getattr(recipe.evaluation, key)
         if name is not None and name not in runs:
             raise ValueError(unknown_name(f"head in evaluation.{key}:", name, runs))
+    if taken := sorted(runs.keys() & recipe.evaluation.references.keys()):
+        raise ValueError(f"{taken} are names of heads and of references; rename one of each.")
     if not isinstance(getattr(torch, recipe.backbone.dtype, None), torch.dtype):
         raise ValueError(unknown_name("backbone.dtype", recipe.backbone.dtype, ("float32", "bfloat16", "float16")))
     config, _ = describe_probe(
         recipe.backbone.name, num_labels=1, problem_type="regression", **_backbone_options(recipe)
     )
-    check_heads(config, runs)
+    check_heads(config, {**runs, **{name: HeadRun(r.head) for name, r in recipe.evaluation.references.items()}})
     _check_pictures(recipe, runs)
     return runs
 

@@ -201,3 +201,22 @@ def check_heads(config: ProbeConfig, runs: Mapping[str, HeadRun]) -> None:
             set_head(deepcopy(config), run.head)
         except ValueError as error:
             raise ValueError(f"Head {name!r}: {error}") from error
+
+
+def linear_probe(sweep: ProbeSweep, head: HeadConfig, weight: Tensor, bias: Tensor) -> ProbeForImageClassification:
+    """A probe on the backbone of a sweep that is one known linear layer over tokens side by side.
+
+    Args:
+        sweep: Its backbone and image processor are shared.
+        head: A head of pooling `concat`, over T tokens of width D.
+        weight: `(C, T D)`.
+        bias: `(C,)`.
+    """
+    config = deepcopy(sweep.config)
+    set_head(config, head)
+    probe = ProbeForImageClassification(config, sweep.backbone)
+    probe.image_processor = sweep.image_processor
+    with torch.no_grad():
+        probe.head.classifier.weight.copy_(weight)
+        probe.head.classifier.bias.copy_(bias)
+    return probe

@@ -159,3 +159,11 @@ def test_seeds_are_summed_up(run, monkeypatch):
     code, out, _ = run("train", "recipes/quickstart.yaml")
     assert code == 0
     assert "ep-seed=0 and 2 more seeds: test top1 82.00, standard deviation 2.00" in out
+
+
+def test_profile(run, recipe_file, tmp_path):
+    """`--profile` prints rates and estimates, and trains nothing."""
+    code, out, _ = run("train", recipe_file, "--profile")
+    assert code == 0
+    assert "backbone" in out and "estimated training time, cached" in out
+    assert not (tmp_path / "run").exists()

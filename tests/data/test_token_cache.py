@@ -213,6 +213,19 @@ def test_useless_options_are_refused(sweep, tmp_path):
             CacheOptions(**options)
 
 
+def test_time_is_estimated_and_a_fixed_crop_is_warned_of(sweep, tmp_path, caplog):
+    """Before the work the log says how long it takes; one augmented view for all epochs is worth a warning."""
+    with caplog.at_level("INFO"):
+        build(sweep, tmp_path, augmentation=Augmentation())
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("takes about 0 minutes" in message for message in messages)
+    assert any("every epoch sees the same random crop" in message for message in messages)
+    caplog.clear()
+    build(sweep, tmp_path, augmentation=Augmentation(), views=2)
+    build(sweep, tmp_path)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_error_and_size_are_reported(sweep, tmp_path, encoding):
     """The manifest names the relative error of every item, and bytes on disk are those that were announced."""

@@ -82,7 +82,7 @@ def test_features_of_images_and_of_cached_tokens(tiny_backbone):
     """The same, from either; several tokens lie side by side."""
     runs = {"mean": HeadRun(HeadConfig("mean"))}
     sweep = ProbeSweep.from_backbone(tiny_backbone("vit"), runs, labels=["a", "b"])
-    reading = Reference(tokens=("cls", "mean")).reading
+    reading = Reference(tokens=("cls", "mean")).head.reading
     pixels, labels = torch.rand(5, 3, 16, 16), torch.tensor([0, 1, 0, 1, 1])
     tokens = sweep.backbone(pixels)
     found = [

@@ -92,6 +92,15 @@ def test_a_run_by_these_rules(tiny_backbone, tmp_path):
     assert len(results.heads[0].history) == 3  # 5 batches an epoch: 15 steps hold at least 12
 
 
+def test_learning_rates_per_256_images(tiny_backbone, tmp_path):
+    """Base rates, of a head and of the run alike, are multiplied by batch size over 256; results say what was used."""
+    runs = {"own": HeadRun(HeadConfig("mean"), learning_rate=0.5), "shared": HeadRun(HeadConfig("mean"))}
+    sweep = ProbeSweep.from_backbone(tiny_backbone("vit"), runs, labels=LABELS)
+    arguments = ProbeTrainingArguments(str(tmp_path), batch_size=16, learning_rate=0.1, scale_learning_rate=True)
+    trainer = ProbeTrainer(sweep, arguments, image_dataset(40), image_dataset(12, seed=1))
+    assert [head.learning_rate for head in trainer.results.heads] == [0.5 / 16, 0.1 / 16]
+
+
 def test_weights_change_what_is_learned(tiny_backbone, tmp_path):
     """Two images of one class among many of another: weighted training fits the rare class better."""
     data = image_dataset(90)

@@ -8,6 +8,7 @@ from attentive_probes.backbones.load import (
     register_backbone_code,
     resolve_revision,
 )
+from attentive_probes.backbones.pixels import RAW, PixelNormalization
 from attentive_probes.backbones.processors import (
     fit_processor,
     image_size_of,
@@ -20,7 +21,9 @@ from attentive_probes.backbones.vision_backbone import VisionBackbone
 
 __all__ = [
     "ALL",
+    "RAW",
     "Geometry",
+    "PixelNormalization",
     "VisionBackbone",
     "find_geometry",
     "fit_processor",

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from attentive_probes.backbones.geometry import LAST, PROJECTED, STAGE, Geometry
 from attentive_probes.backbones.layout import find_geometry, find_stages
 from attentive_probes.backbones.load import build_model, load_model
+from attentive_probes.backbones.pixels import PixelNormalization
 from attentive_probes.backbones.processors import image_size_of
 from attentive_probes.backbones.taps import TapPoint, find_point, read_taps
 from attentive_probes.backbones.trunk import blocks_of
@@ -24,12 +25,16 @@ class VisionBackbone(nn.Module):
     Args:
         model: The vision model; its parameters are frozen here.
         geometry: Where it can be read, its token layouts and input size.
+
+    Attributes:
+        normalization: What turns raw 8-bit pixels into the numbers that the model reads; `None` refuses them.
     """
 
     def __init__(self, model: PreTrainedModel, geometry: Geometry):
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.geometry = geometry
+        self.normalization: PixelNormalization | None = None
         self._points: dict[str, TapPoint | None] = {}  # found once: the search walks through all modules
 
     @classmethod
@@ -82,12 +87,12 @@ class VisionBackbone(nn.Module):
         """Tokens of images `(B, channels, H, W)` at the given taps.
 
         Args:
-            pixel_values: The images.
+            pixel_values: The images, normalized or as raw 8-bit pixels.
             taps: Where to read; or tap -> kinds of token, of which only these are kept in memory.
 
         Raises:
-            ValueError: If the backbone does not offer a tap, or the images have another size than the probe was built
-                for.
+            ValueError: If the backbone does not offer a tap, the images have another size than the probe was built for,
+                or they are raw and nothing says how to normalize them.
         """
         layouts = self.geometry.layouts_of(taps)
         size = tuple(pixel_values.shape[-2:])
@@ -96,6 +101,10 @@ class VisionBackbone(nn.Module):
                 f"The images are {size} pixels, but this probe reads {self.geometry.image_size}; "
                 "use the image processor saved with the probe."
             )
+        if pixel_values.dtype == torch.uint8:
+            if self.normalization is None:
+                raise ValueError("The images are raw 8-bit pixels; pass what the image processor makes of them.")
+            pixel_values = self.normalization(pixel_values)
         tokens: dict[str, Tokens] = {}
 
         def receive(tap: str, state: Tensor) -> None:

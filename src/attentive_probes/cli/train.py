@@ -10,7 +10,7 @@ import typer
 
 from attentive_probes.cli.console import console
 from attentive_probes.evaluation.seeds import over_seeds
-from attentive_probes.experiment import run_recipe
+from attentive_probes.experiment import profile_recipe, run_recipe
 from attentive_probes.processes import process_state
 from attentive_probes.recipe import Recipe
 
@@ -21,10 +21,17 @@ def train(
         list[str] | None, typer.Argument(help="Changes, for instance train.num_train_epochs=2 heads.ep8.dropout=0.1.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Only time every stage and say what would help; nothing is trained.")
+    ] = False,
 ) -> None:
     """Train the heads of a recipe, select on validation, score the test split once."""
     changes = [*(overrides or []), *(["train.resume=true"] if resume else [])]
     loaded = Recipe.load(recipe, changes)
+    if profile:
+        found = profile_recipe(loaded)
+        console.print(found.table(), *(f"- {line}" for line in found.advice(loaded.data.tokens)), sep="\n")
+        return
     try:
         results = run_recipe(loaded)
     except KeyboardInterrupt:

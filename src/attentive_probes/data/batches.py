@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor
 
+from attentive_probes.backbones import RAW, PixelNormalization, VisionBackbone
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import Example, ImageSplit, ImageStream
 from attentive_probes.data.token_cache import BlockShuffle, TokenCache
@@ -27,6 +28,7 @@ class Collator:
         size: Height and width in pixels of the input.
         augmentation: What is random; `None` for evaluation.
         seed: Seed of the augmentation.
+        raw: Whether batches hold 8-bit pixels, a quarter of the bytes, which the backbone normalizes.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class Collator:
         size: tuple[int, int],
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        raw: bool = False,
     ):
-        self.encoder = split.encoder
+        self.encoder, self.raw = split.encoder, raw
         self.processor, self.size, self.augmentation, self.seed = processor, size, augmentation, seed
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # worker processes live through all epochs
 
@@ -53,11 +56,11 @@ class Collator:
     def __call__(self, examples: list[Example]) -> dict[str, Any]:
         """Make a batch."""
         images = [example.image for example in examples]
-        arguments = {}
+        arguments = dict(RAW) if self.raw else {}
         if self.augmentation is not None:
             images = [self._view(example, self.augmentation) for example in examples]
             if self.augmentation.crop:  # the crop has the final size already
-                arguments = {"do_resize": False, "do_center_crop": False}
+                arguments |= {"do_resize": False, "do_center_crop": False}
         pixels = self.processor(images, return_tensors="pt", **arguments)["pixel_values"]
         return {"pixel_values": pixels, "labels": self.encoder.batch([example.label for example in examples])}
 
@@ -66,6 +69,19 @@ class Collator:
         resample = getattr(self.processor, "resample", None)
         filter_ = Image.Resampling.BICUBIC if resample is None else Image.Resampling(int(resample))
         return augmentation(example.image, self.size, rng, filter_)
+
+
+def make_collator(
+    split: ImageSplit | ImageStream,
+    processor: BaseImageProcessor,
+    backbone: VisionBackbone,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+) -> Collator:
+    """The collator of a split for a backbone, which is told how to normalize raw pixels if the processor allows it."""
+    backbone.normalization = PixelNormalization.of(processor)
+    raw = backbone.normalization is not None
+    return Collator(split, processor, backbone.geometry.image_size, augmentation, seed, raw)
 
 
 def make_loader(

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers import BaseImageProcessor
 
 from attentive_probes.backbones import VisionBackbone
 from attentive_probes.data.augment import Augmentation
-from attentive_probes.data.batches import Collator
+from attentive_probes.data.batches import make_collator
 from attentive_probes.data.encoding import channel_spread, relative_error
 from attentive_probes.data.images import ImageSplit
 from attentive_probes.data.token_cache import CacheOptions, TokenCache, cached_items, kind_and_tap
@@ -65,6 +66,10 @@ def build_token_cache(
     """
     if options.views > 1 and augmentation is None:
         raise ValueError(f"views={options.views} would be equal without augmentation; set views=1.")
+    if augmentation is not None and options.views == 1:
+        logger.warning(
+            "One view per image: every epoch sees the same random crop. Set views to several, or augmentation to null."
+        )
     source = _TokenSource(backbone, split, readings, processor, options, augmentation, seed)
     folder = Path(options.folder) / fingerprint_of(source.key)
     state = process_state()
@@ -104,8 +109,7 @@ class _TokenSource:
     def batches(self, rows: range, num_workers: int = 0) -> Iterator[dict[str, Tensor]]:
         """Tokens `(B, T, D)` by item; row `v * N + i` is view v of image i, as training draws it in epoch v + 1."""
         num_images, needs = len(self.split), kinds_by_tap(self.readings)
-        size = self.backbone.geometry.image_size
-        collator = Collator(self.split, self.processor, size, self.augmentation, self.seed)
+        collator = make_collator(self.split, self.processor, self.backbone, self.augmentation, self.seed)
         places = {item: kind_and_tap(item) for item in self.items}
         device = next(self.backbone.parameters()).device
         for view in range(rows.start // num_images, (rows.stop - 1) // num_images + 1):
@@ -144,7 +148,9 @@ def _build(source: _TokenSource, store: TokenStore, state: PartialState, num_wor
         store.folder.mkdir(parents=True, exist_ok=True)
         store.discard_leftovers()
         _check_space(store)
+        start = time.perf_counter()
         sample = next(source.batches(range(min(SAMPLE, manifest.num_rows))))
+        _estimate_time(store, state, time.perf_counter() - start)
         for item, tokens in sample.items():
             spread = channel_spread(tokens.cpu()) if manifest.encoding == "int8" else None
             if spread is not None:
@@ -172,6 +178,12 @@ def _check_space(store: TokenStore) -> None:
             f"The token cache needs {needed / 1e9:.1f} GB in {str(store.folder)!r}, of which {free / 1e9:.1f} GB are "
             "free; name another folder, choose a smaller encoding (int8), or train online."
         )
+
+
+def _estimate_time(store: TokenStore, state: PartialState, seconds_of_sample: float) -> None:
+    rows = sum(len(store.rows_of(shard)) for shard in store.missing_shards())
+    seconds = rows * seconds_of_sample / min(SAMPLE, store.manifest.num_rows) / state.num_processes
+    logger.info("Caching %d views takes about %.0f minutes, by a first batch.", rows, seconds / 60)
 
 
 def images_fingerprint(split: ImageSplit) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
-from attentive_probes.data.batches import Collator, make_loader
+from attentive_probes.data.batches import make_collator, make_loader
 from attentive_probes.data.images import ImageOptions, open_split
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.evaluation.scoring import score_split
@@ -40,7 +40,7 @@ def evaluate_probe(
         raise ValueError("The probe has no image processor; set probe.image_processor.")
     split = open_split("evaluation", dataset, images or ImageOptions(), LabelEncoder(probe.config))
     accelerator = make_accelerator()
-    collator = Collator(split, probe.image_processor, probe.backbone.geometry.image_size)
+    collator = make_collator(split, probe.image_processor, probe.backbone)
     loader = accelerator.prepare(make_loader(split, collator, batch_size, train=False, num_workers=num_workers))
     sweep = ProbeSweep.from_probe(probe)
     model = accelerator.prepare_model(sweep, evaluation_mode=True)

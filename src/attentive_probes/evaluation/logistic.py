@@ -17,6 +17,11 @@ class LinearModel(NamedTuple):
     weight: Tensor
     bias: Tensor
 
+    def of_unscaled(self, mean: Tensor, scale: Tensor) -> LinearModel:
+        """The same model of features that were not centred by `mean` `(F,)` and divided by `scale` `(F,)`."""
+        weight = self.weight / scale
+        return LinearModel(weight, self.bias - weight @ mean)
+
     def __call__(self, features: Tensor) -> Tensor:
         """Scores `(B, C)` of features `(B, F)`."""
         return F.linear(features.to(self.weight.dtype), self.weight, self.bias)

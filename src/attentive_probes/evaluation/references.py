@@ -10,8 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from attentive_probes.configuration_probe import HeadConfig
 from attentive_probes.evaluation.knn import knn_scores
-from attentive_probes.evaluation.logistic import fit_logistic
+from attentive_probes.evaluation.logistic import LinearModel, fit_logistic
 from attentive_probes.evaluation.metrics import top1
 from attentive_probes.evaluation.scoring import Scores
 from attentive_probes.naming import unknown_name
@@ -47,13 +48,13 @@ class Reference:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(unknown_name("reference method", self.method, METHODS))
-        if any(item.kind == "patches" for item in self.reading.items):
+        if any(item.kind == "patches" for item in self.head.reading.items):
             raise ValueError(f"A reference on {list(self.tokens)} would have huge features; read 'mean' instead.")
 
     @property
-    def reading(self) -> Reading:
-        """The parsed reading."""
-        return Reading.parse(tuple(self.tokens))
+    def head(self) -> HeadConfig:
+        """The head that a linear model on these features is."""
+        return HeadConfig("concat", tokens=tuple(self.tokens), feature_norm="none")
 
 
 class Features(NamedTuple):
@@ -64,11 +65,12 @@ class Features(NamedTuple):
 
 
 class ReferenceScores(NamedTuple):
-    """Settings chosen on validation, the accuracy there in percent, and the scores on the test split, if any."""
+    """Settings chosen on validation, accuracy there in percent, scores on the test split, if any, and a linear model."""
 
     settings: dict[str, float]
     validation: float
     test: Scores | None
+    model: LinearModel | None
 
 
 @torch.no_grad()
@@ -102,27 +104,33 @@ def evaluate_reference(
         ValueError: If a setting is out of range.
     """
     targets = [validation] if test is None else [validation, test]
-    best: tuple[dict[str, float], list[Tensor]] | None = None
+    best: _Candidate | None = None
     accuracy = -1.0
-    for settings, scores in _candidates(reference, train, targets, num_labels):
-        value = top1(scores[0], validation.labels)
+    for candidate in _candidates(reference, train, targets, num_labels):
+        value = top1(candidate.scores[0], validation.labels)
         if value > accuracy:
-            accuracy, best = value, (settings, scores)
+            accuracy, best = value, candidate
     assert best is not None
-    tested = None if test is None else Scores(best[1][1].float().cpu(), test.labels.cpu())
-    return ReferenceScores(best[0], accuracy, tested)
+    tested = None if test is None else Scores(best.scores[1].float().cpu(), test.labels.cpu())
+    return ReferenceScores(best.settings, accuracy, tested, best.model)
+
+
+class _Candidate(NamedTuple):
+    settings: dict[str, float]
+    scores: list[Tensor]
+    model: LinearModel | None = None
 
 
 def _candidates(
     reference: Reference, train: Features, targets: list[Features], num_labels: int
-) -> Iterator[tuple[dict[str, float], list[Tensor]]]:
+) -> Iterator[_Candidate]:
     if reference.method == "knn":
         votes = [
             knn_scores(train.values, train.labels, t.values, num_labels, reference.k, reference.temperature)
             for t in targets
         ]
         for k, temperature in votes[0]:
-            yield {"k": k, "temperature": temperature}, [vote[k, temperature] for vote in votes]
+            yield _Candidate({"k": k, "temperature": temperature}, [vote[k, temperature] for vote in votes])
         return
     mean, scale = train.values.mean(0), train.values.std(0).clamp(min=1e-6)
     if not reference.standardize:
@@ -130,4 +138,5 @@ def _candidates(
     model = None
     for inverse_l2 in sorted(reference.inverse_l2):
         model = fit_logistic((train.values - mean) / scale, train.labels, num_labels, inverse_l2, start=model)
-        yield {"inverse_l2": inverse_l2}, [model((target.values - mean) / scale) for target in targets]
+        scores = [model((target.values - mean) / scale) for target in targets]
+        yield _Candidate({"inverse_l2": inverse_l2}, scores, model.of_unscaled(mean, scale))

@@ -31,6 +31,8 @@ class ProbeTrainingArguments:
         optimizer: `adamw` or `sgd`.
         learning_rate: Peak learning rate of heads that name none; linear warm-up from zero, then a half-cosine down to
             `min_learning_rate`.
+        scale_learning_rate: Whether learning rates are per 256 images, as published recipes state them: each is
+            multiplied by `batch_size / 256`.
         min_learning_rate: Where the half-cosine ends.
         weight_decay: Weight decay of heads that name none.
         momentum: Momentum of `sgd`.
@@ -65,6 +67,7 @@ class ProbeTrainingArguments:
     gradient_accumulation_steps: int = 1
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
+    scale_learning_rate: bool = False
     min_learning_rate: float = 0.0
     weight_decay: float = 0.0
     momentum: float = 0.9

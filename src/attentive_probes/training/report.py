@@ -14,9 +14,10 @@ from attentive_probes.training.selection import selection_metric
 
 def head_rates(sweep: ProbeSweep, arguments: ProbeTrainingArguments) -> dict[str, HeadRates]:
     """Name -> learning rate and weight decay of each head: its own, else those of the arguments."""
+    scale = arguments.batch_size / 256 if arguments.scale_learning_rate else 1.0
     return {
         name: HeadRates(
-            arguments.learning_rate if run.learning_rate is None else run.learning_rate,
+            scale * (arguments.learning_rate if run.learning_rate is None else run.learning_rate),
             arguments.weight_decay if run.weight_decay is None else run.weight_decay,
         )
         for name, run in sweep.runs.items()

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor
 
+from attentive_probes.backbones import VisionBackbone
 from attentive_probes.data.augment import Augmentation
-from attentive_probes.data.batches import Collator, make_cached_loader, make_loader
+from attentive_probes.data.batches import Collator, make_cached_loader, make_collator, make_loader
 from attentive_probes.data.images import ImageSplit, ImageStream
 from attentive_probes.data.labels import FLOAT_TARGETS
 from attentive_probes.data.token_cache import TokenCache
@@ -25,7 +26,7 @@ AnyDataset: TypeAlias = Union[Dataset, IterableDataset, AnySplit]  # noqa: UP007
 def split_loader(
     split: AnySplit,
     processor: BaseImageProcessor,
-    image_size: tuple[int, int],
+    backbone: VisionBackbone,
     augmentation: Augmentation | None,
     arguments: ProbeTrainingArguments,
     *,
@@ -38,7 +39,7 @@ def split_loader(
     options: dict[str, Any] = {"train": train, "drop_last": arguments.drop_last}
     if isinstance(split, TokenCache):
         return make_cached_loader(split, batch_size, seed=arguments.seed, **options), split
-    collator = Collator(split, processor, image_size, augmentation if train else None, arguments.seed)
+    collator = make_collator(split, processor, backbone, augmentation if train else None, arguments.seed)
     return make_loader(split, collator, batch_size, num_workers=arguments.num_workers, **options), collator
 
 

@@ -209,8 +209,8 @@ class ProbeTrainer:
     def loader(self, split: AnySplit, *, train: bool) -> tuple[DataLoader, Collator | TokenCache]:
         """The loader of a split, not yet prepared for several processes, and what is told the epoch."""
         assert self.processor is not None
-        size = self.sweep.backbone.geometry.image_size
-        return split_loader(split, self.processor, size, self.augmentation, self.arguments, train=train)
+        backbone = self.sweep.backbone
+        return split_loader(split, self.processor, backbone, self.augmentation, self.arguments, train=train)
 
     def _drop_worse_half(self, selection: EpochSelection) -> None:
         kept = selection.better_half(self.sweep.active)

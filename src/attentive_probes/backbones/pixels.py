@@ -1,0 +1,57 @@
+"""Raw 8-bit pixels travel, and become numbers on the device: the last step of an image processor, where it is cheap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import BaseImageProcessor
+
+# What an image processor is told so that it stops at 8-bit pixels.
+RAW = {"do_rescale": False, "do_normalize": False}
+
+
+@dataclass(frozen=True)
+class PixelNormalization:
+    """Rescaling and normalization, channel by channel: `pixels * scale + shift`."""
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    @classmethod
+    def of(cls, processor: BaseImageProcessor) -> PixelNormalization | None:
+        """The normalization that `processor` ends with, or `None` if it does not end with one on 8-bit pixels.
+
+        Found by processing two flat images, and tried on an image of noise.
+        """
+        try:
+            raw = [_process(processor, image, **RAW) for image in _trial_images()]
+            whole = [_process(processor, image) for image in _trial_images()]
+        except (ValueError, TypeError, KeyError):
+            return None
+        if any(pixels.dtype != torch.uint8 or pixels.ndim != 4 for pixels in raw):
+            return None
+        means = [[pixels.double().mean((0, 2, 3)) for pixels in images[:2]] for images in (raw, whole)]
+        scale = (means[1][1] - means[1][0]) / (means[0][1] - means[0][0])
+        shift = means[1][0] - scale * means[0][0]
+        found = cls(tuple(scale.tolist()), tuple(shift.tolist()))
+        return found if torch.allclose(found(raw[2]), whole[2].float(), atol=1e-4, rtol=0) else None
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Numbers `(B, channels, H, W)`, float32, of 8-bit pixels."""
+        scale, shift = (
+            torch.tensor(v, device=pixels.device, dtype=torch.float32)[:, None, None] for v in (self.scale, self.shift)
+        )
+        return torch.addcmul(shift, pixels.float(), scale)
+
+
+def _trial_images() -> list[Image.Image]:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    return [*(Image.new("RGB", (80, 60), (value,) * 3) for value in (0, 255)), Image.fromarray(noise)]
+
+
+def _process(processor: BaseImageProcessor, image: Image.Image, **arguments: bool) -> Tensor:
+    return processor([image], return_tensors="pt", **arguments)["pixel_values"]
