@@ -1,18 +1,17 @@
-import os
+from environment import LOCAL_HUB
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small tensors: threads only get in each other's way
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-
+# isort: split
 import pytest
 import torch
 
 import torchvision_shim  # noqa: F401
 
 # isort: split
+import datasets
+import huggingface_hub
 import yaml
 
+from local_hub import TOKEN
 from tiny import image_dataset, save_tiny_backbone
 
 torch.set_num_threads(1)
@@ -61,3 +60,14 @@ def recipe_file(tiny_backbone, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """An empty Hub on loopback that the real client talks to, as the user `me`; its cache is empty as well."""
+    LOCAL_HUB.reset()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return LOCAL_HUB

@@ -178,8 +178,8 @@ def test_nothing_stale_is_read(sweep, tmp_path, tiny_backbone):
     folders.add(cache.store.folder)
     assert len(folders) == 9
     with pytest.raises(ValueError, match=r"holds \['patches@last'\], not 'cls@last'; build it for these heads"):
-        cache.check_readings(sweep.readings)
-    cache.check_readings([HeadConfig(tokens=("mean",)).reading])
+        cache.check(fewer.backbone, sweep.readings)
+    cache.check(fewer.backbone, [HeadConfig(tokens=("mean",)).reading])
 
 
 def test_a_damaged_cache_is_named(sweep, tmp_path):

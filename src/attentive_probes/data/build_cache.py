@@ -23,6 +23,7 @@ from attentive_probes.backbones import VisionBackbone
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import make_collator
 from attentive_probes.data.encoding import channel_spread, relative_error
+from attentive_probes.data.hub_cache import find_token_cache
 from attentive_probes.data.images import ImageSplit
 from attentive_probes.data.token_cache import CacheOptions, TokenCache, cached_items, kind_and_tap
 from attentive_probes.data.token_store import MANIFEST, Manifest, TokenStore
@@ -49,7 +50,7 @@ def build_token_cache(
 
     The folder is named after everything the tokens depend on: the backbone's weights, the images and labels, the
     processor, the readings, the encoding, the views. Nothing stale is ever read; a killed build goes on where it
-    stopped.
+    stopped. With a repository on the Hub, a cache that it holds is downloaded instead of computed.
 
     Args:
         backbone: The frozen backbone.
@@ -62,7 +63,8 @@ def build_token_cache(
         num_workers: Worker processes that decode, per process.
 
     Raises:
-        ValueError: If the disk has too little space, or more than one view is asked for without augmentation.
+        ValueError: If the disk has too little space, the repository does not exist, or more than one view is asked for
+            without augmentation.
     """
     if options.views > 1 and augmentation is None:
         raise ValueError(f"views={options.views} would be equal without augmentation; set views=1.")
@@ -73,6 +75,9 @@ def build_token_cache(
     source = _TokenSource(backbone, split, readings, processor, options, augmentation, seed)
     folder = Path(options.folder) / fingerprint_of(source.key)
     state = process_state()
+    if not (folder / MANIFEST).exists() and options.repository is not None:
+        with state.main_process_first():
+            folder = find_token_cache(options.repository, folder.name) or folder
     if not (folder / MANIFEST).exists():
         backbone.to(state.device)
         _build(source, TokenStore(folder, source.manifest()), state, num_workers)

@@ -13,8 +13,10 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
+from attentive_probes.backbones import VisionBackbone
 from attentive_probes.data.encoding import ENCODINGS
 from attentive_probes.data.token_store import TokenStore
+from attentive_probes.fingerprint import tensor_fingerprint
 from attentive_probes.naming import unknown_name
 from attentive_probes.tokens import Reading, ReadingItem, Tokens, kinds_by_tap
 
@@ -34,6 +36,7 @@ class CacheOptions:
             they take less than a third of what is free.
         shard_size: Images per file.
         batch_size: Images per forward pass of the backbone.
+        repository: Dataset repository on the Hub in which to look for a cache before it is computed.
 
     Raises:
         ValueError: If a value is unknown or out of range.
@@ -45,6 +48,7 @@ class CacheOptions:
     keep: str = "auto"
     shard_size: int = 1024
     batch_size: int = 256
+    repository: str | None = None
 
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
@@ -102,12 +106,17 @@ class TokenCache(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])
 
-    def check_readings(self, readings: list[Reading]) -> None:
-        """Check that the cache holds what some readings need.
+    def check(self, backbone: VisionBackbone, readings: list[Reading]) -> None:
+        """Check that the cache is one of this backbone, and holds what some readings need.
 
         Raises:
-            ValueError: If a kind at a tap is missing.
+            ValueError: If it was built with other weights, or a kind at a tap is missing.
         """
+        if self.manifest.key["weights"] != tensor_fingerprint(backbone.state_dict()):
+            raise ValueError(
+                f"The token cache {str(self.store.folder)!r} was built with other weights than this backbone's; "
+                "build it with the same backbone, in the same precision."
+            )
         for item in cached_items(readings):
             kind, tap = kind_and_tap(item)
             if item not in self.manifest.items and (kind != "mean" or f"patches@{tap}" not in self.manifest.items):

@@ -65,7 +65,7 @@ class Features(NamedTuple):
 
 
 class ReferenceScores(NamedTuple):
-    """Settings chosen on validation, accuracy there in percent, scores on the test split, if any, and a linear model."""
+    """Settings chosen on validation, accuracy there in percent, scores on the test split if any, and a linear model."""
 
     settings: dict[str, float]
     validation: float

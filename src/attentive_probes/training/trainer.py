@@ -163,10 +163,10 @@ class ProbeTrainer:
         Token caches and splits that were opened already stay as they are.
 
         Raises:
-            ValueError: If its columns, labels or images do not fit.
+            ValueError: If its columns, labels, images or cached tokens do not fit.
         """
         if isinstance(dataset, TokenCache):
-            dataset.check_readings(self.sweep.readings)
+            dataset.check(self.sweep.backbone, self.sweep.readings)
         if isinstance(dataset, TokenCache | ImageSplit | ImageStream):
             return dataset
         return open_split(name, dataset, self.images, self.encoder)
