@@ -17,7 +17,7 @@ test-slow: $(INSTALLED)
 # timm wants torchvision, of which PyPI has only the CUDA build: both live apart from the other packages.
 test-timm: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target .venv/timm torchvision==0.28.0 timm==1.0.31
-	PYTHONPATH=.venv/timm $(BIN)/pytest -n auto tests/backbones -k timm
+	PYTHONPATH=.venv/timm $(BIN)/pytest -n auto tests/backbones tests/data -k "timm or torchvision"
 
 style: $(INSTALLED)
 	$(BIN)/ruff format .
@@ -30,5 +30,5 @@ quality: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,plots]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,plots,augment]"
 	touch $@

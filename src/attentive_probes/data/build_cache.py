@@ -143,7 +143,7 @@ class _TokenSource:
             "encoding": self.options.encoding,
             "shard_size": self.options.shard_size,
             "views": self.options.views,
-            "augmentation": None if self.augmentation is None else [repr(self.augmentation), self.seed],
+            "augmentation": None if self.augmentation is None else [*self.augmentation.describe(), self.seed],
         }
 
 
