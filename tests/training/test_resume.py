@@ -14,39 +14,54 @@ RUNS = {
 }
 
 
-def trainer_of(folder, tiny_backbone, runs=RUNS, **options):
+def trainer_of(folder, tiny_backbone, runs=RUNS, stream=False, **options):
     sweep = ProbeSweep.from_backbone(tiny_backbone("vit"), runs, labels=LABELS)
     arguments = ProbeTrainingArguments(
         str(folder), **{"num_train_epochs": 4, "batch_size": 8, "eval_batch_size": 16, **options}
     )
-    return ProbeTrainer(sweep, arguments, image_dataset(24), image_dataset(12, seed=1))
+    train = image_dataset(24)
+    train = train.to_iterable_dataset(num_shards=4).shuffle(seed=0, buffer_size=6) if stream else train
+    return ProbeTrainer(sweep, arguments, train, image_dataset(12, seed=1))
 
 
-def interrupted(folder, tiny_backbone, monkeypatch, after, **options):
-    """A run that is stopped at the start of an epoch."""
-    original = trainer_module.TrainingLoop.run_epoch
+def interrupted(folder, tiny_backbone, monkeypatch, batches, **options):
+    """A run that is stopped after so many batches."""
+    original = trainer_module.TrainingLoop._step
+    seen = []
 
-    def run_epoch(self, epoch):
-        if epoch == after + 1:
+    def step(self, batch):
+        if len(seen) == batches:
             raise KeyboardInterrupt
-        return original(self, epoch)
+        seen.append(1)
+        return original(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer_module.TrainingLoop, "run_epoch", run_epoch)
+        patch.setattr(trainer_module.TrainingLoop, "_step", step)
         trainer_of(folder, tiny_backbone, **options).train()
 
 
-EVERY = [{}, {"optimizer": "lars"}, {"halving_epochs": 2}, {"optimizer": "sgd", "gradient_accumulation_steps": 2}]
+EVERY = [
+    (6, {}),
+    (6, {"optimizer": "lars"}),
+    (6, {"halving_epochs": 2}),
+    (12, {"optimizer": "sgd", "gradient_accumulation_steps": 2}),
+    (2, {"save_steps": 1}),
+    (11, {"save_steps": 1}),
+    (10, {"save_steps": 2}),
+    (15, {"save_steps": 2, "gradient_accumulation_steps": 2}),
+    (11, {"save_steps": 1, "max_steps": 12, "stream": True}),
+    (8, {"save_steps": 3, "max_steps": 12, "stream": True, "num_workers": 2}),
+]
 
 
-@pytest.mark.parametrize("options", EVERY)
-def test_a_resumed_run_ends_bit_for_bit_the_same(tiny_backbone, tmp_path, monkeypatch, options):
-    """Stopped after two of four epochs and resumed: same history, same weights, dropout and noise included."""
+@pytest.mark.parametrize(("batches", "options"), EVERY)
+def test_a_resumed_run_ends_bit_for_bit_the_same(tiny_backbone, tmp_path, monkeypatch, batches, options):
+    """Stopped on the way and resumed: same history, same weights, dropout and noise included."""
     torch.manual_seed(0)
     whole = trainer_of(tmp_path / "whole", tiny_backbone, **options)
     expected = whole.train()
     torch.manual_seed(0)
-    interrupted(tmp_path / "cut", tiny_backbone, monkeypatch, 2, **options)
+    interrupted(tmp_path / "cut", tiny_backbone, monkeypatch, batches, **options)
     torch.manual_seed(99)
     resumed = trainer_of(tmp_path / "cut", tiny_backbone, resume=True, **options)
     results = resumed.train()
@@ -63,7 +78,7 @@ def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path, monkeypatch):
     """Other arguments, other heads, no run at all: each is named before anything is overwritten."""
     with pytest.raises(ValueError, match="no run to resume"):
         trainer_of(tmp_path / "none", tiny_backbone, resume=True)
-    interrupted(tmp_path, tiny_backbone, monkeypatch, 1)
+    interrupted(tmp_path, tiny_backbone, monkeypatch, 3)
     with pytest.raises(ValueError, match=r"has batch_size=8, not 4"):
         trainer_of(tmp_path, tiny_backbone, resume=True, batch_size=4)
     with pytest.raises(ValueError, match="has other heads"):

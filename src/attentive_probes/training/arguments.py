@@ -49,7 +49,9 @@ class ProbeTrainingArguments:
         report_to: Tracker by its name in Accelerate (`tensorboard`, `trackio`, `wandb`, ...); `None` for none.
         compile: Whether to compile the backbone. It pays on GPUs and long online runs; on short or cached runs the
             compilation takes longer than it saves.
-        resume: Whether to go on with the unfinished run in `output_dir`, after its last complete epoch.
+        save_steps: Optimizer steps after which a run can be resumed within an epoch, for long epochs and streams, of
+            which the part that was seen is read again without training. `None` saves after every epoch.
+        resume: Whether to go on with the unfinished run in `output_dir`, where it was saved last.
         overwrite: Whether to replace a run that `output_dir` already holds.
 
     Raises:
@@ -81,6 +83,7 @@ class ProbeTrainingArguments:
     seed: int = 0
     report_to: str | None = None
     compile: bool = False
+    save_steps: int | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -96,6 +99,8 @@ class ProbeTrainingArguments:
             raise ValueError(f"warmup_ratio is {self.warmup_ratio}; it must be between 0 and 1.")
         if self.halving_epochs is not None and self.halving_epochs < 1:
             raise ValueError(f"halving_epochs is {self.halving_epochs}; it must be at least 1, or null for none.")
+        if self.save_steps is not None and self.save_steps < 1:
+            raise ValueError(f"save_steps is {self.save_steps}; it must be at least 1, or null for whole epochs.")
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be positive, or null for no clipping.")
 

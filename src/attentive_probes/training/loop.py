@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,24 @@ from attentive_probes.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
 from attentive_probes.training.rules import epochs_for
+
+
+@dataclass
+class EpochProgress:
+    """How far an epoch is.
+
+    Args:
+        batches: Number of batches done.
+        totals: Name -> sum of the losses of that head over these.
+    """
+
+    batches: int = 0
+    totals: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Count one more batch."""
+        self.batches += 1
+        self.totals = {name: loss.detach() + self.totals.get(name, 0.0) for name, loss in losses.items()}
 
 
 class TrainingLoop:
@@ -61,6 +80,7 @@ class TrainingLoop:
         self.total_steps = self._count_steps()
         self.schedule = accelerator.prepare(self._schedule(optimizer))
         self.steps_done = 0
+        self.progress = EpochProgress()
         self.bar = tqdm(
             total=self.total_steps * arguments.batch_size, unit="img", disable=not accelerator.is_main_process
         )
@@ -70,8 +90,10 @@ class TrainingLoop:
         """Whether all steps are done."""
         return self.steps_done >= self.total_steps
 
-    def run_epoch(self, epoch: int) -> dict[str, float]:
+    def run_epoch(self, epoch: int, save: Callable[[], None]) -> dict[str, float]:
         """Train for one pass over the data, or what is left of the steps; name -> mean loss of that head.
+
+        `save` is called after every `save_steps` steps, when `progress` says how far the pass is.
 
         Raises:
             ValueError: If the data hold no batch.
@@ -79,29 +101,34 @@ class TrainingLoop:
         self.views.epoch = epoch
         self.train_loader.set_epoch(epoch)
         self.model.train()
-        active = [name for name in self.sweep.runs if name in self.sweep.active]
-        totals = dict.fromkeys(active, torch.zeros((), device=self.accelerator.device))
-        num_batches = 0
-        for batch in self.train_loader:
+        progress, interval = self.progress, self.arguments.save_steps
+        for batch in self._batches(epoch):
             losses = self._step(batch)
-            totals = {name: totals[name] + loss.detach() for name, loss in losses.items()}
-            num_batches += 1
+            progress.add(losses)
             self.bar.update(len(batch["labels"]) * self.accelerator.num_processes)
             if self.finished:
                 break
-        if num_batches == 0:
+            if interval is not None and self.accelerator.sync_gradients and self.steps_done % interval == 0:
+                save()
+        if progress.batches == 0:
             raise ValueError(f"The training split holds less than one batch of {self.arguments.batch_size} images.")
-        means = self.accelerator.reduce({name: total / num_batches for name, total in totals.items()}, "mean")
-        return {name: mean.item() for name, mean in means.items()}
+        means = {name: total / progress.batches for name, total in progress.totals.items()}
+        self.progress = EpochProgress()
+        return {name: mean.item() for name, mean in self.accelerator.reduce(means, "mean").items()}
 
-    def go_to(self, steps_done: int) -> None:
-        """Count steps from here on, as after a resume."""
+    def go_to(self, steps_done: int, batches: int, totals: Mapping[str, Tensor]) -> None:
+        """Count from here on, as after a resume: steps of the run, batches of the epoch and their summed losses."""
+        device = self.accelerator.device
         self.steps_done = steps_done
+        self.progress = EpochProgress(batches, {name: total.to(device) for name, total in totals.items()})
         self.bar.update(steps_done * self.arguments.batch_size)
 
     def evaluate(self) -> dict[str, Scores]:
-        """Scores of every head on the validation split."""
-        return score_split(self.model, self.validation_loader, self.accelerator, lambda count: None)
+        """Scores of every head on the validation split; the draws of dropout and noise go on as if there were none."""
+        random_state = torch.get_rng_state()
+        scores = score_split(self.model, self.validation_loader, self.accelerator, lambda count: None)
+        torch.set_rng_state(random_state)
+        return scores
 
     def show(self, results: SweepResults) -> None:
         """Name the currently best head beside the progress bar."""
@@ -113,6 +140,19 @@ class TrainingLoop:
         self.bar.close()
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
+
+    def _batches(self, epoch: int) -> Iterator[Mapping[str, Tensor]]:
+        """The batches of an epoch that are still to come; their loader leaves the draws of dropout and noise alone."""
+        loader = self.train_loader
+        if self.progress.batches:
+            loader = self.accelerator.skip_first_batches(loader, self.progress.batches)
+            loader.set_epoch(epoch)
+        random_state: Tensor | None = torch.get_rng_state()  # loaders draw a seed for their workers
+        for batch in loader:
+            if random_state is not None:
+                torch.set_rng_state(random_state)
+                random_state = None
+            yield batch
 
     def _step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with self.accelerator.accumulate(self.model):

@@ -16,17 +16,28 @@ from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.selection import EpochSelection
 
 # What may differ between a run and its continuation.
-FREE_ARGUMENTS = ("output_dir", "resume", "overwrite", "num_workers", "eval_batch_size", "report_to", "compile")
+FREE_ARGUMENTS = (
+    "output_dir",
+    "resume",
+    "overwrite",
+    "num_workers",
+    "eval_batch_size",
+    "report_to",
+    "compile",
+    "save_steps",
+)
 
 
 def save_run(
     folder: Path, epoch: int, loop: TrainingLoop, selection: EpochSelection, results: SweepResults, rank: int
 ) -> None:
-    """Write the state after an epoch, replacing that of the epoch before in a single step."""
+    """Write the state after an epoch, or within the one that follows, replacing the one before in a single step."""
     path = _path(folder, rank)
     state = {
         "epoch": epoch,
         "steps_done": loop.steps_done,
+        "batches": loop.progress.batches,
+        "totals": loop.progress.totals,
         "heads": {name: head_state(head) for name, head in loop.sweep.heads.items()},
         "best": selection.states,
         "active": sorted(loop.sweep.active),
@@ -76,7 +87,7 @@ def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, result
     loop.sweep.active = set(state["active"])
     loop.optimizer.load_state_dict(state["optimizer"])
     loop.schedule.load_state_dict(state["schedule"])
-    loop.go_to(state["steps_done"])
+    loop.go_to(state["steps_done"], state["batches"], state["totals"])
     results.seconds = state["seconds"]
     results.heads[:] = [HeadResult(**head) for head in state["results"]]
     selection.restore(results.heads, state["best"])

@@ -136,25 +136,24 @@ class ProbeTrainer:
         if self.arguments.resume:
             epoch = load_run(self.folder, loop, selection, self.results, rank)
         start = time.perf_counter() - self.results.seconds
+
+        def save() -> None:
+            self.results.seconds = time.perf_counter() - start
+            save_run(self.folder, epoch, loop, selection, self.results, rank)
+
         while not loop.finished:
+            losses = loop.run_epoch(epoch + 1, save)
             epoch += 1
-            losses = loop.run_epoch(epoch)
             validation = {name: scores.metrics(self.sweep.config) for name, scores in loop.evaluate().items()}
             self.results.seconds = time.perf_counter() - start
             selection.update(epoch, self.results.seconds, self.sweep.heads, losses, validation)
-            if self.arguments.halving_epochs and epoch % self.arguments.halving_epochs == 0:
-                self._drop_worse_half(selection)
+            self._drop_worse_half(epoch, selection)
             self._checkpoint(selection)
-            save_run(self.folder, epoch, loop, selection, self.results, rank)
+            save()
             loop.show(self.results)
             self._log(epoch, losses, validation)
-        self.sweep.active = set(self.sweep.runs)
         loop.close()
-        for tracker in self.accelerator.trackers:  # end_training would also end the process group
-            tracker.finish()
-        for name, head in self.sweep.heads.items():
-            head.load_state_dict(selection.states[name])
-        self._save_probes()
+        self._finish(selection)
         return self.results
 
     def open_split(self, name: str, dataset: AnyDataset) -> AnySplit:
@@ -212,7 +211,9 @@ class ProbeTrainer:
         backbone = self.sweep.backbone
         return split_loader(split, self.processor, backbone, self.augmentation, self.arguments, train=train)
 
-    def _drop_worse_half(self, selection: EpochSelection) -> None:
+    def _drop_worse_half(self, epoch: int, selection: EpochSelection) -> None:
+        if not self.arguments.halving_epochs or epoch % self.arguments.halving_epochs:
+            return
         kept = selection.better_half(self.sweep.active)
         if dropped := sorted(self.sweep.active - kept):
             logger.info("Successive halving: %d heads train on; dropped %s.", len(kept), ", ".join(dropped))
@@ -237,7 +238,12 @@ class ProbeTrainer:
             self.results.save(self.folder / RESULTS)
         self.accelerator.wait_for_everyone()
 
-    def _save_probes(self) -> None:
+    def _finish(self, selection: EpochSelection) -> None:
+        self.sweep.active = set(self.sweep.runs)
+        for tracker in self.accelerator.trackers:  # end_training would also end the process group
+            tracker.finish()
+        for name, head in self.sweep.heads.items():
+            head.load_state_dict(selection.states[name])
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
                 self.sweep.probe(name).save_pretrained(self.folder / PROBES / name)
