@@ -1,6 +1,11 @@
+import io
+import tarfile
+
 import pytest
 from datasets import DatasetDict
 
+from attentive_probes import HeadConfig, ProbeForImageClassification, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.load import load_split
 from tiny import image_dataset
 
@@ -51,3 +56,25 @@ def test_wrong_splits_and_sources_are_named(tmp_path):
         load_split("embedded:imagenet", "train")
     with pytest.raises(ValueError, match="Cannot load the split 'train' of 'no/such-data'"):
         load_split("no/such-data", "train")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_webdataset_shards(tmp_path, tiny_backbone, streaming):
+    """Shards by their split's name: each member's extension is a column; a run trains on them."""
+    for split, count in (("train", 16), ("test", 6)):
+        rows = list(image_dataset(count, seed=count))
+        for shard in range(2):
+            with tarfile.open(tmp_path / f"{split}-{shard:04d}.tar", "w") as tar:
+                for i, row in list(enumerate(rows))[shard::2]:
+                    picture = io.BytesIO()
+                    row["image"].save(picture, "png")
+                    for ending, content in (("png", picture.getvalue()), ("cls", str(row["label"]).encode())):
+                        entry = tarfile.TarInfo(f"{i:04d}.{ending}")
+                        entry.size = len(content)
+                        tar.addfile(entry, io.BytesIO(content))
+    train, test = (load_split(str(tmp_path), split, streaming=streaming) for split in ("train", "test"))
+    images = ImageOptions(image_column="png", label_column="cls")
+    probe = ProbeForImageClassification.from_backbone(tiny_backbone("vit"), HeadConfig("mean"), num_labels=3)
+    arguments = ProbeTrainingArguments(str(tmp_path / "run"), max_steps=4, batch_size=8)
+    results = ProbeTrainer(probe, arguments, train, test, images=images).train()
+    assert results.heads[0].history[-1]["epoch"] == 2

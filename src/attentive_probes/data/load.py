@@ -16,8 +16,8 @@ def load_split(
     """Load the split of a dataset.
 
     Args:
-        source: `embedded:<name>`; a folder of image folders, of Parquet files or written by `save_to_disk`; a Parquet
-            file; or a Hub id.
+        source: `embedded:<name>`; a folder of image folders, of Parquet files, of WebDataset shards (`train-0000.tar`,
+            or `train/0000.tar`) or written by `save_to_disk`; a Parquet file; or a Hub id.
         split: Name of the split; slices such as `train[:90%]` work for everything that is not streamed.
         name: Configuration of a Hub dataset.
         revision: Branch, tag or commit of a Hub dataset.
@@ -34,6 +34,8 @@ def load_split(
             return load_dataset("parquet", data_files={split: str(path)}, split=split, streaming=streaming)
         if path.is_dir() and any(path.rglob("*.parquet")):
             return load_dataset("parquet", data_dir=str(path), split=split, streaming=streaming)
+        if path.is_dir() and any(path.rglob("*.tar")):
+            return load_dataset("webdataset", data_dir=str(path), split=split, streaming=streaming)
         if path.is_dir():
             return load_dataset("imagefolder", data_dir=str(path), split=split, streaming=streaming)
         return load_dataset(source, name, revision=revision, split=split, streaming=streaming)
