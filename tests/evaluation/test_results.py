@@ -1,9 +1,12 @@
 import json
 import math
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.metrics import METRICS_OF
+from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
 
 
 def results_of(metric: str, **values: float) -> SweepResults:
@@ -33,3 +36,11 @@ def test_table_marks_the_selected_head():
     """One row per head; the selected one has a star."""
     table = results_of("top1", a=80.0, b=90.0).table()
     assert list(table.columns[0].cells) == ["a", "b *"]
+
+
+def test_every_field_is_documented():
+    """The page on the file names every field of a run, of a head and of a reference."""
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    for cls in (SweepResults, HeadResult, ReferenceResult):
+        assert [field.name for field in fields(cls) if f"`{field.name}`" not in page] == []
+    assert all(f"`{name}`" in page for metrics in METRICS_OF.values() for name in metrics)
