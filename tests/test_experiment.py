@@ -40,12 +40,16 @@ def test_a_run_from_recipe_to_files(recipe_file, tmp_path):
 
 STREAMING = ["data.streaming=true", "data.labels=[band 0,band 1,band 2]", "train.max_steps=20"]
 CACHED = ["data.tokens=cached", "data.augmentation=null", "data.cache.shard_size=8", "data.cache.encoding=float32"]
+HALVING = ["train.halving_epochs=2", "train.selection_metric=loss"]
 
 
-@pytest.mark.parametrize("source", ["images", "stream", "cache"])
+@pytest.mark.parametrize("source", ["images", "stream", "cache", "halving"])
 def test_two_processes_are_one(recipe_file, source, tmp_path):
     """Two processes count every sample once and give the results of one, batch statistics included."""
-    overrides = ["evaluation.attention_head=null", *{"images": [], "stream": STREAMING, "cache": CACHED}[source]]
+    overrides = [
+        "evaluation.attention_head=null",
+        *{"images": [], "stream": STREAMING, "cache": CACHED, "halving": HALVING}[source],
+    ]
     reports = []
     for processes in (1, 2):
         folder = tmp_path / f"run{processes}"

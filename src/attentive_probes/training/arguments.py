@@ -44,7 +44,7 @@ class ProbeTrainingArguments:
         selection_metric: What chooses epoch and head on the validation split: `loss` or a metric of the problem, such
             as `balanced_accuracy`. `None` is `top1` for single labels and `loss` otherwise.
         halving_epochs: Successive halving: after every so many epochs only the better half of the heads, by their best
-            validation value, trains on; `None` trains all to the end. On one process.
+            validation value, trains on; `None` trains all to the end.
         seed: Seed of the order of images and of the augmentation.
         report_to: Tracker by its name in Accelerate (`tensorboard`, `trackio`, `wandb`, ...); `None` for none.
         compile: Whether to compile the backbone. It pays on GPUs and long online runs; on short or cached runs the
@@ -110,8 +110,6 @@ class ProbeTrainingArguments:
         Raises:
             ValueError: If they do not.
         """
-        if self.halving_epochs is not None and num_processes > 1:
-            raise ValueError("halving_epochs works on one process; leave it out, or run on one.")
         parts = num_processes * self.gradient_accumulation_steps
         if self.batch_size % parts:
             raise ValueError(

@@ -135,8 +135,19 @@ class TrainingLoop:
         best, metric = results.best, results.selection_metric
         self.bar.set_postfix_str(f"best {best.name}: {metric} {best.validation[metric]:.2f}")
 
+    def keep_only(self, names: set[str]) -> None:
+        """Let the other heads rest; several processes then exchange gradients of the active ones alone."""
+        self.sweep.active = names
+        for name, head in self.sweep.heads.items():
+            head.requires_grad_(name in names)
+        if self.model is not self.sweep:
+            self.model = self.accelerator.prepare_model(self.sweep)
+
     def close(self) -> None:
-        """Release the progress bar and the wrappers around the model."""
+        """Wake all heads; release the progress bar and the wrappers around the model."""
+        self.sweep.active = set(self.sweep.runs)
+        for head in self.sweep.heads.values():
+            head.requires_grad_(True)
         self.bar.close()
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.accelerator.free_memory()

@@ -84,7 +84,7 @@ def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, result
     state = _load(_path(folder, rank))
     for name, head in loop.sweep.heads.items():
         head.load_state_dict(state["heads"][name])
-    loop.sweep.active = set(state["active"])
+    loop.keep_only(set(state["active"]))
     loop.optimizer.load_state_dict(state["optimizer"])
     loop.schedule.load_state_dict(state["schedule"])
     loop.go_to(state["steps_done"], state["batches"], state["totals"])

@@ -147,7 +147,7 @@ class ProbeTrainer:
             validation = {name: scores.metrics(self.sweep.config) for name, scores in loop.evaluate().items()}
             self.results.seconds = time.perf_counter() - start
             selection.update(epoch, self.results.seconds, self.sweep.heads, losses, validation)
-            self._drop_worse_half(epoch, selection)
+            self._drop_worse_half(epoch, loop, selection)
             self._checkpoint(selection)
             save()
             loop.show(self.results)
@@ -211,13 +211,13 @@ class ProbeTrainer:
         backbone = self.sweep.backbone
         return split_loader(split, self.processor, backbone, self.augmentation, self.arguments, train=train)
 
-    def _drop_worse_half(self, epoch: int, selection: EpochSelection) -> None:
+    def _drop_worse_half(self, epoch: int, loop: TrainingLoop, selection: EpochSelection) -> None:
         if not self.arguments.halving_epochs or epoch % self.arguments.halving_epochs:
             return
         kept = selection.better_half(self.sweep.active)
         if dropped := sorted(self.sweep.active - kept):
             logger.info("Successive halving: %d heads train on; dropped %s.", len(kept), ", ".join(dropped))
-        self.sweep.active = kept
+            loop.keep_only(kept)
 
     def _log(self, epoch: int, losses: Mapping[str, float], validation: Mapping[str, Mapping[str, float]]) -> None:
         values = {f"{name}/train_loss": loss for name, loss in losses.items()}
@@ -239,7 +239,6 @@ class ProbeTrainer:
         self.accelerator.wait_for_everyone()
 
     def _finish(self, selection: EpochSelection) -> None:
-        self.sweep.active = set(self.sweep.runs)
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
         for name, head in self.sweep.heads.items():
