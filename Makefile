@@ -30,5 +30,5 @@ quality: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,plots,augment]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,plots,lora,augment]"
 	touch $@

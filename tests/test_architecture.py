@@ -16,9 +16,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROWS = {
     "naming": 0, "assets": 0, "processes": 0, "fingerprint": 0,
     "tokens": 1, "attend": 1, "token_statistics": 1, "configuration_probe": 1,
-    "backbones": 2, "poolings": 2, "normalization": 2,
+    "backbones": 2, "poolings": 2, "normalization": 2, "lora": 2,
     "head": 3,
-    "probe_setup": 4, "modeling_probe": 4, "sweep": 4, "grid": 4,
+    "probe_setup": 4, "probe_files": 4, "modeling_probe": 4, "sweep": 4, "grid": 4,
     "data": 5, "evaluation": 5, "training": 5, "analysis": 5, "prediction": 5,
     "recipe": 6, "recipe_data": 6, "experiment": 6, "hub": 6,
     "cli": 7,

@@ -76,12 +76,14 @@ class ProbeConfig(PreTrainedConfig):
     Args:
         backbone_name_or_path: Hub id, local folder, or `embedded:<name>`; the backbone's weights are read from there.
         backbone_revision: Commit hash of a Hub backbone.
+        backbone_fingerprint: Precision and hash of the weights that the probe was trained on; `None` checks nothing.
+        self_contained: Whether the backbone is saved with the probe, in its folder `backbone`.
         backbone_config: Configuration of the vision backbone, nested, so that the skeleton builds offline.
         token_layouts: Tap -> its `TokenLayout` as a mapping; other taps are laid out like `block`, else like `last`.
         num_layers: Number of equal blocks; 0 for a hierarchical backbone, which has stages instead.
         image_size: Height and width of the input in pixels.
         head: The `HeadConfig` as a mapping.
-        lora: Whether an adapter belongs to the probe.
+        lora: Whether an adapter belongs to the probe, in its folder `lora`.
         schema_version: Version of this layout of `config.json`.
     """
 
@@ -93,6 +95,8 @@ class ProbeConfig(PreTrainedConfig):
 
     backbone_name_or_path: str | None = None
     backbone_revision: str | None = None
+    backbone_fingerprint: str | None = None
+    self_contained: bool = False
     backbone_config: dict | PreTrainedConfig | None = None
     token_layouts: dict[str, dict[str, Any]] | None = None
     num_layers: int = 0

@@ -12,8 +12,9 @@ import torch
 from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.plots import attention_grid, layer_figure, require_matplotlib
 from attentive_probes.data.images import ImageSplit, ImageStream
-from attentive_probes.evaluation.references import Reference, evaluate_reference, read_features
+from attentive_probes.evaluation.references import Reference, evaluate_reference, linear_probe, read_features
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
+from attentive_probes.modeling_probe import ProbeForImageClassification
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe_setup import describe_probe, reading_of
 from attentive_probes.recipe import EvaluationRecipe, Recipe
@@ -24,7 +25,7 @@ from attentive_probes.recipe_data import (
     load_train_and_validation,
     open_splits,
 )
-from attentive_probes.sweep import HeadRun, ProbeSweep, check_heads, linear_probe
+from attentive_probes.sweep import SHARED_ADAPTER, HeadRun, ProbeSweep, check_heads
 from attentive_probes.training.checkpoint import PROBES, check_output_dir
 from attentive_probes.training.profile import Profile, profile_run
 from attentive_probes.training.trainer import ProbeTrainer
@@ -100,11 +101,14 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
         attn_implementation=recipe.backbone.attn_implementation,
         device_map=recipe.backbone.device_map,
         random_weights=recipe.backbone.random_weights,
+        lora=recipe.lora and recipe.lora.config(),
         labels=labels_of(data, train),
         num_labels=data.num_labels,
         problem_type=data.problem_type,
         **_backbone_options(recipe),
     )
+    if recipe.lora is not None and recipe.lora.start_from is not None:
+        start_from(sweep, recipe.lora.start_from)
     return sweep, open_splits(data, sweep, {"train": train, "validation": validation, "test": test})
 
 
@@ -132,7 +136,7 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
         result = ReferenceResult(name, asdict(reference), found.settings, found.validation, test)
         trainer.results.references.append(result)
         if found.model is not None and trainer.accelerator.is_main_process:
-            probe = linear_probe(trainer.sweep, reference.head, *found.model)
+            probe = linear_probe(trainer.sweep, reference.head, found.model)
             probe.save_pretrained(trainer.folder / PROBES / name)
     trainer.save_results()
 
@@ -169,8 +173,21 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
         recipe.backbone.name, num_labels=1, problem_type="regression", **_backbone_options(recipe)
     )
     check_heads(config, {**runs, **{name: HeadRun(r.head) for name, r in recipe.evaluation.references.items()}})
+    _check_lora(recipe, runs)
     _check_pictures(recipe, runs)
     return runs
+
+
+def _check_lora(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
+    if recipe.lora is None:
+        return
+    recipe.lora.config()
+    if len(runs) > 1:
+        raise ValueError(SHARED_ADAPTER.format(sorted(runs)))
+    if recipe.data.tokens == "cached":
+        raise ValueError("An adapter changes the tokens with every step; train it with data.tokens=online.")
+    if recipe.evaluation.references:
+        raise ValueError("evaluation.references describe a frozen backbone; leave them out of a run with lora.")
 
 
 def _check_pictures(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
@@ -206,3 +223,25 @@ def _backbone_options(recipe: Recipe) -> dict[str, Any]:
         "image_size": (size[0], size[1]) if size else None,
         "trust_remote_code": recipe.backbone.trust_remote_code,
     }
+
+
+def start_from(sweep: ProbeSweep, probe: str) -> None:
+    """Give the only head of a sweep the weights of a trained probe (folder or Hub id) on the same backbone.
+
+    Raises:
+        ValueError: If that probe has another head, other classes or another backbone.
+    """
+    (name, run) = next(iter(sweep.runs.items()))
+    found = ProbeForImageClassification.from_pretrained(probe, backbone=sweep.backbone)
+    pairs = {
+        "adapter": (found.config.lora, False),
+        "head": (found.config.head, run.head.to_dict()),
+        "classes": (found.config.id2label, sweep.config.id2label),
+        "backbone": (found.config.backbone_fingerprint, sweep.config.backbone_fingerprint),
+    }
+    for what, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise ValueError(
+                f"The probe {probe!r} cannot be the start: its {what} is {theirs}, that of the run is {ours}."
+            )
+    sweep.heads[name].load_state_dict(found.head.state_dict())

@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from attentive_probes.backbones import VisionBackbone, load_image_processor, register_backbone_code
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.probe_files import add_adapter, attach_adapter, read_backbone, save_beside
 from attentive_probes.probe_setup import build_head, describe_probe, geometry_of, load_backbone, set_head
 from attentive_probes.tokens import kinds_by_tap
 
@@ -45,6 +46,10 @@ class ProbeForImageClassification(PreTrainedModel):
         config: The probe's configuration.
         backbone: A loaded backbone; without it, one with fresh weights is built from the configuration.
 
+    Attributes:
+        image_processor: Saved with the probe.
+        files: Path -> content of further files to save with it, such as a model card.
+
     Raises:
         ValueError: If the configuration lacks a backbone or a head.
     """
@@ -69,6 +74,7 @@ class ProbeForImageClassification(PreTrainedModel):
         self.backbone = cast(VisionBackbone, backbone)
         self.head = build_head(config, config.head_config)
         self.image_processor: BaseImageProcessor | None = None
+        self.files: dict[str, str | bytes] = {}
         self.post_init()
 
     @classmethod
@@ -81,6 +87,7 @@ class ProbeForImageClassification(PreTrainedModel):
         dtype: torch.dtype = torch.float32,
         attn_implementation: str | None = None,
         device_map: Any = None,
+        lora: Any = None,
         **options: Any,
     ) -> ProbeForImageClassification:
         """Put a fresh head on the pretrained backbone `name`.
@@ -92,11 +99,13 @@ class ProbeForImageClassification(PreTrainedModel):
             dtype: Precision of the backbone; the head stays in float32.
             attn_implementation: Passed to the backbone, for instance `sdpa` or `eager`.
             device_map: Where a large backbone goes, for instance `auto`; the head stays on the CPU until moved.
+            lora: Configuration of a PEFT adapter (`LoraConfig(...)`) to train with the head, or the folder or Hub id of
+                one that was trained elsewhere; see `attentive_probes.lora`.
             **options: `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`: see
                 `describe_probe`.
 
         Raises:
-            ValueError: If the backbone cannot be found or read, or the head does not fit it.
+            ValueError: If the backbone cannot be found or read, or the head or adapter does not fit it.
         """
         config, processor = describe_probe(name, labels=labels, **options)
         head = head or HeadConfig()
@@ -104,6 +113,8 @@ class ProbeForImageClassification(PreTrainedModel):
         placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
         probe = cls(config, load_backbone(config, [head], **placement))
         probe.image_processor = processor
+        if lora is not None:
+            add_adapter(config, probe.backbone, lora)
         return probe
 
     @classmethod
@@ -113,6 +124,7 @@ class ProbeForImageClassification(PreTrainedModel):
         *args: Any,
         config: ProbeConfig | str | os.PathLike | None = None,
         backbone: VisionBackbone | str | None = None,
+        lora: Any = None,
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Any:
@@ -123,11 +135,13 @@ class ProbeForImageClassification(PreTrainedModel):
             *args: Passed on to `PreTrainedModel.from_pretrained`.
             config: A configuration to use instead of the stored one.
             backbone: A loaded backbone to share, or another place to read its weights from.
+            lora: Configuration of a PEFT adapter to start on a probe that was trained without one.
             output_loading_info: Whether to return the loading report as well.
             **kwargs: Passed on to `PreTrainedModel.from_pretrained`.
 
         Raises:
-            ValueError: If the backbone cannot be found, or the checkpoint lacks a tensor of the head.
+            ValueError: If the backbone cannot be found, has other weights than it had in training, or the checkpoint
+                lacks a tensor of the head.
         """
         name = str(pretrained_model_name_or_path)
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
@@ -136,7 +150,9 @@ class ProbeForImageClassification(PreTrainedModel):
             config = cast(ProbeConfig, ProbeConfig.from_pretrained(str(config or name), **hub))
         if not isinstance(backbone, VisionBackbone):
             placement = {key: kwargs.get(key) for key in ("dtype", "attn_implementation", "device_map")}
-            backbone = load_backbone(config, [config.head_config], name=backbone, **placement)
+            backbone = read_backbone(config, name, hub, name=backbone, lora=lora, **placement)
+        else:
+            attach_adapter(config, backbone, name, hub, lora)
         # The loaded backbone joins afterwards: loading resets buffers of whatever is in the model.
         probe, info = super().from_pretrained(
             name, *args, config=config, backbone=nn.Identity(), output_loading_info=True, **kwargs
@@ -153,7 +169,9 @@ class ProbeForImageClassification(PreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
     ) -> None:
-        """Save what was learned, the configuration and the image processor; the backbone is only named.
+        """Save what was learned, the configuration and the image processor.
+
+        The backbone is only named, unless `config.self_contained` asks for it.
 
         Args:
             save_directory: Folder to write to.
@@ -165,6 +183,21 @@ class ProbeForImageClassification(PreTrainedModel):
         super().save_pretrained(save_directory, state_dict=learned, **kwargs)
         if self.image_processor is not None:
             self.image_processor.save_pretrained(save_directory)
+        save_beside(self.config, self.backbone, self.files, save_directory)
+
+    def merge_adapter(self) -> None:
+        """Make the adapter a part of the backbone's weights for good; the probe is self-contained from then on.
+
+        `backbone.adapter.merge()` is the same for a while, and leaves the adapter to be saved.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if self.backbone.adapter is None:
+            raise ValueError("The probe has no adapter to merge.")
+        self.backbone.adapter.merge_and_unload()
+        self.config.lora, self.config.self_contained = False, True
+        self.config.backbone_fingerprint = self.backbone.fingerprint()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

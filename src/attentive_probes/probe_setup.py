@@ -136,25 +136,41 @@ def load_backbone(
         heads: The heads that will read the backbone.
         name: Another place to read the weights from.
         dtype: Precision of the weights, by default float32.
-        **options: `attn_implementation` and `device_map`, passed on to the backbone's `from_pretrained`.
+        **options: `attn_implementation`, `device_map`, `token`, `cache_dir` and the like, passed on to the backbone's
+            `from_pretrained`.
 
     Raises:
-        ValueError: If the weights cannot be found or are incomplete.
+        ValueError: If the weights cannot be found, are incomplete, or are not those of the configuration's fingerprint.
     """
     if isinstance(dtype, str):
         dtype = None if dtype == "auto" else getattr(torch, dtype)
+    options.setdefault("revision", config.backbone_revision if name is None else None)
     source = name or config.backbone_name_or_path
     if source is None:
         raise ValueError("The probe names no backbone; pass backbone='<Hub id or folder>'.")
-    return VisionBackbone.from_pretrained(
+    backbone = VisionBackbone.from_pretrained(
         source,
         config.backbone_config,
         geometry_of(config),
         taps={tap for head in heads for tap in head.reading.taps},
-        revision=config.backbone_revision if name is None else None,
         dtype=dtype or torch.float32,
         **options,
     )
+    _check_fingerprint(config, backbone, source)
+    return backbone
+
+
+def _check_fingerprint(config: ProbeConfig, backbone: VisionBackbone, source: str) -> None:
+    found = backbone.fingerprint()
+    stored = config.backbone_fingerprint
+    if stored is None:
+        config.backbone_fingerprint = found
+    elif found is not None and found != stored and found.partition(":")[0] == stored.partition(":")[0]:
+        raise ValueError(
+            f"The weights of the backbone {source!r} have the fingerprint {found}, but the probe was trained on "
+            f"{config.backbone_name_or_path!r} with {stored}; restore those weights, or load the probe with a config "
+            "whose backbone_fingerprint is None if others are meant."
+        )
 
 
 def random_backbone(config: ProbeConfig, heads: Iterable[HeadConfig]) -> VisionBackbone:

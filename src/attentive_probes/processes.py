@@ -5,7 +5,7 @@ from __future__ import annotations
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DataLoaderConfiguration, parse_flag_from_env
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, parse_flag_from_env
 
 
 def process_state() -> PartialState:
@@ -19,6 +19,7 @@ def make_accelerator(
     seed: int = 0,
     report_to: str | None = None,
     output_dir: str | None = None,
+    find_unused_parameters: bool = False,
 ) -> Accelerator:
     """An accelerator that splits each batch over the processes, so that batch sizes count over all of them.
 
@@ -28,6 +29,7 @@ def make_accelerator(
         seed: Seed of the order of training images, the same for any number of processes.
         report_to: Name of a tracker; `None` for none.
         output_dir: Where trackers that write files put them.
+        find_unused_parameters: Whether some trained parameters may go without a gradient.
 
     Raises:
         ValueError: If the tracker is unknown or not installed.
@@ -41,6 +43,7 @@ def make_accelerator(
         project_dir=output_dir,
         mixed_precision=mixed_precision,
         gradient_accumulation_steps=gradient_accumulation_steps,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)],
         dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=seed),
     )
     if report_to is not None:

@@ -17,6 +17,7 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.grid import cross
+from attentive_probes.lora import require_peft
 from attentive_probes.naming import unknown_name
 from attentive_probes.sweep import HeadRun
 from attentive_probes.training.arguments import ProbeTrainingArguments
@@ -45,6 +46,41 @@ class BackboneRecipe:
     device_map: str | None = None
     trust_remote_code: bool = False
     random_weights: bool = False
+
+
+@dataclass
+class LoraRecipe:
+    """A LoRA adapter on the backbone, trained with the only head; `train.lora_learning_rate` is its learning rate.
+
+    Args:
+        r: Rank.
+        lora_alpha: Scale, over the rank.
+        lora_dropout: Dropout before the adapter.
+        target_modules: Names of the adapted layers; by default those of queries and values in the trunk.
+        options: Further arguments of `peft.LoraConfig`, such as `use_dora: true`.
+        start_from: Folder or Hub id of a trained probe whose head is the start ("Fine-Tuning can Distort Pretrained
+            Features", arXiv 2202.10054).
+    """
+
+    r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    target_modules: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
+
+    def config(self) -> Any:
+        """The `peft.LoraConfig`.
+
+        Raises:
+            ValueError: If PEFT is not installed or does not know an option.
+        """
+        peft = require_peft()
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("options", "start_from")}
+        try:
+            return peft.LoraConfig(**values, **self.options)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"lora: {error}") from error
 
 
 @dataclass
@@ -149,6 +185,7 @@ class Recipe:
         train: Training settings.
         grid: Setting -> list of values, crossed over all heads: fields of `HeadConfig` and `HeadRun`, `options.<name>`.
         evaluation: How the test split is reported.
+        lora: Adapter on the backbone; `null` leaves it frozen.
     """
 
     backbone: BackboneRecipe
@@ -157,6 +194,7 @@ class Recipe:
     train: ProbeTrainingArguments
     grid: dict[str, list[Any]] = field(default_factory=dict)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    lora: LoraRecipe | None = None
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -15,10 +15,16 @@ from attentive_probes.backbones import VisionBackbone
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.head import HeadOutput, ProbeHead, run_heads
 from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe_files import add_adapter
 from attentive_probes.probe_setup import build_head, describe_probe, load_backbone, random_backbone, set_head
 from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
 
 SequenceKey = tuple[Reading, str]
+SHARED_ADAPTER = (
+    "An adapter belongs to one head: the gradients of {} would mix in it, and no head would be what it is alone. Train "
+    "one head per run."
+)
+ADAPTER_PREFIX = "lora."
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class ProbeSweep(nn.Module):
         active: Names of the heads that run; a training that drops hopeless heads takes them out for a while.
 
     Raises:
-        ValueError: If there is no head, or one does not fit the backbone.
+        ValueError: If there is no head, one does not fit the backbone, or several would share an adapter.
     """
 
     def __init__(
@@ -66,6 +72,8 @@ class ProbeSweep(nn.Module):
         super().__init__()
         if not runs:
             raise ValueError("A sweep needs at least one head.")
+        if backbone.adapter is not None and len(runs) > 1:
+            raise ValueError(SHARED_ADAPTER.format(sorted(runs)))
         self.config = config
         self.backbone = backbone
         self.runs = dict(runs)
@@ -84,6 +92,7 @@ class ProbeSweep(nn.Module):
         attn_implementation: str | None = None,
         device_map: Any = None,
         random_weights: bool = False,
+        lora: Any = None,
         **options: Any,
     ) -> ProbeSweep:
         """Put fresh heads on the pretrained backbone `name`; wrong heads fail before its weights are read.
@@ -96,20 +105,27 @@ class ProbeSweep(nn.Module):
             device_map: Where a large backbone goes, for instance `auto`.
             random_weights: Whether to leave the backbone untrained (seed 0): a control that shows what heads reach
                 without pretraining. Its probes cannot be loaded again.
+            lora: PEFT adapter to train with the only head; see `ProbeForImageClassification.from_backbone`.
             **options: `labels`, `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`: see
                 `describe_probe`.
 
         Raises:
-            ValueError: If the backbone cannot be found or read, or a head does not fit it.
+            ValueError: If the backbone cannot be found or read, a head or adapter does not fit it, or several heads
+                would share an adapter.
         """
+        if lora is not None and len(runs) > 1:
+            raise ValueError(SHARED_ADAPTER.format(sorted(runs)))
         config, processor = describe_probe(name, **options)
         check_heads(config, runs)
+        heads = [run.head for run in runs.values()]
         if random_weights:
-            return cls(config, random_backbone(config, [run.head for run in runs.values()]), runs, processor=processor)
-        placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
-        return cls(
-            config, load_backbone(config, [run.head for run in runs.values()], **placement), runs, processor=processor
-        )
+            backbone = random_backbone(config, heads)
+        else:
+            placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+            backbone = load_backbone(config, heads, **placement)
+        if lora is not None:
+            add_adapter(config, backbone, lora, next(iter(runs.values())).seed)
+        return cls(config, backbone, runs, processor=processor)
 
     @classmethod
     def from_probe(cls, probe: ProbeForImageClassification) -> ProbeSweep:
@@ -122,6 +138,25 @@ class ProbeSweep(nn.Module):
     def heads(self) -> dict[str, ProbeHead]:
         """Name -> head."""
         return dict(zip(self.runs, self._heads, strict=True))  # type: ignore[arg-type]  # a ModuleList is untyped
+
+    @property
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter of the adapter; nothing for a frozen backbone."""
+        return {} if self.backbone.adapter is None else self.backbone.adapter.parameters()
+
+    def learned(self, name: str) -> dict[str, Tensor]:
+        """A copy, on the CPU, of every tensor that training head `name` changes: its own, and those of the adapter."""
+        tensors = dict(self.heads[name].state_dict())
+        tensors |= {ADAPTER_PREFIX + key: parameter.detach() for key, parameter in self.adapter_parameters.items()}
+        return {key: tensor.to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, name: str, learned: Mapping[str, Tensor]) -> None:
+        """Put head `name` and the adapter back to what `learned` gave."""
+        own = {key: tensor for key, tensor in learned.items() if not key.startswith(ADAPTER_PREFIX)}
+        self.heads[name].load_state_dict(own)
+        for key, parameter in self.adapter_parameters.items():
+            parameter.copy_(learned[ADAPTER_PREFIX + key])
 
     def probe(self, name: str) -> ProbeForImageClassification:
         """The probe with head `name`; it shares the backbone and the head's weights with this sweep.
@@ -201,22 +236,3 @@ def check_heads(config: ProbeConfig, runs: Mapping[str, HeadRun]) -> None:
             set_head(deepcopy(config), run.head)
         except ValueError as error:
             raise ValueError(f"Head {name!r}: {error}") from error
-
-
-def linear_probe(sweep: ProbeSweep, head: HeadConfig, weight: Tensor, bias: Tensor) -> ProbeForImageClassification:
-    """A probe on the backbone of a sweep that is one known linear layer over tokens side by side.
-
-    Args:
-        sweep: Its backbone and image processor are shared.
-        head: A head of pooling `concat`, over T tokens of width D.
-        weight: `(C, T D)`.
-        bias: `(C,)`.
-    """
-    config = deepcopy(sweep.config)
-    set_head(config, head)
-    probe = ProbeForImageClassification(config, sweep.backbone)
-    probe.image_processor = sweep.image_processor
-    with torch.no_grad():
-        probe.head.classifier.weight.copy_(weight)
-        probe.head.classifier.bias.copy_(bias)
-    return probe

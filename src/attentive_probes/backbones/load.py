@@ -183,7 +183,7 @@ def load_model(
         config: Its configuration.
         projection: Whether to load the projection of a tower as well.
         revision: Commit of a Hub backbone.
-        **options: Passed on to `from_pretrained`: `dtype`, `attn_implementation`, `device_map`.
+        **options: Passed on to `from_pretrained`: `dtype`, `attn_implementation`, `device_map`, `token` and the like.
 
     Raises:
         ValueError: If the weights cannot be found, or some of them are missing from the checkpoint.

@@ -25,6 +25,12 @@ def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
     return []
 
 
+def trunk_prefixes(model: nn.Module) -> list[str]:
+    """Names of the lists that the trunk runs through, the outermost only: `layers`, or `encoder.stages`."""
+    names = [name for name, _ in _trunk_lists(model)]
+    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+
+
 def record_trunk(model: PreTrainedModel, stack: ExitStack) -> list[tuple[nn.Module, Tensor]]:
     """Hook the trunk; the returned list fills with modules and the states they give, in order of execution."""
     record: list[tuple[nn.Module, Tensor]] = []

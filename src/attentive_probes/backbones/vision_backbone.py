@@ -16,17 +16,19 @@ from attentive_probes.backbones.pixels import PixelNormalization
 from attentive_probes.backbones.processors import image_size_of
 from attentive_probes.backbones.taps import TapPoint, find_point, read_taps
 from attentive_probes.backbones.trunk import blocks_of
+from attentive_probes.fingerprint import tensor_fingerprint
 from attentive_probes.tokens import Tokens
 
 
 class VisionBackbone(nn.Module):
-    """A Hugging Face vision model as a source of tokens: no gradient, always in evaluation mode.
+    """A Hugging Face vision model as a source of tokens: always in evaluation mode, no gradient but for an adapter.
 
     Args:
         model: The vision model; its parameters are frozen here.
         geometry: Where it can be read, its token layouts and input size.
 
     Attributes:
+        adapter: The adapter that `attentive_probes.lora` put on the model, if any; it alone is trained.
         normalization: What turns raw 8-bit pixels into the numbers that the model reads; `None` refuses them.
     """
 
@@ -34,6 +36,7 @@ class VisionBackbone(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.geometry = geometry
+        self.adapter: Any = None
         self.normalization: PixelNormalization | None = None
         self._points: dict[str, TapPoint | None] = {}  # found once: the search walks through all modules
 
@@ -65,12 +68,19 @@ class VisionBackbone(nn.Module):
             geometry: Its geometry.
             taps: What will be read; the projection of a tower is loaded only for the tap `projected`.
             dtype: Precision of the weights.
-            **options: `revision`, `attn_implementation`, `device_map`.
+            **options: `revision`, `attn_implementation`, `device_map`, `subfolder`, `token` and the like.
 
         Raises:
             ValueError: If the weights cannot be found or are incomplete.
         """
         return cls(load_model(name, config, projection=PROJECTED in taps, dtype=dtype, **options), geometry)
+
+    def fingerprint(self) -> str | None:
+        """Precision and hash of the weights; `None` if they are not all in memory."""
+        state = self.model.state_dict()
+        if any(tensor.is_meta for tensor in state.values()):
+            return None
+        return f"{str(self.model.dtype).removeprefix('torch.')}:{tensor_fingerprint(state)}"
 
     def compile_blocks(self) -> None:
         """Compile the blocks of a flat backbone one by one (they are equal: one compilation), else the whole model."""
@@ -78,8 +88,13 @@ class VisionBackbone(nn.Module):
             module.compile()
 
     def train(self, mode: bool = True) -> VisionBackbone:
-        """Stay in evaluation mode: a frozen backbone has no training mode."""
-        return super().train(False)
+        """Stay in evaluation mode, but for the adapter and for modules that recompute what they do not keep."""
+        super().train(False)
+        if self.adapter is not None and mode:
+            for name, module in self.named_modules():
+                # Only the flag of a checkpointing module itself: what is inside it stays in evaluation mode.
+                module.training = getattr(module, "gradient_checkpointing", False) or "_dropout" in name
+        return self
 
     def forward(
         self, pixel_values: Tensor, taps: Sequence[str] | Mapping[str, Collection[str]] = ("last",)
@@ -114,7 +129,7 @@ class VisionBackbone(nn.Module):
                 tokens[tap] = tokens[tap].keep(taps[tap])
 
         points = {tap: self._point(tap) for tap in taps}
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.adapter is not None and torch.is_grad_enabled()):
             read_taps(self.model, pixel_values.to(self.model.dtype), points, receive)
         return {tap: tokens[tap] for tap in taps}
 

@@ -63,9 +63,11 @@ def build_token_cache(
         num_workers: Worker processes that decode, per process.
 
     Raises:
-        ValueError: If the disk has too little space, the repository does not exist, or more than one view is asked for
-            without augmentation.
+        ValueError: If the disk has too little space, the repository does not exist, more than one view is asked for
+            without augmentation, or the backbone has an adapter.
     """
+    if backbone.adapter is not None:
+        raise ValueError("An adapter changes the tokens with every step; train it online (data.tokens=online).")
     if options.views > 1 and augmentation is None:
         raise ValueError(f"views={options.views} would be equal without augmentation; set views=1.")
     if augmentation is not None and options.views == 1:

@@ -110,8 +110,10 @@ class TokenCache(torch.utils.data.Dataset):
         """Check that the cache is one of this backbone, and holds what some readings need.
 
         Raises:
-            ValueError: If it was built with other weights, or a kind at a tap is missing.
+            ValueError: If it was built with other weights, a kind at a tap is missing, or the backbone has an adapter.
         """
+        if backbone.adapter is not None:
+            raise ValueError("An adapter changes the tokens with every step; train it online, not on a token cache.")
         if self.manifest.key["weights"] != tensor_fingerprint(backbone.state_dict()):
             raise ValueError(
                 f"The token cache {str(self.store.folder)!r} was built with other weights than this backbone's; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ from attentive_probes.evaluation.knn import knn_scores
 from attentive_probes.evaluation.logistic import LinearModel, fit_logistic
 from attentive_probes.evaluation.metrics import top1
 from attentive_probes.evaluation.scoring import Scores
+from attentive_probes.modeling_probe import ProbeForImageClassification
 from attentive_probes.naming import unknown_name
+from attentive_probes.probe_setup import set_head
 from attentive_probes.sweep import ProbeSweep
 from attentive_probes.tokens import Reading, kinds_by_tap
 
@@ -140,3 +143,21 @@ def _candidates(
         model = fit_logistic((train.values - mean) / scale, train.labels, num_labels, inverse_l2, start=model)
         scores = [model((target.values - mean) / scale) for target in targets]
         yield _Candidate({"inverse_l2": inverse_l2}, scores, model.of_unscaled(mean, scale))
+
+
+def linear_probe(sweep: ProbeSweep, head: HeadConfig, model: LinearModel) -> ProbeForImageClassification:
+    """A probe on the backbone of a sweep that is one known linear layer over tokens side by side.
+
+    Args:
+        sweep: Its backbone and image processor are shared.
+        head: A head of pooling `concat`, over T tokens of width D.
+        model: Over the tokens side by side, F = T D.
+    """
+    config = deepcopy(sweep.config)
+    set_head(config, head)
+    probe = ProbeForImageClassification(config, sweep.backbone)
+    probe.image_processor = sweep.image_processor
+    with torch.no_grad():
+        probe.head.classifier.weight.copy_(model.weight)
+        probe.head.classifier.bias.copy_(model.bias)
+    return probe

@@ -84,6 +84,7 @@ class SweepResults:
         arguments: The training arguments.
         data: Number of images per split, and how many were left out as unreadable.
         num_processes: Number of processes.
+        adaptation: `frozen`, or `lora` if an adapter on the backbone was trained with the head.
         seconds: Training time, evaluation on validation included, set-up excluded.
         references: Classifiers on fixed features.
         baseline: Head that the others are compared with on the test split.
@@ -98,6 +99,7 @@ class SweepResults:
     arguments: dict[str, Any]
     data: dict[str, Any]
     num_processes: int = 1
+    adaptation: str = "frozen"
     seconds: float = 0.0
     references: list[ReferenceResult] = field(default_factory=list)
     baseline: str | None = None
@@ -155,7 +157,7 @@ class SweepResults:
         """One row per head, for the terminal."""
         metric = self.selection_metric
         table = Table(
-            title=f"{len(self.heads)} heads on one backbone pass, {self.seconds:.0f} s",
+            title=f"{len(self.heads)} heads on one backbone pass ({self.adaptation}), {self.seconds:.0f} s",
             caption=f"* head selected by {metric} on validation, as was each epoch; test scored once, 95% intervals",
         )
         for column in ("head", "parameters", "rate", f"val {metric}", "epoch", "seconds"):

@@ -33,6 +33,8 @@ class ProbeTrainingArguments:
             `min_learning_rate`.
         scale_learning_rate: Whether learning rates are per 256 images, as published recipes state them: each is
             multiplied by `batch_size / 256`.
+        lora_learning_rate: Peak learning rate of the adapter; `None` takes `learning_rate`.
+        lora_weight_decay: Weight decay of the adapter; `None` takes `weight_decay`.
         min_learning_rate: Where the half-cosine ends.
         weight_decay: Weight decay of heads that name none.
         momentum: Momentum of `sgd`.
@@ -70,6 +72,8 @@ class ProbeTrainingArguments:
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     scale_learning_rate: bool = False
+    lora_learning_rate: float | None = None
+    lora_weight_decay: float | None = None
     min_learning_rate: float = 0.0
     weight_decay: float = 0.0
     momentum: float = 0.9

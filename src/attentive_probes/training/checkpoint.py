@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 RESULTS = "results.json"
 CHECKPOINTS = "checkpoints"
@@ -39,11 +39,6 @@ def clear_output_dir(folder: Path) -> None:
     for name in (CHECKPOINTS, PROBES):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / CHECKPOINTS).mkdir(parents=True)
-
-
-def head_state(head: nn.Module) -> dict[str, Tensor]:
-    """A copy of a head's tensors on the CPU."""
-    return {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in head.state_dict().items()}
 
 
 def save_states(path: Path, states: Mapping[str, Mapping[str, Tensor]]) -> None:

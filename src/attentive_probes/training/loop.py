@@ -24,6 +24,7 @@ from attentive_probes.evaluation.scoring import Scores, score_split
 from attentive_probes.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
+from attentive_probes.training.report import adapter_rates
 from attentive_probes.training.rules import epochs_for
 
 
@@ -73,7 +74,10 @@ class TrainingLoop:
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
         if arguments.compile:
             sweep.backbone.compile_blocks()
-        optimizer = build_optimizer(arguments.optimizer, sweep.heads, rates, arguments.momentum)
+        adapter = list(sweep.adapter_parameters.values())
+        optimizer = build_optimizer(
+            arguments.optimizer, sweep.heads, rates, arguments.momentum, adapter, adapter_rates(arguments)
+        )
         self.model, self.optimizer, self.train_loader, self.validation_loader = accelerator.prepare(
             sweep, optimizer, train[0], validation
         )
@@ -191,8 +195,9 @@ class TrainingLoop:
         if self.arguments.max_grad_norm is None:
             return
         self.accelerator.unscale_gradients()
+        adapter = self.sweep.adapter_parameters.values()
         for head in self.sweep.heads.values():
-            clip_grad_norm_(head.parameters(), self.arguments.max_grad_norm)
+            clip_grad_norm_([*head.parameters(), *adapter], self.arguments.max_grad_norm)
 
     def _count_steps(self) -> int:
         if self.arguments.max_steps > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,13 +31,23 @@ class HeadRates:
 
 
 def build_optimizer(
-    name: str, heads: Mapping[str, nn.Module], rates: Mapping[str, HeadRates], momentum: float
+    name: str,
+    heads: Mapping[str, nn.Module],
+    rates: Mapping[str, HeadRates],
+    momentum: float,
+    adapter: Sequence[nn.Parameter] = (),
+    adapter_rates: HeadRates | None = None,
 ) -> Optimizer:
-    """An optimizer over the heads only, each with its own learning rate and weight decay."""
+    """An optimizer over heads and adapter only, each with its own learning rate and weight decay."""
     groups = [
         {"params": list(head.parameters()), "lr": rates[key].learning_rate, "weight_decay": rates[key].weight_decay}
         for key, head in heads.items()
     ]
+    if adapter:
+        assert adapter_rates is not None
+        groups.append(
+            {"params": adapter, "lr": adapter_rates.learning_rate, "weight_decay": adapter_rates.weight_decay}
+        )
     return OPTIMIZERS[name](groups, momentum)
 
 

@@ -24,6 +24,15 @@ def head_rates(sweep: ProbeSweep, arguments: ProbeTrainingArguments) -> dict[str
     }
 
 
+def adapter_rates(arguments: ProbeTrainingArguments) -> HeadRates:
+    """Learning rate and weight decay of the adapter: its own, else those of the run."""
+    scale = arguments.batch_size / 256 if arguments.scale_learning_rate else 1.0
+    rate, decay = arguments.lora_learning_rate, arguments.lora_weight_decay
+    return HeadRates(
+        scale * (arguments.learning_rate if rate is None else rate), arguments.weight_decay if decay is None else decay
+    )
+
+
 def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_processes: int) -> SweepResults:
     """The results of a run that has not begun.
 
@@ -31,6 +40,7 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
         ValueError: If the problem has no such selection metric.
     """
     config, heads, rates = sweep.config, sweep.heads, head_rates(sweep, arguments)
+    in_adapter = sum(p.numel() for p in sweep.adapter_parameters.values())
     return SweepResults(
         heads=[
             HeadResult(
@@ -38,7 +48,7 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
                 head=run.head.to_dict(),
                 learning_rate=rates[name].learning_rate,
                 weight_decay=rates[name].weight_decay,
-                trainable_parameters=sum(p.numel() for p in heads[name].parameters()),
+                trainable_parameters=in_adapter + sum(p.numel() for p in heads[name].parameters()),
                 seed=run.seed,
             )
             for name, run in sweep.runs.items()
@@ -52,6 +62,7 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
         arguments=asdict(arguments),
         data={},
         num_processes=num_processes,
+        adaptation="lora" if config.lora else "frozen",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from attentive_probes.evaluation.results import HeadResult, SweepResults
-from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS, head_state
+from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.selection import EpochSelection
 
@@ -38,7 +38,7 @@ def save_run(
         "steps_done": loop.steps_done,
         "batches": loop.progress.batches,
         "totals": loop.progress.totals,
-        "heads": {name: head_state(head) for name, head in loop.sweep.heads.items()},
+        "heads": {name: loop.sweep.learned(name) for name in loop.sweep.runs},
         "best": selection.states,
         "active": sorted(loop.sweep.active),
         "optimizer": loop.optimizer.state_dict(),
@@ -82,8 +82,8 @@ def check_resumable(folder: Path, results: SweepResults) -> None:
 def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, results: SweepResults, rank: int) -> int:
     """Put a run back to where `save_run` left it; returns the number of epochs that are done."""
     state = _load(_path(folder, rank))
-    for name, head in loop.sweep.heads.items():
-        head.load_state_dict(state["heads"][name])
+    for name, learned in state["heads"].items():
+        loop.sweep.restore(name, learned)
     loop.keep_only(set(state["active"]))
     loop.optimizer.load_state_dict(state["optimizer"])
     loop.schedule.load_state_dict(state["schedule"])

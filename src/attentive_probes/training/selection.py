@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from torch import nn
+from torch import Tensor
 
 from attentive_probes.evaluation.metrics import METRICS_OF, SMALLER_IS_BETTER
 from attentive_probes.evaluation.results import HeadResult
 from attentive_probes.naming import unknown_name
-from attentive_probes.training.checkpoint import HeadStates, head_state
+from attentive_probes.training.checkpoint import HeadStates
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ class EpochSelection:
         self,
         epoch: int,
         seconds: float,
-        heads: Mapping[str, nn.Module],
+        learned: Callable[[str], dict[str, Tensor]],
         train_losses: Mapping[str, float],
         validation: Mapping[str, Mapping[str, float]],
     ) -> None:
-        """Note an epoch (from 1) that ended `seconds` after the start of the run."""
+        """Note an epoch (from 1) that ended `seconds` after the start of the run; `learned` copies a head's tensors."""
         for name, result in self.results.items():
             if name not in validation:
                 continue
@@ -62,7 +62,7 @@ class EpochSelection:
                 logger.warning("Head %s diverged in epoch %d; lower its learning rate.", name, epoch)
             if name not in self.states or self._better(metrics, result.validation):
                 result.validation, result.best_epoch, result.seconds = metrics, epoch, seconds
-                self.states[name] = head_state(heads[name])
+                self.states[name] = learned(name)
 
     def better_half(self, names: Collection[str]) -> set[str]:
         """The half of some heads, rounded up, whose best validation value so far is better; ties go to the first."""

@@ -30,7 +30,6 @@ from attentive_probes.training.checkpoint import (
     RESULTS,
     check_output_dir,
     clear_output_dir,
-    head_state,
     save_states,
 )
 from attentive_probes.training.loop import TrainingLoop
@@ -94,6 +93,7 @@ class ProbeTrainer:
             arguments.seed,
             arguments.report_to,
             arguments.output_dir,
+            find_unused_parameters=self.sweep.config.lora,  # an adapter may lie behind the last tap
         )
         if isinstance(train_dataset, IterableDataset) and arguments.max_steps < 1:
             raise ValueError("A stream has no known length; set max_steps to the number of optimizer steps.")
@@ -146,7 +146,7 @@ class ProbeTrainer:
             epoch += 1
             validation = {name: scores.metrics(self.sweep.config) for name, scores in loop.evaluate().items()}
             self.results.seconds = time.perf_counter() - start
-            selection.update(epoch, self.results.seconds, self.sweep.heads, losses, validation)
+            selection.update(epoch, self.results.seconds, self.sweep.learned, losses, validation)
             self._drop_worse_half(epoch, loop, selection)
             self._checkpoint(selection)
             save()
@@ -232,7 +232,7 @@ class ProbeTrainer:
         self._note_sizes(train=self.train_split, validation=self.validation_split)  # streams count as they go
         if self.accelerator.is_main_process:
             checkpoints = self.folder / CHECKPOINTS
-            last = {name: head_state(head) for name, head in self.sweep.heads.items()}
+            last = {name: self.sweep.learned(name) for name in self.sweep.runs}
             save_states(checkpoints / "last.safetensors", last)
             save_states(checkpoints / "best.safetensors", selection.states)
             self.results.save(self.folder / RESULTS)
@@ -241,8 +241,8 @@ class ProbeTrainer:
     def _finish(self, selection: EpochSelection) -> None:
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
-        for name, head in self.sweep.heads.items():
-            head.load_state_dict(selection.states[name])
+        for name in self.sweep.runs:
+            self.sweep.restore(name, selection.states[name])
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
                 self.sweep.probe(name).save_pretrained(self.folder / PROBES / name)
