@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,17 +86,23 @@ class LoraAdapter:
         self._peft_model.save_pretrained(folder, save_embedding_layers=False)
         (Path(folder) / "README.md").unlink(missing_ok=True)  # PEFT's empty form; the probe has its own card
 
-    def base_tensors(self) -> dict[str, Tensor]:
-        """State of the backbone's model as it was without the adapter."""
+    @contextmanager
+    def unmerged(self) -> Iterator[None]:
+        """A context in which the adapter is apart from the weights, whether it was merged before or not."""
         merged = any(getattr(module, "merged", False) for module in self._backbone.modules())
         if merged:
             self.unmerge()
+        try:
+            yield
+        finally:
+            if merged:
+                self.merge()
+
+    def base_tensors(self) -> dict[str, Tensor]:
+        """State of the backbone's model without the adapter, which must not be merged."""
+        own = f".{self._peft_model.base_model.prefix}"
         state = self._backbone.model.state_dict()
-        own = self._peft_model.base_model.prefix
-        plain = {key.replace(".base_layer.", "."): t.clone() for key, t in state.items() if f".{own}" not in key}
-        if merged:
-            self.merge()
-        return plain
+        return {key.replace(".base_layer.", "."): tensor for key, tensor in state.items() if own not in key}
 
 
 def add_lora(backbone: VisionBackbone, config: Any) -> LoraAdapter:
@@ -119,7 +126,8 @@ def add_lora(backbone: VisionBackbone, config: Any) -> LoraAdapter:
         if hasattr(config, "feedforward_modules") and config.feedforward_modules is None:
             config.feedforward_modules = []  # IA3: what it scales at the input, here nothing
     try:
-        peft_model = peft.get_peft_model(backbone.model, config)
+        with _quiet():
+            peft_model = peft.get_peft_model(backbone.model, config)
     except ValueError as error:
         leaves = sorted(_linear_names(backbone.model))
         raise ValueError(f"The adapter does not fit the backbone, whose linear layers are {leaves}: {error}") from error
@@ -139,7 +147,8 @@ def load_lora(backbone: VisionBackbone, source: str | os.PathLike, **hub_argumen
     """
     peft = require_peft()
     try:
-        peft_model = peft.PeftModel.from_pretrained(backbone.model, source, is_trainable=True, **hub_arguments)
+        with _quiet():
+            peft_model = peft.PeftModel.from_pretrained(backbone.model, source, is_trainable=True, **hub_arguments)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"The adapter {str(source)!r} cannot be loaded on this backbone: {error}") from error
     return _attach(backbone, peft_model)
@@ -172,10 +181,21 @@ def require_peft() -> Any:
     return peft
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warning of transformers about a property that PEFT still asks for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing.", FutureWarning)
+        yield
+
+
 def _attach(backbone: VisionBackbone, peft_model: Any) -> LoraAdapter:
     for parameter in backbone.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # learned in float32, whatever the backbone's precision
+    for part in (*backbone.modules(), *backbone.parameters()):
+        # Else transformers draws the adapter anew when a probe is put around it.
+        part._is_hf_initialized = True  # type: ignore[attr-defined]
     backbone.adapter = LoraAdapter(backbone, peft_model)
     backbone.train(backbone.training)
     return backbone.adapter

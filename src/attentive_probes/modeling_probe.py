@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -58,6 +59,7 @@ class ProbeForImageClassification(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
     _keep_in_fp32_modules_strict = {"head"}  # noqa: RUF012 (declared by the parent as an instance attribute)
     _keys_to_ignore_on_load_missing = [r"^backbone\."]  # noqa: RUF012
@@ -180,10 +182,14 @@ class ProbeForImageClassification(PreTrainedModel):
         """
         tensors = self.state_dict() if state_dict is None else state_dict
         learned = {key: tensor for key, tensor in tensors.items() if not key.startswith("backbone.")}
-        super().save_pretrained(save_directory, state_dict=learned, **kwargs)
-        if self.image_processor is not None:
-            self.image_processor.save_pretrained(save_directory)
-        save_beside(self.config, self.backbone, self.files, save_directory)
+        adapter = self.backbone.adapter
+        with nullcontext() if adapter is None else adapter.unmerged():
+            if self.config.self_contained:
+                self.config.backbone_fingerprint = self.backbone.fingerprint()
+            super().save_pretrained(save_directory, state_dict=learned, **kwargs)
+            if self.image_processor is not None:
+                self.image_processor.save_pretrained(save_directory)
+            save_beside(self.config, self.backbone, self.files, save_directory)
 
     def merge_adapter(self) -> None:
         """Make the adapter a part of the backbone's weights for good; the probe is self-contained from then on.

@@ -77,7 +77,7 @@ class VisionBackbone(nn.Module):
 
     def fingerprint(self) -> str | None:
         """Precision and hash of the weights; `None` if they are not all in memory."""
-        state = self.model.state_dict()
+        state = self.model.state_dict() if self.adapter is None else self.adapter.base_tensors()
         if any(tensor.is_meta for tensor in state.values()):
             return None
         return f"{str(self.model.dtype).removeprefix('torch.')}:{tensor_fingerprint(state)}"
