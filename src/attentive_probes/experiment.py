@@ -10,23 +10,25 @@ from typing import Any
 import torch
 
 from attentive_probes.analysis.layer_maps import layer_heatmap
-from attentive_probes.analysis.plots import attention_grid, layer_figure, require_matplotlib
+from attentive_probes.analysis.plots import attention_grid, layer_figure
 from attentive_probes.data.images import ImageSplit, ImageStream
 from attentive_probes.evaluation.references import Reference, evaluate_reference, linear_probe, read_features
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
+from attentive_probes.hub.model_card import ATTENTION_PICTURE
 from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.naming import unknown_name
-from attentive_probes.probe_setup import describe_probe, reading_of
+from attentive_probes.probe_setup import reading_of
 from attentive_probes.recipe import EvaluationRecipe, Recipe
+from attentive_probes.recipe_checks import backbone_options, check_recipe
 from attentive_probes.recipe_data import (
     cache_splits,
+    describe_dataset,
     labels_of,
     load_split_of,
     load_train_and_validation,
     open_splits,
 )
-from attentive_probes.sweep import SHARED_ADAPTER, HeadRun, ProbeSweep, check_heads
-from attentive_probes.training.checkpoint import PROBES, check_output_dir
+from attentive_probes.sweep import ProbeSweep
+from attentive_probes.training.checkpoint import PROBES
 from attentive_probes.training.profile import Profile, profile_run
 from attentive_probes.training.trainer import ProbeTrainer
 
@@ -34,7 +36,7 @@ SELECTED_ON_TEST = (
     "SELECTED ON THE TEST SPLIT, by an explicit override: epoch and head were chosen on the split that is reported, so "
     "every number is optimistic."
 )
-ATTENTION_PICTURE = "attention.png"
+RECIPE = "recipe.yaml"
 LAYERS_PICTURE = "layers.png"
 
 
@@ -56,7 +58,9 @@ def run_recipe(recipe: Recipe) -> SweepResults:
     )
     if trainer.accelerator.is_main_process:
         trainer.folder.mkdir(parents=True, exist_ok=True)
-        recipe.save(trainer.folder / "recipe.yaml")
+        recipe.save(trainer.folder / RECIPE)
+        trainer.attachments[RECIPE] = (trainer.folder / RECIPE).read_text()
+    trainer.results.dataset = describe_dataset(data)
     if data.validation_split is not None and data.validation_split == data.test_split:
         trainer.results.protocol = SELECTED_ON_TEST
     results = trainer.train()
@@ -66,6 +70,9 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         add_references(references, trainer, splits)
     if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
         _draw(recipe, sweep, results, opened["test"], trainer.folder)
+        if recipe.evaluation.attention_head is not None:
+            trainer.attachments[ATTENTION_PICTURE] = (trainer.folder / ATTENTION_PICTURE).read_bytes()
+        trainer.save_results()
     return results
 
 
@@ -105,7 +112,7 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
         labels=labels_of(data, train),
         num_labels=data.num_labels,
         problem_type=data.problem_type,
-        **_backbone_options(recipe),
+        **backbone_options(recipe),
     )
     if recipe.lora is not None and recipe.lora.start_from is not None:
         start_from(sweep, recipe.lora.start_from)
@@ -149,80 +156,6 @@ def _draw(recipe: Recipe, sweep: ProbeSweep, results: SweepResults, test: ImageS
     if evaluation.layers_head is not None:
         layers = layer_heatmap(sweep.probe(evaluation.layers_head), (test[row].image for row in range(len(test))))
         layer_figure(results, layers, folder / LAYERS_PICTURE)
-
-
-def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
-    """Check a recipe as far as it can be without data and weights, and return its heads.
-
-    Raises:
-        ValueError: If the output folder holds a run, a head does not fit the backbone, or a name is unknown.
-    """
-    check_output_dir(Path(recipe.train.output_dir), recipe.train.overwrite, recipe.train.resume)
-    runs = recipe.head_runs()
-    if not runs:
-        raise ValueError("The recipe has no heads.")
-    for key in ("baseline", "attention_head", "layers_head"):
-        name = getattr(recipe.evaluation, key)
-        if name is not None and name not in runs:
-            raise ValueError(unknown_name(f"head in evaluation.{key}:", name, runs))
-    if taken := sorted(runs.keys() & recipe.evaluation.references.keys()):
-        raise ValueError(f"{taken} are names of heads and of references; rename one of each.")
-    if not isinstance(getattr(torch, recipe.backbone.dtype, None), torch.dtype):
-        raise ValueError(unknown_name("backbone.dtype", recipe.backbone.dtype, ("float32", "bfloat16", "float16")))
-    config, _ = describe_probe(
-        recipe.backbone.name, num_labels=1, problem_type="regression", **_backbone_options(recipe)
-    )
-    check_heads(config, {**runs, **{name: HeadRun(r.head) for name, r in recipe.evaluation.references.items()}})
-    _check_lora(recipe, runs)
-    _check_pictures(recipe, runs)
-    return runs
-
-
-def _check_lora(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
-    if recipe.lora is None:
-        return
-    recipe.lora.config()
-    if len(runs) > 1:
-        raise ValueError(SHARED_ADAPTER.format(sorted(runs)))
-    if recipe.data.tokens == "cached":
-        raise ValueError("An adapter changes the tokens with every step; train it with data.tokens=online.")
-    if recipe.evaluation.references:
-        raise ValueError("evaluation.references describe a frozen backbone; leave them out of a run with lora.")
-
-
-def _check_pictures(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
-    evaluation = recipe.evaluation
-    for key in ("attention_head", "layers_head"):
-        name = getattr(evaluation, key)
-        if name is None:
-            continue
-        require_matplotlib()
-        if recipe.data.streaming or recipe.data.test_split is None or evaluation.num_images < 1:
-            raise ValueError(
-                f"evaluation.{key}={name!r} is drawn over test images: it needs a test_split that is no stream, and "
-                "num_images of at least one."
-            )
-        if key == "attention_head" and "patches" not in [item.kind for item in runs[name].head.reading.items]:
-            raise ValueError(f"evaluation.{key}={name!r} reads no patches, so its attention cannot be drawn.")
-    if evaluation.references and (recipe.data.streaming or recipe.data.problem_type != "single_label_classification"):
-        raise ValueError("evaluation.references needs single labels and no stream.")
-    if evaluation.references and recipe.data.tokens == "cached" and recipe.data.augmentation is not None:
-        raise ValueError(
-            "evaluation.references reads plain images, the cache augmented ones; set data.augmentation=null."
-        )
-    if evaluation.layers_head is not None and recipe.data.problem_type != "single_label_classification":
-        raise ValueError("evaluation.layers_head draws accuracies; it needs single labels.")
-
-
-def _backbone_options(recipe: Recipe) -> dict[str, Any]:
-    size = recipe.backbone.image_size
-    if size is not None and len(size) != 2:
-        raise ValueError(f"backbone.image_size is {size}; write [height, width].")
-    return {
-        "revision": recipe.backbone.revision,
-        "image_size": (size[0], size[1]) if size else None,
-        "trust_remote_code": recipe.backbone.trust_remote_code,
-    }
 
 
 def start_from(sweep: ProbeSweep, probe: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
@@ -18,6 +19,7 @@ from attentive_probes.backbones import VisionBackbone, load_image_processor, reg
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe_files import add_adapter, attach_adapter, read_backbone, save_beside
 from attentive_probes.probe_setup import build_head, describe_probe, geometry_of, load_backbone, set_head
+from attentive_probes.probe_upload import upload_probe
 from attentive_probes.tokens import kinds_by_tap
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
@@ -190,6 +192,15 @@ class ProbeForImageClassification(PreTrainedModel):
             if self.image_processor is not None:
                 self.image_processor.save_pretrained(save_directory)
             save_beside(self.config, self.backbone, self.files, save_directory)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> CommitInfo:
+        """Upload what `save_pretrained` writes, card, results and image processor included, in one commit.
+
+        Args:
+            repo_id: The repository; it is created if there is none.
+            **options: `private`, `revision`, `commit_message`, `create_pr`, `token`: see `probe_upload.upload_probe`.
+        """
+        return upload_probe(self.save_pretrained, repo_id, **options)
 
     def merge_adapter(self) -> None:
         """Make the adapter a part of the backbone's weights for good; the probe is self-contained from then on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def add_adapter(config: ProbeConfig, backbone: VisionBackbone, lora: Any, seed: 
 
 
 def save_beside(
-    config: ProbeConfig, backbone: VisionBackbone, files: dict[str, str | bytes], folder: str | os.PathLike
+    config: ProbeConfig, backbone: VisionBackbone, files: Mapping[str, str | bytes], folder: str | os.PathLike
 ) -> None:
     """Write the adapter, the backbone of a self-contained probe, and further files into the folder of a probe.
 
@@ -97,10 +98,26 @@ def save_beside(
         backbone.adapter.save(Path(folder) / ADAPTER_FOLDER, base, config.backbone_revision)
     if config.self_contained:
         _save_backbone(backbone, Path(folder) / BACKBONE_FOLDER)
+    write_files(files, folder)
+
+
+def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike) -> None:
+    """Write files, path inside the folder -> content, and make the folders they need."""
     for name, content in files.items():
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def extra_files(folder: str | os.PathLike) -> dict[str, str | bytes]:
+    """Path -> content of what lies in the folder of a probe beside what saving it writes: card, results, pictures."""
+    written = {"config.json", "model.safetensors", "preprocessor_config.json"}
+    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    inside = (f"{ADAPTER_FOLDER}/", f"{BACKBONE_FOLDER}/", ".cache/")
+    return {
+        name: path.read_bytes() for name, path in names.items() if name not in written and not name.startswith(inside)
+    }
 
 
 def _save_backbone(backbone: VisionBackbone, folder: Path) -> None:

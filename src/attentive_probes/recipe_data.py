@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, IterableDataset
 
+from attentive_probes.assets import EMBEDDED_PREFIX
 from attentive_probes.data.build_cache import build_token_cache
 from attentive_probes.data.images import ImageSplit, ImageStream, check_columns, open_split
 from attentive_probes.data.labels import LabelEncoder, class_names
@@ -119,3 +121,17 @@ def cache_splits(
             processor = sweep.image_processor
             caches[name] = build_token_cache(sweep.backbone, split, readings, processor, cache, **options)
     return caches
+
+
+def describe_dataset(data: DataRecipe) -> dict[str, Any]:
+    """The dataset of a recipe, as results and model cards name it."""
+    on_hub = not data.dataset.startswith(EMBEDDED_PREFIX) and not Path(data.dataset).exists()
+    return {
+        "name": data.dataset if on_hub else Path(data.dataset).name,
+        "on_hub": on_hub,
+        "config": data.name,
+        "revision": data.revision,
+        "train_split": data.train_split,
+        "validation_split": data.validation_split,
+        "test_split": data.test_split,
+    }

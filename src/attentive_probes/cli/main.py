@@ -6,6 +6,7 @@ import logging
 import sys
 
 import typer
+from huggingface_hub.errors import HfHubHTTPError
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
@@ -13,6 +14,7 @@ from attentive_probes.cli.evaluate import evaluate
 from attentive_probes.cli.import_ import import_
 from attentive_probes.cli.list import list_
 from attentive_probes.cli.predict import predict
+from attentive_probes.cli.push import push
 from attentive_probes.cli.train import train
 
 commands = typer.Typer(no_args_is_help=True, add_completion=False, help="Read frozen vision models.")
@@ -21,6 +23,7 @@ commands.command("evaluate")(evaluate)
 commands.command("predict")(predict)
 commands.command("list")(list_)
 commands.command("import")(import_)
+commands.command("push")(push)
 
 
 def app() -> None:
@@ -31,7 +34,7 @@ def app() -> None:
     transformers_logging.disable_progress_bar()
     try:
         commands()
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, HfHubHTTPError) as error:
         Console(stderr=True, soft_wrap=True).print("[bold red]Error:[/] ", end="")
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -7,10 +7,12 @@ import math
 import os
 import platform
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from attentive_probes.evaluation.metrics import SMALLER_IS_BETTER
@@ -82,6 +84,9 @@ class SweepResults:
         selection_metric: What chose epoch and head on the validation split.
         backbone: Name and revision.
         arguments: The training arguments.
+        dataset: `name`, `config`, `revision`, names of the splits, and whether it is `on_hub`.
+        hardware: What it ran on.
+        date: Day it began.
         data: Number of images per split, and how many were left out as unreadable.
         num_processes: Number of processes.
         adaptation: `frozen`, or `lora` if an adapter on the backbone was trained with the head.
@@ -102,6 +107,9 @@ class SweepResults:
     adaptation: str = "frozen"
     seconds: float = 0.0
     references: list[ReferenceResult] = field(default_factory=list)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    hardware: str = field(default_factory=lambda: hardware())
+    date: str = field(default_factory=lambda: date.today().isoformat())
     baseline: str | None = None
     versions: dict[str, str] = field(default_factory=lambda: library_versions())
     protocol: str = PROTOCOL
@@ -129,12 +137,15 @@ class SweepResults:
         """
         return {head.name: head for head in self.heads}[name]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `save` writes, as plain values; what is no number is `None`."""
+        summaries = [asdict(summary) for summary in over_seeds(self.heads)]
+        return _without_nan({**asdict(self), "best": self.best.name, "over_seeds": summaries})
+
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, replacing the file in a single step; what is no number becomes null."""
-        summaries = [asdict(summary) for summary in over_seeds(self.heads)]
-        content = _without_nan({**asdict(self), "best": self.best.name, "over_seeds": summaries})
         temporary = Path(path).with_suffix(".partial")
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
         os.replace(temporary, path)
 
     @classmethod
@@ -201,6 +212,13 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def hardware() -> str:
+    """The accelerators of this machine, or its CPU cores."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 
 def library_versions() -> dict[str, str]:

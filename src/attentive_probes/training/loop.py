@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
 from attentive_probes.training.report import adapter_rates
 from attentive_probes.training.rules import epochs_for
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -139,8 +142,16 @@ class TrainingLoop:
         best, metric = results.best, results.selection_metric
         self.bar.set_postfix_str(f"best {best.name}: {metric} {best.validation[metric]:.2f}")
 
+    def log(self, epoch: int, losses: Mapping[str, float], validation: Mapping[str, Mapping[str, float]]) -> None:
+        """Tell the trackers about an epoch."""
+        values = {f"{name}/train_loss": loss for name, loss in losses.items()}
+        values |= {f"{name}/{key}": value for name, metrics in validation.items() for key, value in metrics.items()}
+        self.accelerator.log(values, step=epoch)
+
     def keep_only(self, names: set[str]) -> None:
         """Let the other heads rest; several processes then exchange gradients of the active ones alone."""
+        if dropped := sorted(self.sweep.active - names):
+            logger.info("Successive halving: %d heads train on; dropped %s.", len(names), ", ".join(dropped))
         self.sweep.active = names
         for name, head in self.sweep.heads.items():
             head.requires_grad_(name in names)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate.utils import set_seed
@@ -20,7 +18,9 @@ from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.scoring import Scores, score_split
+from attentive_probes.hub.model_card import card_files
 from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe_files import write_files
 from attentive_probes.processes import make_accelerator
 from attentive_probes.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
@@ -45,8 +45,6 @@ from attentive_probes.training.splits import (
     split_size,
 )
 
-logger = logging.getLogger(__name__)
-
 
 class ProbeTrainer:
     """Trains the heads of a sweep (or of a single probe, in place) and keeps each at its best validation epoch.
@@ -61,6 +59,10 @@ class ProbeTrainer:
         images: Columns, and the policy for images that cannot be read.
         augmentation: What is random about training images; `None` for nothing.
         image_processor: By default the one that came with the backbone.
+
+    Attributes:
+        results: What is known so far.
+        attachments: Path -> content of files to save with every probe, such as the recipe.
 
     Raises:
         ValueError: If the output folder holds another run, a split or an argument does not fit, or there is no image
@@ -78,7 +80,7 @@ class ProbeTrainer:
         augmentation: Augmentation | None = DEFAULT_AUGMENTATION,
         image_processor: BaseImageProcessor | None = None,
     ):
-        self.sweep = model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)
+        self._model, self.sweep = model, model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)
         self.arguments = arguments
         self.folder = Path(arguments.output_dir)
         check_output_dir(self.folder, arguments.overwrite, arguments.resume)
@@ -111,6 +113,7 @@ class ProbeTrainer:
             check_resumable(self.folder, self.results)
         self._tested = False
         self.baseline_scores: Scores | None = None
+        self.attachments: dict[str, str | bytes] = {}
 
     def train(self) -> SweepResults:
         """Train, and leave every head at its best validation epoch.
@@ -147,11 +150,12 @@ class ProbeTrainer:
             validation = {name: scores.metrics(self.sweep.config) for name, scores in loop.evaluate().items()}
             self.results.seconds = time.perf_counter() - start
             selection.update(epoch, self.results.seconds, self.sweep.learned, losses, validation)
-            self._drop_worse_half(epoch, loop, selection)
+            if self.arguments.halving_epochs and epoch % self.arguments.halving_epochs == 0:
+                loop.keep_only(selection.better_half(self.sweep.active))
             self._checkpoint(selection)
             save()
             loop.show(self.results)
-            self._log(epoch, losses, validation)
+            loop.log(epoch, losses, validation)
         loop.close()
         self._finish(selection)
         return self.results
@@ -194,9 +198,18 @@ class ProbeTrainer:
         return self.results
 
     def save_results(self) -> None:
-        """Write `results.json` as it is now."""
+        """Write `results.json` as it is now, and the cards and files of all probes anew."""
         if self.accelerator.is_main_process:
             self.results.save(self.folder / RESULTS)
+            for name in self.sweep.runs:
+                write_files(self.probe(name).files, self.folder / PROBES / name)
+
+    def probe(self, name: str | None = None) -> ProbeForImageClassification:
+        """The probe with head `name`, by default the selected one, with its card and results, ready to be pushed."""
+        name = name or self.results.best.name
+        probe = self.sweep.probe(name) if isinstance(self._model, ProbeSweep) else self._model
+        probe.files = card_files(self.results, name, probe.config, self.attachments)
+        return probe
 
     def score(self, split: AnySplit) -> dict[str, Scores]:
         """Scores of every head on a split, each image once."""
@@ -210,19 +223,6 @@ class ProbeTrainer:
         assert self.processor is not None
         backbone = self.sweep.backbone
         return split_loader(split, self.processor, backbone, self.augmentation, self.arguments, train=train)
-
-    def _drop_worse_half(self, epoch: int, loop: TrainingLoop, selection: EpochSelection) -> None:
-        if not self.arguments.halving_epochs or epoch % self.arguments.halving_epochs:
-            return
-        kept = selection.better_half(self.sweep.active)
-        if dropped := sorted(self.sweep.active - kept):
-            logger.info("Successive halving: %d heads train on; dropped %s.", len(kept), ", ".join(dropped))
-            loop.keep_only(kept)
-
-    def _log(self, epoch: int, losses: Mapping[str, float], validation: Mapping[str, Mapping[str, float]]) -> None:
-        values = {f"{name}/train_loss": loss for name, loss in losses.items()}
-        values |= {f"{name}/{key}": value for name, metrics in validation.items() for key, value in metrics.items()}
-        self.accelerator.log(values, step=epoch)
 
     def _note_sizes(self, **splits: AnySplit) -> None:
         sizes = {name: split_size(split, self.arguments.num_workers) for name, split in splits.items()}
@@ -245,5 +245,5 @@ class ProbeTrainer:
             self.sweep.restore(name, selection.states[name])
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
-                self.sweep.probe(name).save_pretrained(self.folder / PROBES / name)
+                self.probe(name).save_pretrained(self.folder / PROBES / name)
         self.accelerator.wait_for_everyone()

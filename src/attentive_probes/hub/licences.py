@@ -1,0 +1,30 @@
+"""The licence of a backbone, carried over to the probes on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub.errors import HFValidationError
+
+from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
+from attentive_probes.configuration_probe import ProbeConfig
+
+
+def backbone_licence(config: ProbeConfig) -> str | None:
+    """The licence that the backbone's own card names, or `None` if there is no card that can be reached."""
+    name = config.backbone_name_or_path
+    if name is None:
+        return None
+    if name.startswith(EMBEDDED_PREFIX):
+        path = Path(embedded_path(name)) / "README.md"
+    elif Path(name).is_dir():
+        path = Path(name) / "README.md"
+    else:
+        try:
+            path = Path(hf_hub_download(name, "README.md", revision=config.backbone_revision))
+        except (OSError, ValueError, HFValidationError):  # errors of the Hub are OSErrors or ValueErrors
+            return None
+    if not path.is_file():
+        return None
+    return ModelCard.load(path, ignore_metadata_errors=True).data.license

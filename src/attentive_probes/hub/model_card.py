@@ -1,0 +1,228 @@
+"""The model card of a probe: what it is, how good it is and how that was found out, for people and for the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+
+from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.hub.licences import backbone_licence
+from attentive_probes.poolings import POOLINGS
+from attentive_probes.probe_upload import REPO_PLACEHOLDER
+
+TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
+ATTENTION_PICTURE = "attention.png"
+NAMES = {
+    "top1": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
+    "ece": "expected calibration error", "loss": "loss", "mean_average_precision": "mean average precision",
+    "mean_absolute_error": "mean absolute error", "r2": "R2",
+}  # fmt: skip
+PAPERS = {
+    "https://arxiv.org/abs/2506.10178": "efficient probing",
+    "https://arxiv.org/abs/2601.09322": "attentive layer fusion",
+    "https://arxiv.org/abs/2412.03215": "Beyond [cls]",
+    "https://arxiv.org/abs/2106.09685": "LoRA",
+}
+
+
+def card_files(
+    results: SweepResults, name: str, config: ProbeConfig, attachments: Mapping[str, str | bytes] | None = None
+) -> dict[str, str | bytes]:
+    """What lies beside a probe on the Hub: its card, its results, evaluation entries, and attachments.
+
+    Args:
+        results: Results of its run.
+        name: Name of its head there.
+        config: Its configuration.
+        attachments: Path -> content of further files: `recipe.yaml`, `attention.png`.
+    """
+    attachments = dict(attachments or {})
+    mine = replace(results, heads=[results.head(name)], references=[])
+    files = {
+        **attachments,
+        "README.md": model_card(results, name, config, attachments=list(attachments)),
+        "results.json": json.dumps(mine.to_json(), indent=2, allow_nan=False) + "\n",
+    }
+    if entries := _evaluation_entries(results, results.head(name)):
+        files[".eval_results/attentive-probes.yaml"] = yaml.safe_dump(entries, sort_keys=False)
+    return files
+
+
+def model_card(
+    results: SweepResults,
+    name: str,
+    config: ProbeConfig,
+    *,
+    repo_id: str = REPO_PLACEHOLDER,
+    attachments: list[str] | None = None,
+) -> str:
+    """The text of a card, its metadata included.
+
+    Args:
+        results: Results of the run.
+        name: Name of the head.
+        config: Configuration of the probe.
+        repo_id: Where it will be.
+        attachments: Names of the files beside it.
+    """
+    head, attachments = results.head(name), attachments or []
+    test = head.test or {}
+    context: dict[str, Any] = {
+        "title": f"{name}: {HeadConfig(**head.head).pooling} on {results.backbone['name']}",
+        "summary": _summary(results, head, config),
+        "test": {NAMES[key]: _value(test, key) for key in NAMES if key in test},
+        "baseline": results.baseline,
+        "difference": _difference(test) if results.baseline not in (None, name) else "",
+        "picture": ATTENTION_PICTURE if ATTENTION_PICTURE in attachments else "",
+        "repo_id": repo_id,
+        "contents": _contents(config),
+        "facts": _facts(results, head, config),
+        "protocol": results.protocol,
+        "recipe": "recipe.yaml" in attachments,
+        "per_class": _per_class(test, config),
+        "calibration": _calibration(test),
+        "papers": _papers(head, config),
+    }
+    card = ModelCard.from_template(_metadata(results, head, config), template_path=str(TEMPLATE), **context)
+    return str(card)
+
+
+def _metadata(results: SweepResults, head: HeadResult, config: ProbeConfig) -> ModelCardData:
+    base = config.backbone_name_or_path
+    is_on_hub = base is not None and base.count("/") == 1 and not base.startswith(("/", "."))
+    dataset = results.dataset.get("name")
+    return ModelCardData(
+        license=backbone_licence(config),
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        base_model=base if is_on_hub else None,
+        base_model_relation="adapter" if is_on_hub else None,
+        datasets=[dataset] if dataset and results.dataset.get("on_hub") else None,
+        tags=["attentive-probes", "image-classification", results.adaptation, HeadConfig(**head.head).pooling],
+        model_name=head.name,
+        eval_results=_model_index(results, head) or None,
+    )
+
+
+def _model_index(results: SweepResults, head: HeadResult) -> list[EvalResult]:
+    dataset = results.dataset.get("name") or "unnamed"
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split=results.dataset.get("test_split") or "test",
+            dataset_revision=results.dataset.get("revision"),
+            metric_type={"top1": "accuracy", "macro_f1": "f1"}.get(key, key),
+            metric_name=f"{NAMES[key]}{_interval_text(head.test or {}, key)}",
+            metric_value=round(float(value), 4),
+        )
+        for key, value in (head.test or {}).items()
+        if key in NAMES and value is not None
+    ]
+
+
+def _evaluation_entries(results: SweepResults, head: HeadResult) -> list[dict[str, Any]]:
+    if not results.dataset.get("on_hub") or "top1" not in (head.test or {}):
+        return []
+    assert head.test is not None
+    entry = EvalResultEntry(
+        dataset_id=results.dataset["name"],
+        task_id=results.dataset.get("config") or "default",
+        value=round(head.test["top1"], 4),
+        dataset_revision=results.dataset.get("revision"),
+        date=results.date,
+        notes=f"attentive probe, {results.adaptation} backbone{_interval_text(head.test, 'top1')}",
+    )
+    return eval_result_entries_to_yaml([entry])
+
+
+def _summary(results: SweepResults, head: HeadResult, config: ProbeConfig) -> str:
+    state = "a LoRA adapter on the otherwise frozen" if results.adaptation == "lora" else "the frozen"
+    return (
+        f"An attentive probe: {state} backbone `{results.backbone['name']}` and a trained head of pooling "
+        f"`{HeadConfig(**head.head).pooling}`, {head.trainable_parameters:,} trained parameters, "
+        f"{config.num_labels} targets."
+    )
+
+
+def _contents(config: ProbeConfig) -> str:
+    if config.self_contained:
+        return "The repository holds the backbone as well, in `backbone/`."
+    where = f" at commit `{config.backbone_revision}`" if config.backbone_revision else ""
+    adapter = " and the adapter (`lora/`)" if config.lora else ""
+    return (
+        f"The repository holds the head{adapter} alone. The backbone is read from "
+        f"`{config.backbone_name_or_path}`{where}; its weights must have the fingerprint "
+        f"`{config.backbone_fingerprint}`."
+    )
+
+
+def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict[str, str]:
+    settings = HeadConfig(**head.head)
+    sizes = ", ".join(f"{split} {size['images']:,}" for split, size in results.data.items() if size.get("images"))
+    rates = f"{head.learning_rate:g}, weight decay {head.weight_decay:g}, {results.arguments['optimizer']}"
+    if results.adaptation == "lora":
+        rates += f"; adapter {results.arguments['lora_learning_rate'] or results.arguments['learning_rate']:g}"
+    tokens, norms = ", ".join(f"`{item}`" for item in settings.tokens), (settings.token_norm, settings.feature_norm)
+    return {
+        "backbone": f"`{results.backbone['name']}`, {results.backbone['dtype']}, {results.adaptation}",
+        "head": f"`{settings.pooling}` {json.dumps(settings.options) if settings.options else ''} over {tokens}",
+        "normalization": f"tokens `{norms[0]}`, features `{norms[1]}`, dropout {settings.dropout:g}",
+        "dataset": f"`{results.dataset.get('name', 'unnamed')}`",
+        "images": sizes,
+        "learning rate": rates,
+        "epochs": f"{head.best_epoch} selected of {len(head.history)}; batch {results.arguments['batch_size']}",
+        "seeds": f"head {head.seed}, order and augmentation {results.arguments['seed']}",
+        "validation": f"{results.selection_metric} {head.validation.get(results.selection_metric, float('nan')):.2f}",
+        "hardware": f"{results.hardware}, {results.num_processes} processes",
+        "training time": f"{results.seconds:.0f} s for all heads of the run",
+        "versions": ", ".join(f"{library} {version}" for library, version in results.versions.items()),
+    }
+
+
+def _value(test: Mapping[str, Any], key: str) -> str:
+    value = test[key]
+    return "no number" if value is None else f"{value:.2f}{_interval_text(test, key)}"
+
+
+def _interval_text(test: Mapping[str, Any], key: str) -> str:
+    if f"{key}_interval" not in test:
+        return ""
+    low, high = test[f"{key}_interval"]
+    return f" [{low:.2f}, {high:.2f}]"
+
+
+def _difference(test: Mapping[str, Any]) -> str:
+    if "top1_difference" not in test:
+        return ""
+    mean, low, high = test["top1_difference"]
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _per_class(test: Mapping[str, Any], config: ProbeConfig) -> dict[str, str]:
+    values = test.get("per_class") or []
+    return {
+        config.id2label[i].replace("|", "\\|"): "no image" if value is None or value != value else f"{value:.1f}"
+        for i, value in enumerate(values)
+    }
+
+
+def _calibration(test: Mapping[str, Any]) -> str:
+    if test.get("ece") is None:
+        return ""
+    return f"confidence and accuracy differ by {test['ece']:.2f} points on average (expected calibration error)."
+
+
+def _papers(head: HeadResult, config: ProbeConfig) -> list[str]:
+    links = [POOLINGS[HeadConfig(**head.head).pooling].paper]
+    if config.lora:
+        links.append("https://arxiv.org/abs/2106.09685")
+    return [f"{PAPERS[link]}, {link}" if link in PAPERS else link for link in links]

@@ -1,0 +1,66 @@
+"""A saved probe becomes a repository on the Hub, in one commit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import CommitInfo, HfApi
+
+CARD = "README.md"
+REPO_PLACEHOLDER = "<repository>"  # in a card whose repository is not known yet
+
+
+def upload_probe(
+    save: Callable[[Path], Any],
+    repo_id: str,
+    *,
+    commit_message: str | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | bool | None = None,
+) -> CommitInfo:
+    """Save a probe to a temporary folder and upload it in one commit; on an error the repository stays as it was.
+
+    Args:
+        save: Writes the probe to the folder that it is given.
+        repo_id: The repository; it is created if there is none.
+        commit_message: What the commit says.
+        private: Whether a new repository is private.
+        revision: Branch to commit to; it is created if there is none.
+        create_pr: Whether to open a pull request instead of committing.
+        token: Access token; by default the one that is logged in.
+    """
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        save(folder)
+        card = folder / CARD
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if card.exists():
+            card.write_text(card.read_text().replace(REPO_PLACEHOLDER, repo_id))
+        if revision is not None and not create_pr and not revision.startswith("refs/"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=commit_message or "Upload the probe",
+            revision=revision,
+            create_pr=create_pr,
+        )
+
+
+def push_folder(folder: str | os.PathLike, repo_id: str, **options: Any) -> CommitInfo:
+    """Upload a probe that `save_pretrained` or a run wrote to a folder; see `upload_probe` for the options.
+
+    Raises:
+        ValueError: If the folder holds no probe.
+    """
+    if not (Path(folder) / "config.json").is_file() or not (Path(folder) / "model.safetensors").is_file():
+        raise ValueError(f"{str(folder)!r} holds no probe; name a folder such as outputs/mine/probes/ep32.")
+    return upload_probe(lambda target: shutil.copytree(folder, target, dirs_exist_ok=True), repo_id, **options)
