@@ -2,17 +2,20 @@ import json
 
 import pytest
 import torch
+from datasets import Value
 from safetensors.torch import load_file
 from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
+from attentive_probes import ProbeForImageClassification
 from attentive_probes.cli.main import app
 from attentive_probes.configuration_probe import HeadConfig
+from attentive_probes.evaluation.evaluate import evaluate_probe
 from attentive_probes.hub.published_backbones import PUBLISHED_BACKBONES
 from attentive_probes.hub.published_heads import import_pooling, import_probe_head, import_published_head
 from attentive_probes.hub.published_names import TRANSLATIONS
 from attentive_probes.tokens import Reading, TokenLayout
 from golden_data import FOLDER, assert_golden, load_golden
-from tiny import SIZE
+from tiny import SIZE, image_dataset
 
 HEADS = ["ep", "ep_dout2", "ep_q1", "abmilp", "abmilp_plain", "abmilp_map_pe", "simpool", "esimpool", "clip", "siglip"]
 HEADS += ["aim", "cbam", "coca", "cait", "dinovit", "jepa", "dolg", "cae"]
@@ -207,3 +210,12 @@ def test_table_of_backbones():
     assert all("/" in entry.name for entry in PUBLISHED_BACKBONES.values())
     content = torch.load(FOLDER / "example_vitt" / "ep_head.pth", weights_only=True)
     assert content["meta"] == json.loads((FOLDER / "example_vitt" / "config.json").read_text())
+
+
+def test_a_published_head_becomes_our_format_on_the_hub(hub, backbone):
+    """Import, evaluate, push, load: the same numbers from the repository."""
+    probe = import_published_head(FOLDER / "example_vitt", backbone=backbone)
+    data = image_dataset(12).cast_column("label", Value("int64"))
+    expected = evaluate_probe(probe, data)
+    probe.push_to_hub("me/published")
+    assert evaluate_probe(ProbeForImageClassification.from_pretrained("me/published"), data) == expected

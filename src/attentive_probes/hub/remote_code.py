@@ -41,7 +41,9 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def find_spec(self, name, path, target=None):
         if name in SOURCES:
-            return importlib.util.spec_from_loader(name, self, is_package=name in PACKAGES)
+            spec = importlib.util.spec_from_loader(name, self, origin=__file__, is_package=name in PACKAGES)
+            spec.has_location = True
+            return spec
 
     def get_source(self, name):
         return SOURCES[name]

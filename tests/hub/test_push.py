@@ -1,0 +1,205 @@
+"""Probes on the Hub, by the real client: pushed in one commit, loaded by revision, never corrupt."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard
+from peft import LoraConfig, PeftModel
+from transformers import AutoModel, ViTModel
+
+from attentive_probes import HeadConfig, ProbeForImageClassification, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes.hub.remote_code import add_remote_code
+from attentive_probes.probe_upload import push_folder
+from local_hub import TOKEN
+from tiny import image_dataset
+
+LABELS = ["band 0", "band 1", "band 2"]
+REPO = "me/probe"
+
+
+@pytest.fixture
+def backbone_on_hub(hub, tiny_backbone):
+    HfApi().create_repo("me/vit")
+    HfApi().upload_folder(repo_id="me/vit", folder_path=tiny_backbone("vit"))
+    return "me/vit"
+
+
+def new_probe(backbone, **options):
+    return ProbeForImageClassification.from_backbone(
+        backbone, HeadConfig("ep", {"num_queries": 4}), labels=LABELS, **options
+    ).eval()
+
+
+def pixels():
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_one_commit_and_back(hub, backbone_on_hub, tmp_path):
+    """Train, push, load: one commit with everything, a card the Hub reads, the same logits."""
+    probe = new_probe(backbone_on_hub)
+    trainer = ProbeTrainer(
+        probe, ProbeTrainingArguments(str(tmp_path), 1, batch_size=8), image_dataset(24), image_dataset(12)
+    )
+    trainer.train()
+    trainer.test(image_dataset(12, seed=3))
+    commit = trainer.probe().push_to_hub(REPO, private=True, commit_message="ep on tiny")
+    repository = hub.repositories["model", REPO]
+    assert [title for title, _ in repository.commits.values()] == ["initial commit", "ep on tiny"]
+    assert repository.private and commit.commit_url.endswith(commit.oid)
+    assert set(hub.files(REPO)) == {
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "results.json"
+    }  # fmt: skip
+    assert sum(map(len, hub.files(REPO).values())) < 100_000
+    card = ModelCard.load(REPO)
+    accuracy = next(r for r in card.data.eval_results if r.metric_type == "accuracy")
+    assert accuracy.metric_value == pytest.approx(trainer.results.heads[0].test["top1"], abs=1e-4)
+    assert card.data.base_model == "me/vit" and f'model="{REPO}"' in card.content
+    loaded = ProbeForImageClassification.from_pretrained(REPO).eval()
+    torch.testing.assert_close(loaded(pixels()).logits, probe.eval()(pixels()).logits)
+    assert loaded.config.backbone_revision == hub.repositories["model", "me/vit"].branches["main"]
+
+
+def test_revisions_requests_and_subfolders(hub, backbone_on_hub, tmp_path, monkeypatch):
+    """A branch, a pull request and a subfolder each give their own head; a cache serves without the network."""
+    probes = {where: new_probe(backbone_on_hub) for where in ("main", "second", "request", "sub")}
+    first = probes["main"].push_to_hub(REPO).oid
+    probes["second"].push_to_hub(REPO, revision="second")
+    request = probes["request"].push_to_hub(REPO, create_pr=True)
+    assert request.pr_revision == "refs/pr/1"
+    probes["sub"].save_pretrained(tmp_path / "sub")
+    HfApi().upload_folder(repo_id=REPO, folder_path=tmp_path / "sub", path_in_repo="heads/b")
+    places = {"main": {"revision": first}, "second": {"revision": "second"}, "request": {"revision": "refs/pr/1"}}
+    places["sub"] = {"subfolder": "heads/b"}
+    for where, place in places.items():
+        loaded = ProbeForImageClassification.from_pretrained(REPO, **place).eval()
+        torch.testing.assert_close(loaded(pixels()).logits, probes[where](pixels()).logits)
+    requests = len(hub.log)
+    ProbeForImageClassification.from_pretrained(REPO, revision=first, local_files_only=True)
+    assert len([line for line in hub.log[requests:] if "resolve" in line and line.startswith("GET")]) == 0
+
+
+def test_other_weights_are_an_error(hub, backbone_on_hub, tmp_path):
+    """A backbone whose weights are not those of the training is named with both fingerprints; unless it is meant."""
+    probe = new_probe(backbone_on_hub)
+    probe.save_pretrained(tmp_path / "probe")
+    other = ViTModel.from_pretrained("me/vit", add_pooling_layer=False)
+    with torch.no_grad():
+        other.layernorm.bias += 1
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(
+        ValueError, match=rf"fingerprint float32:\w+, but .*'me/vit' with {probe.config.backbone_fingerprint}"
+    ):
+        ProbeForImageClassification.from_pretrained(tmp_path / "probe", backbone=str(tmp_path / "other"))
+    config = json.loads((tmp_path / "probe" / "config.json").read_text())
+    (tmp_path / "probe" / "config.json").write_text(json.dumps({**config, "backbone_fingerprint": None}))
+    ProbeForImageClassification.from_pretrained(tmp_path / "probe", backbone=str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(r=2, init_lora_weights=False)], ids=["frozen", "lora"])
+def test_self_contained(hub, backbone_on_hub, lora):
+    """With the backbone in it, a repository needs no other; the backbone alone loads as a model of its own."""
+    probe = new_probe(backbone_on_hub, lora=lora)
+    probe.config.self_contained = True
+    probe.push_to_hub(REPO)
+    del hub.repositories["model", "me/vit"]
+    loaded = ProbeForImageClassification.from_pretrained(REPO).eval()
+    torch.testing.assert_close(loaded(pixels()).logits, probe(pixels()).logits)
+    bare = AutoModel.from_pretrained(REPO, subfolder="backbone", add_pooling_layer=False)
+    if lora is not None:
+        bare = PeftModel.from_pretrained(bare, REPO, subfolder="lora")
+    torch.testing.assert_close(bare.eval()(pixels()).last_hidden_state[:, 1:], probe.backbone(pixels())["last"].patches)
+
+
+def test_the_adapter_repository_is_small_and_serves_peft(hub, backbone_on_hub):
+    """`lora/` in the repository is PEFT's own layout: it loads on the bare backbone, and names backbone and commit."""
+    probe = new_probe(backbone_on_hub, lora=LoraConfig(r=2, init_lora_weights=False))
+    probe.push_to_hub(REPO)
+    assert sum(map(len, hub.files(REPO).values())) < 600_000
+    adapter = json.loads(hub.files(REPO)["lora/adapter_config.json"])
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("me/vit", probe.config.backbone_revision)
+    bare = PeftModel.from_pretrained(
+        ViTModel.from_pretrained("me/vit", add_pooling_layer=False), REPO, subfolder="lora"
+    )
+    torch.testing.assert_close(bare.eval()(pixels()).last_hidden_state[:, 1:], probe.backbone(pixels())["last"].patches)
+    loaded = ProbeForImageClassification.from_pretrained(REPO).eval()
+    torch.testing.assert_close(loaded(pixels()).logits, probe(pixels()).logits)
+
+
+def test_broken_transfers_leave_nothing_corrupt(hub, backbone_on_hub):
+    """A failed upload changes no file; half a download is an error, and the next attempt is whole."""
+    first, second = new_probe(backbone_on_hub), new_probe(backbone_on_hub)
+    first.push_to_hub(REPO)
+    hub.broken = ["lfs"]
+    with pytest.raises(Exception, match="uploading"):
+        second.push_to_hub(REPO)
+    hub.broken = ["model.safetensors"]
+    with pytest.raises(Exception, match=r"(?i)consist|peer|incomplete|closed|load"):
+        ProbeForImageClassification.from_pretrained(REPO)
+    hub.broken = []
+    loaded = ProbeForImageClassification.from_pretrained(REPO).eval()
+    torch.testing.assert_close(loaded(pixels()).logits, first(pixels()).logits)
+
+
+def test_no_token_in_files_logs_or_errors(hub, backbone_on_hub, caplog, capfd, monkeypatch):
+    """Whatever is uploaded, logged, printed or raised, the token is not in it."""
+    with caplog.at_level(logging.DEBUG):
+        new_probe(backbone_on_hub).push_to_hub(REPO, token=TOKEN, private=True)
+        monkeypatch.delenv("HF_TOKEN")
+        with pytest.raises(OSError) as refusal:
+            ProbeForImageClassification.from_pretrained(REPO)
+        loaded = ProbeForImageClassification.from_pretrained(REPO, token=TOKEN)
+    printed = "".join(capfd.readouterr())
+    assert TOKEN not in caplog.text + printed + str(refusal.value) + repr(loaded.config)
+    assert all(TOKEN.encode() not in content for content in hub.files(REPO).values())
+
+
+def test_only_safetensors(tmp_path, tiny_backbone):
+    """Nothing that is saved is a pickle."""
+    probe = new_probe(tiny_backbone("vit"), lora=LoraConfig(r=2))
+    probe.config.self_contained = True
+    probe.save_pretrained(tmp_path)
+    endings = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert endings == {".json", ".safetensors"}
+
+
+def test_folders_without_a_probe_are_refused(tmp_path):
+    """Before anything is created on the Hub."""
+    with pytest.raises(ValueError, match="holds no probe"):
+        push_folder(tmp_path, REPO)
+
+
+WITHOUT_THE_PACKAGE = """
+import sys
+sys.path[:] = [p for p in sys.path if "attentive" not in p and not p.endswith("src")]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+import importlib.util
+assert importlib.util.find_spec("attentive_probes") is None
+import torch
+from transformers import AutoModelForImageClassification, pipeline
+folder, expected = sys.argv[1:]
+model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True).eval()
+pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+torch.testing.assert_close(model(pixels).logits, torch.load(expected))
+from PIL import Image
+print(pipeline("image-classification", model=folder, trust_remote_code=True)(Image.new("RGB", (20, 30)))[0]["label"])
+"""
+
+
+def test_remote_code_works_without_the_package(tmp_path, tiny_backbone):
+    """In a process that cannot import the package, the saved file is all that is needed."""
+    probe = new_probe(tiny_backbone("vit"))
+    probe.config.self_contained = True
+    add_remote_code(probe)
+    probe.save_pretrained(tmp_path / "probe")
+    torch.save(probe(pixels()).logits, tmp_path / "logits.pt")
+    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(tmp_path / "probe"), str(tmp_path / "logits.pt")]
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in LABELS
+    assert (tmp_path / "probe" / "modeling_attentive_probe.py").stat().st_size < 300_000
