@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test test-slow test-timm style quality
+.PHONY: quickstart test test-slow test-timm test-transformers style quality
 
 quickstart: $(INSTALLED)
 	$(BIN)/attentive-probes train recipes/quickstart.yaml train.overwrite=true
@@ -18,6 +18,15 @@ test-slow: $(INSTALLED)
 test-timm: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target .venv/timm torchvision==0.28.0 timm==1.0.31
 	PYTHONPATH=.venv/timm $(BIN)/pytest -n auto tests/backbones tests/data -k "timm or torchvision"
+
+# transformers' own tests of models come with its source distribution, not with its wheel.
+SUITE := .venv/transformers-suite
+test-transformers: $(INSTALLED)
+	test -d $(SUITE) || { mkdir -p $(SUITE) && $(BIN)/pip download --quiet --no-deps --no-binary :all: \
+	  --dest $(SUITE) --constraint constraints.txt transformers && \
+	  tar xzf $(SUITE)/transformers-*.tar.gz -C $(SUITE) --strip-components 1 && touch $(SUITE)/tests/__init__.py; }
+	$(BIN)/pip install --quiet parameterized
+	TRANSFORMERS_TESTS=$(SUITE) $(BIN)/pytest -n auto -o addopts=-q -W default tests/transformers_suite
 
 style: $(INSTALLED)
 	$(BIN)/ruff format .

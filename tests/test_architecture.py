@@ -18,7 +18,7 @@ ROWS = {
     "tokens": 1, "attend": 1, "token_statistics": 1, "configuration_probe": 1,
     "backbones": 2, "poolings": 2, "normalization": 2, "lora": 2,
     "head": 3,
-    "probe_setup": 4, "probe_files": 4, "probe_upload": 4, "modeling_probe": 4, "sweep": 4, "grid": 4,
+    "probe_setup": 4, "probe_files": 4, "probe_upload": 4, "probe_output": 4, "modeling_probe": 4, "sweep": 4, "grid": 4,
     "data": 5, "evaluation": 5, "training": 5, "analysis": 5, "prediction": 5, "hub": 5,
     "recipe": 6, "recipe_data": 6, "recipe_checks": 6, "experiment": 6,
     "cli": 7,

@@ -5,7 +5,8 @@ from importlib.metadata import version
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
-from attentive_probes.modeling_probe import ProbeForImageClassification, ProbeOutput
+from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe_output import ProbeOutput
 from attentive_probes.sweep import HeadRun, ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.trainer import ProbeTrainer

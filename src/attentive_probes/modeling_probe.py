@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,33 +12,16 @@ from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
-from transformers.utils import ModelOutput
 
 from attentive_probes.backbones import VisionBackbone, load_image_processor, register_backbone_code
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe_files import add_adapter, attach_adapter, read_backbone, save_beside
+from attentive_probes.probe_output import ProbeOutput
 from attentive_probes.probe_setup import build_head, describe_probe, geometry_of, load_backbone, set_head
 from attentive_probes.probe_upload import upload_probe
 from attentive_probes.tokens import kinds_by_tap
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-
-
-@dataclass
-class ProbeOutput(ModelOutput):
-    """Output of a probe.
-
-    Args:
-        loss: Scalar, when labels were given.
-        logits: `(B, C)`.
-        attention: `(B, M, T)` over the tokens that the head reads, in the order of its reading.
-        features: `(B, F)`, what the pooling made, before normalization.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    attention: Tensor | None = None
-    features: Tensor | None = None
 
 
 class ProbeForImageClassification(PreTrainedModel):
@@ -124,7 +106,7 @@ class ProbeForImageClassification(PreTrainedModel):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike,
+        pretrained_model_name_or_path: str | os.PathLike | None,
         *args: Any,
         config: ProbeConfig | str | os.PathLike | None = None,
         backbone: VisionBackbone | str | None = None,
@@ -135,7 +117,7 @@ class ProbeForImageClassification(PreTrainedModel):
         """Load a probe; its backbone comes from its own repository at the stored commit.
 
         Args:
-            pretrained_model_name_or_path: Hub id or folder of the probe.
+            pretrained_model_name_or_path: Hub id or folder of the probe; `None` with a `state_dict` of all tensors.
             *args: Passed on to `PreTrainedModel.from_pretrained`.
             config: A configuration to use instead of the stored one.
             backbone: A loaded backbone to share, or another place to read its weights from.
@@ -147,6 +129,12 @@ class ProbeForImageClassification(PreTrainedModel):
             ValueError: If the backbone cannot be found, has other weights than it had in training, or the checkpoint
                 lacks a tensor of the head.
         """
+        if "torch_dtype" in kwargs:  # the name before transformers 5
+            kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
+        if pretrained_model_name_or_path is None:  # tensors come as `state_dict`, those of the backbone too
+            return super().from_pretrained(
+                None, *args, config=config, output_loading_info=output_loading_info, **kwargs
+            )
         name = str(pretrained_model_name_or_path)
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
         if not isinstance(config, ProbeConfig):
@@ -175,7 +163,7 @@ class ProbeForImageClassification(PreTrainedModel):
     ) -> None:
         """Save what was learned, the configuration and the image processor.
 
-        The backbone is only named, unless `config.self_contained` asks for it.
+        The backbone is only named, unless `config.self_contained` asks for it, or it has no name.
 
         Args:
             save_directory: Folder to write to.
@@ -185,6 +173,7 @@ class ProbeForImageClassification(PreTrainedModel):
         tensors = self.state_dict() if state_dict is None else state_dict
         learned = {key: tensor for key, tensor in tensors.items() if not key.startswith("backbone.")}
         adapter = self.backbone.adapter
+        self.config.self_contained |= self.config.backbone_name_or_path is None  # else nobody could load it
         with nullcontext() if adapter is None else adapter.unmerged():
             if self.config.self_contained:
                 self.config.backbone_fingerprint = self.backbone.fingerprint()
@@ -215,6 +204,10 @@ class ProbeForImageClassification(PreTrainedModel):
         self.backbone.adapter.merge_and_unload()
         self.config.lora, self.config.self_contained = False, True
         self.config.backbone_fingerprint = self.backbone.fingerprint()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding of the backbone."""
+        return self.backbone.model.get_input_embeddings()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
