@@ -6,14 +6,16 @@ from attentive_probes.backbones.supported import WORKS, supported_backbones
 ROOT = Path(__file__).parent.parent
 
 
-def test_python_examples_run(tmp_path, monkeypatch):
-    """The Python blocks of the README, run one after the other in an empty folder."""
+def test_python_examples_run(hub, tmp_path, monkeypatch):
+    """The Python blocks of the README, run one after the other in an empty folder, with a Hub on loopback."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     scope = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), scope)
-    assert len(blocks) >= 2
+    assert len(blocks) >= 4
+    assert "README.md" in hub.files("me/fashion-ep")
+    assert scope["probe"].backbone.adapter is not None
     assert scope["output"].logits.shape == (1, 10)
     assert scope["maps"].shape == (32, 28, 28)
 

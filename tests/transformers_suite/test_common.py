@@ -86,9 +86,11 @@ class ProbeModelTest(modeling.ModelTesterMixin, unittest.TestCase):
         return {**inputs_dict, **labels}
 
     def test_config(self):
+        """Configurations save, load and compare as transformers expects."""
         self.config_tester.run_common_tests()
 
     def test_model_get_set_embeddings(self):
+        """The input embedding is the backbone's, and there is no output embedding."""
         config, _ = self.model_tester.prepare_config_and_inputs_for_common()
         model = ProbeForImageClassification(config)
         self.assertIs(model.get_input_embeddings(), model.backbone.model.get_input_embeddings())
@@ -97,19 +99,19 @@ class ProbeModelTest(modeling.ModelTesterMixin, unittest.TestCase):
 
     @unittest.skip("A probe gives logits, attention and features; hidden states are read through taps.")
     def test_hidden_states_output(self):
-        pass
+        """Does not apply."""
 
     @unittest.skip("A probe gives logits, attention and features; hidden states are read through taps.")
     def test_retain_grad_hidden_states_attentions(self):
-        pass
+        """Does not apply."""
 
     @unittest.skip("A checkpoint without the head is an error for a probe, not a report.")
     def test_model_weights_reload_no_missing_tied_weights(self):
-        pass
+        """Does not apply."""
 
     @unittest.skip("A frozen backbone keeps no activations; tests/test_lora.py checks recomputation with an adapter.")
     def test_training_gradient_checkpointing(self):
-        pass
+        """Does not apply."""
 
     test_training_gradient_checkpointing_use_reentrant_false = test_training_gradient_checkpointing
     test_training_gradient_checkpointing_use_reentrant_true = test_training_gradient_checkpointing

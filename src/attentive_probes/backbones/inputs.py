@@ -83,7 +83,7 @@ def _patch_vectors(model: PreTrainedModel, pixels: Tensor) -> Arguments:
 
 
 def _sized_images(model: PreTrainedModel, pixels: Tensor) -> Arguments:
-    return {"pixel_values": pixels, "image_sizes": torch.tensor([pixels.shape[-2:]]).expand(len(pixels), -1)}
+    return {"pixel_values": pixels, "image_sizes": torch.tensor([pixels.shape[-2:]]).expand(pixels.shape[0], -1)}
 
 
 def _unpacked(model: PreTrainedModel, states: Tensor, batch: int, stage: int | None) -> Tensor:

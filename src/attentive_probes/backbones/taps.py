@@ -77,7 +77,7 @@ def read_taps(
             assert state is not None
             for step in point.steps:
                 state = step(state)
-            receive(tap, format_.states(model, state, len(pixels), point.stage))
+            receive(tap, format_.states(model, state, pixels.shape[0], point.stage))
 
         return hook
 
@@ -87,7 +87,7 @@ def read_taps(
                 hooks.callback(point.module.register_forward_hook(pass_on(tap, point)).remove)
         last = format_.run(model, pixels)
     if LAST in points:
-        receive(LAST, format_.states(model, last, len(pixels), None))
+        receive(LAST, format_.states(model, last, pixels.shape[0], None))
 
 
 def _final_norm(model: PreTrainedModel) -> nn.Module | None:

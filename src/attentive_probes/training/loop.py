@@ -89,7 +89,10 @@ class TrainingLoop:
         self.steps_done = 0
         self.progress = EpochProgress()
         self.bar = tqdm(
-            total=self.total_steps * arguments.batch_size, unit="img", disable=not accelerator.is_main_process
+            total=self.total_steps * arguments.batch_size,
+            unit="img",
+            mininterval=1,
+            disable=not accelerator.is_main_process,
         )
 
     @property
