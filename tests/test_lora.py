@@ -168,6 +168,8 @@ def test_linear_probing_then_fine_tuning(tiny_backbone, tmp_path):
     started.save_pretrained(tmp_path / "lora")
     with pytest.raises(ValueError, match="has an adapter already"):
         ProbeForImageClassification.from_pretrained(tmp_path / "lora", lora=LoraConfig(r=4))
+    with pytest.raises(ValueError, match="belongs to one probe"):
+        ProbeForImageClassification.from_pretrained(tmp_path / "lora", backbone=started.backbone)
 
 
 def test_what_does_not_fit_is_refused(tiny_backbone, tmp_path):

@@ -16,6 +16,7 @@ from attentive_probes.evaluation.references import Reference, evaluate_reference
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
 from attentive_probes.hub.model_card import ATTENTION_PICTURE
 from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe_files import add_adapter
 from attentive_probes.probe_setup import reading_of
 from attentive_probes.recipe import EvaluationRecipe, Recipe
 from attentive_probes.recipe_checks import backbone_options, check_recipe
@@ -108,14 +109,15 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
         attn_implementation=recipe.backbone.attn_implementation,
         device_map=recipe.backbone.device_map,
         random_weights=recipe.backbone.random_weights,
-        lora=recipe.lora and recipe.lora.config(),
         labels=labels_of(data, train),
         num_labels=data.num_labels,
         problem_type=data.problem_type,
         **backbone_options(recipe),
     )
-    if recipe.lora is not None and recipe.lora.start_from is not None:
-        start_from(sweep, recipe.lora.start_from)
+    if recipe.lora is not None:
+        if recipe.lora.start_from is not None:
+            start_from(sweep, recipe.lora.start_from)
+        add_adapter(sweep.config, sweep.backbone, recipe.lora.config(), next(iter(runs.values())).seed)
     return sweep, open_splits(data, sweep, {"train": train, "validation": validation, "test": test})
 
 

@@ -126,8 +126,8 @@ class ProbeForImageClassification(PreTrainedModel):
             **kwargs: Passed on to `PreTrainedModel.from_pretrained`.
 
         Raises:
-            ValueError: If the backbone cannot be found, has other weights than it had in training, or the checkpoint
-                lacks a tensor of the head.
+            ValueError: If the backbone cannot be found, has other weights than it had in training or somebody else's
+                adapter, or the checkpoint lacks a tensor of the head.
         """
         if "torch_dtype" in kwargs:  # the name before transformers 5
             kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
@@ -143,6 +143,8 @@ class ProbeForImageClassification(PreTrainedModel):
         if not isinstance(backbone, VisionBackbone):
             placement = {key: kwargs.get(key) for key in ("dtype", "attn_implementation", "device_map")}
             backbone = read_backbone(config, name, hub, name=backbone, lora=lora, **placement)
+        elif backbone.adapter is not None:
+            raise ValueError("The backbone to share has an adapter, which belongs to one probe; pass a frozen one.")
         else:
             attach_adapter(config, backbone, name, hub, lora)
         # The loaded backbone joins afterwards: loading resets buffers of whatever is in the model.

@@ -60,7 +60,7 @@ def attach_adapter(
     Raises:
         ValueError: If the stored one cannot be found, or the fresh one does not fit.
     """
-    if config.lora and backbone.adapter is None:
+    if config.lora:
         arguments = {key: value for key, value in hub_arguments.items() if key != "subfolder"}
         load_lora(backbone, probe, subfolder=_inside(hub_arguments, ADAPTER_FOLDER), **arguments)
     elif lora is not None:

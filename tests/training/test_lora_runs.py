@@ -12,7 +12,7 @@ import yaml
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.evaluate import evaluate_probe
-from attentive_probes.experiment import run_recipe
+from attentive_probes.experiment import profile_recipe, run_recipe
 from attentive_probes.recipe import Recipe
 from attentive_probes.training import trainer as trainer_module
 
@@ -120,6 +120,12 @@ def test_linear_probing_then_fine_tuning(load, tmp_path):
         run_recipe(load(f"lora.start_from={frozen}", "heads.ep.options.num_queries=8", folder="c"))
     with pytest.raises(ValueError, match="cannot be the start: its adapter"):
         run_recipe(load(f"lora.start_from={tmp_path / 'run' / 'probes' / 'ep'}", folder="d"))
+
+
+def test_no_profile(load):
+    """Where backbone and head are one step, stages cannot be told apart."""
+    with pytest.raises(ValueError, match="lora=null"):
+        profile_recipe(load())
 
 
 @pytest.mark.parametrize(

@@ -99,11 +99,13 @@ def profile_run(trainer: ProbeTrainer) -> Profile:
     """Time every stage of a run on a few batches; the heads of `trainer` take real steps.
 
     Raises:
-        ValueError: If the training split is a stream or a token cache.
+        ValueError: If the training split is a stream or a token cache, or an adapter is trained.
     """
     split, sweep, arguments = trainer.train_split, trainer.sweep, trainer.arguments
     if not isinstance(split, ImageSplit):
         raise ValueError("A profile needs a training split of images: no stream, no token cache.")
+    if sweep.config.lora:
+        raise ValueError("A profile tells backbone and heads apart, which an adapter joins; profile with lora=null.")
     assert trainer.processor is not None
     rows = list(range(min(FEW, len(split))))
     collator = make_collator(split, trainer.processor, sweep.backbone, trainer.augmentation, arguments.seed)
