@@ -24,7 +24,7 @@ ROWS = {
     "recipe": 6, "recipe_data": 6, "recipe_checks": 6, "experiment": 6,
     "cli": 7,
 }  # fmt: skip
-HEAVY = {"matplotlib", "peft", "gradio", "timm", "onnx", "torchvision"}
+HEAVY = {"matplotlib", "peft", "gradio", "timm", "onnx", "torchvision", "albumentations"}
 
 
 def tree(path: Path) -> ast.Module:

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.modeling_probe import ProbeForImageClassification
@@ -24,4 +24,5 @@ __all__ = [
 ]
 
 AutoConfig.register(ProbeConfig.model_type, ProbeConfig, exist_ok=True)
+AutoModel.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)
 AutoModelForImageClassification.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)

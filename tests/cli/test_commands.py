@@ -167,3 +167,19 @@ def test_profile(run, recipe_file, tmp_path):
     assert code == 0
     assert "backbone" in out and "estimated training time, cached" in out
     assert not (tmp_path / "run").exists()
+
+
+def test_push(run, hub, probe_folder, tmp_path):
+    """A folder becomes a repository, on request with backbone and code; what is no probe ends in one sentence."""
+    (probe_folder / "README.md").write_text("# A card\n\nmodel=<repository>\n")
+    code, out, _ = run("push", probe_folder, "me/probe", "--private", "--message", "first")
+    assert (code, "/me/probe/commit/" in out) == (0, True)
+    assert hub.repositories["model", "me/probe"].private
+    assert b"model=me/probe" in hub.files("me/probe")["README.md"]
+    assert "model=<repository>" in (probe_folder / "README.md").read_text()
+    code, out, _ = run("push", probe_folder, "me/probe", "--self-contained", "--remote-code", "--create-pr")
+    assert (code, "/discussions/1" in out) == (0, True)
+    files = hub.files("me/probe", "refs/pr/1")
+    assert {"backbone/model.safetensors", "modeling_attentive_probe.py", "README.md"} <= set(files)
+    code, _, err = run("push", tmp_path, "me/probe")
+    assert code == 2 and "holds no probe" in err

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
@@ -13,6 +14,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModel, ViTModel
 
 from attentive_probes import HeadConfig, ProbeForImageClassification, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes.backbones import VisionBackbone
 from attentive_probes.hub.remote_code import add_remote_code
 from attentive_probes.probe_upload import push_folder
 from local_hub import TOKEN
@@ -81,6 +83,22 @@ def test_revisions_requests_and_subfolders(hub, backbone_on_hub, tmp_path, monke
     requests = len(hub.log)
     ProbeForImageClassification.from_pretrained(REPO, revision=first, local_files_only=True)
     assert len([line for line in hub.log[requests:] if "resolve" in line and line.startswith("GET")]) == 0
+
+
+def test_offline_from_the_cache_and_the_backbone_once(hub, backbone_on_hub, monkeypatch):
+    """What was loaded before loads without the network; the backbone is read once, and built from nothing never."""
+    probe = new_probe(backbone_on_hub)
+    probe.push_to_hub(REPO)
+    ProbeForImageClassification.from_pretrained(REPO)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    reads, read = [], VisionBackbone.from_pretrained.__func__
+    counted = classmethod(lambda cls, *arguments, **options: reads.append(1) or read(cls, *arguments, **options))
+    monkeypatch.setattr(VisionBackbone, "from_pretrained", counted)
+    monkeypatch.setattr(VisionBackbone, "from_config", None)
+    requests = len(hub.log)
+    loaded = ProbeForImageClassification.from_pretrained(REPO).eval()
+    torch.testing.assert_close(loaded(pixels()).logits, probe(pixels()).logits)
+    assert reads == [1] and len(hub.log) == requests
 
 
 def test_other_weights_are_an_error(hub, backbone_on_hub, tmp_path):

@@ -19,7 +19,7 @@ LOAD = """
 import sys, torch
 import attentive_probes
 from attentive_probes import ProbeForImageClassification
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 repo, revision, picture, out = sys.argv[1:]
 from PIL import Image
 image = Image.open(picture)
@@ -28,9 +28,10 @@ processor = AutoImageProcessor.from_pretrained(repo, revision=revision, backend=
 pixels = processor(image, return_tensors="pt")
 found = [
     cls.from_pretrained(repo, revision=revision).eval()(**pixels).logits
-    for cls in (ProbeForImageClassification, AutoModelForImageClassification)
+    for cls in (ProbeForImageClassification, AutoModel, AutoModelForImageClassification)
 ]
-torch.testing.assert_close(*found)
+torch.testing.assert_close(found[0], found[1])
+torch.testing.assert_close(found[0], found[2])
 served = pipeline("image-classification", model=repo, revision=revision)
 answers = served([image] * 3, top_k=2, batch_size=2)
 assert [len(answer) for answer in answers] == [2, 2, 2]

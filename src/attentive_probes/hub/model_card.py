@@ -170,7 +170,8 @@ def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict
     sizes = ", ".join(f"{split} {size['images']:,}" for split, size in results.data.items() if size.get("images"))
     rates = f"{head.learning_rate:g}, weight decay {head.weight_decay:g}, {results.arguments['optimizer']}"
     if results.adaptation == "lora":
-        rates += f"; adapter {results.arguments['lora_learning_rate'] or results.arguments['learning_rate']:g}"
+        rate = results.arguments["lora_learning_rate"]
+        rates += f"; adapter {results.arguments['learning_rate'] if rate is None else rate:g}"
     tokens, norms = ", ".join(f"`{item}`" for item in settings.tokens), (settings.token_norm, settings.feature_norm)
     return {
         "backbone": f"`{results.backbone['name']}`, {results.backbone['dtype']}, {results.adaptation}",
