@@ -33,6 +33,8 @@ def test_a_run_from_recipe_to_files(recipe_file, tmp_path):
     assert (
         ProbeForImageClassification.from_pretrained(tmp_path / "run" / "probes" / "ep").config.id2label[0] == "band 0"
     )
+    pictures = [path.parent.name for path in (tmp_path / "run" / "probes").rglob("attention.png")]
+    assert pictures == ["ep"]  # the head whose attention it shows, and no other
     again = Recipe.load(tmp_path / "run" / "recipe.yaml", [f"train.output_dir={tmp_path / 'again'}"])
     repeated = run_recipe(again)
     assert [head.history for head in repeated.heads] == [head.history for head in results.heads]

@@ -60,7 +60,7 @@ def run_recipe(recipe: Recipe) -> SweepResults:
     if trainer.accelerator.is_main_process:
         trainer.folder.mkdir(parents=True, exist_ok=True)
         recipe.save(trainer.folder / RECIPE)
-        trainer.attachments[RECIPE] = (trainer.folder / RECIPE).read_text()
+        trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text())
     trainer.results.dataset = describe_dataset(data)
     if data.validation_split is not None and data.validation_split == data.test_split:
         trainer.results.protocol = SELECTED_ON_TEST
@@ -72,7 +72,8 @@ def run_recipe(recipe: Recipe) -> SweepResults:
     if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
         _draw(recipe, sweep, results, opened["test"], trainer.folder)
         if recipe.evaluation.attention_head is not None:
-            trainer.attachments[ATTENTION_PICTURE] = (trainer.folder / ATTENTION_PICTURE).read_bytes()
+            picture = (trainer.folder / ATTENTION_PICTURE).read_bytes()
+            trainer.attach(ATTENTION_PICTURE, picture, recipe.evaluation.attention_head)
         trainer.save_results()
     return results
 

@@ -14,7 +14,7 @@ from attentive_probes.backbones import VisionBackbone
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_cached_loader, make_collator, make_loader
 from attentive_probes.data.images import ImageSplit, ImageStream
-from attentive_probes.data.labels import FLOAT_TARGETS
+from attentive_probes.data.labels import FLOAT_TARGETS, LabelEncoder
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.rules import balanced_class_weights, fitting_batch_size
@@ -63,9 +63,7 @@ def fit_batch_size(arguments: ProbeTrainingArguments, split: AnySplit) -> ProbeT
     return replace(arguments, batch_size=fitting_batch_size(arguments.batch_size, len(split)))
 
 
-def class_weights_of(
-    split: AnySplit, arguments: ProbeTrainingArguments, problem_type: str, num_labels: int
-) -> Tensor | None:
+def class_weights_of(split: AnySplit, arguments: ProbeTrainingArguments, encoder: LabelEncoder) -> Tensor | None:
     """Weights `(C,)` of the loss, where they are asked for.
 
     Raises:
@@ -73,6 +71,8 @@ def class_weights_of(
     """
     if arguments.class_weights == "none":
         return None
-    if isinstance(split, ImageStream) or problem_type in FLOAT_TARGETS:
+    if isinstance(split, ImageStream) or encoder.problem_type in FLOAT_TARGETS:
         raise ValueError("class_weights='balanced' needs class ids that can be counted: no stream, one label each.")
-    return balanced_class_weights(split.labels if isinstance(split, TokenCache) else split.targets(), num_labels)
+    return balanced_class_weights(
+        split.labels if isinstance(split, TokenCache) else split.targets(), encoder.num_labels
+    )

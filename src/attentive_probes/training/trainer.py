@@ -62,7 +62,6 @@ class ProbeTrainer:
 
     Attributes:
         results: What is known so far.
-        attachments: Path -> content of files to save with every probe, such as the recipe.
 
     Raises:
         ValueError: If the output folder holds another run, a split or an argument does not fit, or there is no image
@@ -81,8 +80,7 @@ class ProbeTrainer:
         image_processor: BaseImageProcessor | None = None,
     ):
         self._model, self.sweep = model, model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)
-        self.arguments = arguments
-        self.folder = Path(arguments.output_dir)
+        self.arguments, self.folder = arguments, Path(arguments.output_dir)
         check_output_dir(self.folder, arguments.overwrite, arguments.resume)
         self.processor = image_processor or self.sweep.image_processor
         if self.processor is None:
@@ -104,16 +102,14 @@ class ProbeTrainer:
         self.validation_split = self.open_split("validation", validation_dataset)
         self.arguments = arguments = fit_batch_size(arguments, self.train_split)
         arguments.check_processes(self.accelerator.num_processes)
-        self.class_weights = class_weights_of(
-            self.train_split, arguments, self.encoder.problem_type, self.encoder.num_labels
-        )
+        self.class_weights = class_weights_of(self.train_split, arguments, self.encoder)
         self.results = empty_results(self.sweep, arguments, self.accelerator.num_processes)
         self._note_sizes(train=self.train_split, validation=self.validation_split)
         if arguments.resume:
             check_resumable(self.folder, self.results)
         self._tested = False
         self.baseline_scores: Scores | None = None
-        self.attachments: dict[str, str | bytes] = {}
+        self._attachments: list[tuple[str | None, str, str | bytes]] = []
 
     def train(self) -> SweepResults:
         """Train, and leave every head at its best validation epoch.
@@ -208,8 +204,13 @@ class ProbeTrainer:
         """The probe with head `name`, by default the selected one, with its card and results, ready to be pushed."""
         name = name or self.results.best.name
         probe = self.sweep.probe(name) if isinstance(self._model, ProbeSweep) else self._model
-        probe.files = card_files(self.results, name, probe.config, self.attachments)
+        attachments = {path: content for head, path, content in self._attachments if head in (None, name)}
+        probe.files = card_files(self.results, name, probe.config, attachments)
         return probe
+
+    def attach(self, path: str, content: str | bytes, head: str | None = None) -> None:
+        """Save a file, such as a recipe or a picture, with every probe, or with one head's alone."""
+        self._attachments.append((head, path, content))
 
     def score(self, split: AnySplit) -> dict[str, Scores]:
         """Scores of every head on a split, each image once."""
