@@ -165,7 +165,7 @@ class ProbeForImageClassification(PreTrainedModel):
     ) -> None:
         """Save what was learned, the configuration and the image processor.
 
-        The backbone is only named, unless `config.self_contained` asks for it, or it has no name.
+        The backbone is only named, unless `config.self_contained` asks for it.
 
         Args:
             save_directory: Folder to write to.
@@ -175,7 +175,6 @@ class ProbeForImageClassification(PreTrainedModel):
         tensors = self.state_dict() if state_dict is None else state_dict
         learned = {key: tensor for key, tensor in tensors.items() if not key.startswith("backbone.")}
         adapter = self.backbone.adapter
-        self.config.self_contained |= self.config.backbone_name_or_path is None  # else nobody could load it
         with nullcontext() if adapter is None else adapter.unmerged():
             if self.config.self_contained:
                 self.config.backbone_fingerprint = self.backbone.fingerprint()

@@ -147,7 +147,10 @@ def load_backbone(
     options.setdefault("revision", config.backbone_revision if name is None else None)
     source = name or config.backbone_name_or_path
     if source is None:
-        raise ValueError("The probe names no backbone; pass backbone='<Hub id or folder>'.")
+        raise ValueError(
+            "The probe names no backbone; pass backbone='<Hub id or folder>', or save it with "
+            "config.self_contained = True."
+        )
     backbone = VisionBackbone.from_pretrained(
         source,
         config.backbone_config,

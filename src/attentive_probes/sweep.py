@@ -104,7 +104,7 @@ class ProbeSweep(nn.Module):
             attn_implementation: Passed to the backbone.
             device_map: Where a large backbone goes, for instance `auto`.
             random_weights: Whether to leave the backbone untrained (seed 0): a control that shows what heads reach
-                without pretraining. Its probes cannot be loaded again.
+                without pretraining. Its probes can be loaded again only if `config.self_contained` is set.
             lora: PEFT adapter to train with the only head; see `ProbeForImageClassification.from_backbone`.
             **options: `labels`, `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`: see
                 `describe_probe`.

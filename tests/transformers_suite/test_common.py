@@ -61,7 +61,7 @@ class ProbeTester:
         geometry = find_geometry(backbone, (SIZE, SIZE))
         return ProbeConfig(
             backbone_config=backbone.to_dict(), head=head.to_dict(), num_labels=CLASSES, **geometry.to_dict(),
-            problem_type="single_label_classification",
+            problem_type="single_label_classification", self_contained=True,
         )  # fmt: skip
 
     def prepare_config_and_inputs_for_common(self):
