@@ -13,7 +13,14 @@ from huggingface_hub import HfApi, ModelCard
 from peft import LoraConfig, PeftModel
 from transformers import AutoModel, ViTModel
 
-from attentive_probes import HeadConfig, ProbeForImageClassification, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes import (
+    HeadConfig,
+    HeadRun,
+    ProbeForImageClassification,
+    ProbeSweep,
+    ProbeTrainer,
+    ProbeTrainingArguments,
+)
 from attentive_probes.backbones import VisionBackbone
 from attentive_probes.hub.remote_code import add_remote_code
 from attentive_probes.probe_upload import push_folder
@@ -116,6 +123,17 @@ def test_other_weights_are_an_error(hub, backbone_on_hub, tmp_path):
     config = json.loads((tmp_path / "probe" / "config.json").read_text())
     (tmp_path / "probe" / "config.json").write_text(json.dumps({**config, "backbone_fingerprint": None}))
     ProbeForImageClassification.from_pretrained(tmp_path / "probe", backbone=str(tmp_path / "other"))
+
+
+def test_heads_of_a_sweep_need_different_parts_of_a_tower(tiny_backbone, tmp_path):
+    """One head reads the projection and one does not: both are loaded again, though not with the same tensors."""
+    heads = {"projected": HeadConfig("mean", tokens=("cls@projected",)), "plain": HeadConfig("mean")}
+    runs = {name: HeadRun(head) for name, head in heads.items()}
+    sweep = ProbeSweep.from_backbone(tiny_backbone("clip"), runs, labels=LABELS)
+    for name in runs:
+        sweep.probe(name).save_pretrained(tmp_path / name)
+        loaded = ProbeForImageClassification.from_pretrained(tmp_path / name).eval()
+        torch.testing.assert_close(loaded(pixels()).logits, sweep.probe(name).eval()(pixels()).logits)
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=2, init_lora_weights=False)], ids=["frozen", "lora"])

@@ -19,6 +19,8 @@ from attentive_probes.backbones.trunk import blocks_of
 from attentive_probes.fingerprint import tensor_fingerprint
 from attentive_probes.tokens import Tokens
 
+PROJECTION = "visual_projection."
+
 
 class VisionBackbone(nn.Module):
     """A Hugging Face vision model as a source of tokens: always in evaluation mode, no gradient but for an adapter.
@@ -76,8 +78,12 @@ class VisionBackbone(nn.Module):
         return cls(load_model(name, config, projection=PROJECTED in taps, dtype=dtype, **options), geometry)
 
     def fingerprint(self) -> str | None:
-        """Precision and hash of the weights; `None` if they are not all in memory."""
+        """Precision and hash of the weights; `None` if they are not all in memory.
+
+        The projection of a tower, which is loaded only where it is read, does not count.
+        """
         state = self.model.state_dict() if self.adapter is None else self.adapter.base_tensors()
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTION)}
         if any(tensor.is_meta for tensor in state.values()):
             return None
         return f"{str(self.model.dtype).removeprefix('torch.')}:{tensor_fingerprint(state)}"
