@@ -183,3 +183,9 @@ def test_push(run, hub, probe_folder, tmp_path):
     assert {"backbone/model.safetensors", "modeling_attentive_probe.py", "README.md"} <= set(files)
     code, _, err = run("push", tmp_path, "me/probe")
     assert code == 2 and "holds no probe" in err
+
+
+def test_a_probe_that_is_nowhere(run, hub, image_folder):
+    """Neither a folder nor a repository: one sentence, no traceback."""
+    code, _, err = run("predict", "me/nothing", image_folder)
+    assert code == 2 and "me/nothing" in err and "Traceback" not in err

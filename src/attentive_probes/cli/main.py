@@ -34,7 +34,7 @@ def app() -> None:
     transformers_logging.disable_progress_bar()
     try:
         commands()
-    except (ValueError, ImportError, HfHubHTTPError) as error:
+    except (ValueError, ImportError, OSError, HfHubHTTPError) as error:
         Console(stderr=True, soft_wrap=True).print("[bold red]Error:[/] ", end="")
         print(error, file=sys.stderr)
         sys.exit(2)
