@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -10,6 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi
+
+logger = logging.getLogger(__name__)
 
 CARD = "README.md"
 REPO_PLACEHOLDER = "<repository>"  # in a card whose repository is not known yet
@@ -39,6 +43,7 @@ def upload_probe(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         save(folder)
+        _warn_of_local_backbone(json.loads((folder / "config.json").read_text()))
         card = folder / CARD
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -52,6 +57,14 @@ def upload_probe(
             commit_message=commit_message or "Upload the probe",
             revision=revision,
             create_pr=create_pr,
+        )
+
+
+def _warn_of_local_backbone(config: dict[str, Any]) -> None:
+    name = config.get("backbone_name_or_path")
+    if name is not None and Path(name).is_dir() and not config.get("self_contained"):
+        logger.warning(
+            "The backbone is the local folder %s: nobody else can load this probe. Push it with self_contained.", name
         )
 
 
