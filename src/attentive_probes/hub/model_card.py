@@ -183,7 +183,7 @@ def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict
         "epochs": f"{head.best_epoch} selected of {len(head.history)}; batch {results.arguments['batch_size']}",
         "seeds": f"head {head.seed}, order and augmentation {results.arguments['seed']}",
         "validation": f"{results.selection_metric} {head.validation.get(results.selection_metric, float('nan')):.2f}",
-        "hardware": f"{results.hardware}, {results.num_processes} processes",
+        "hardware": f"{results.hardware}, {results.num_processes} process{'es' if results.num_processes > 1 else ''}",
         "training time": f"{results.seconds:.0f} s for all heads of the run",
         "versions": ", ".join(f"{library} {version}" for library, version in results.versions.items()),
     }
