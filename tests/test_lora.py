@@ -37,6 +37,10 @@ def lora_probe(folder, lora=None, **options):
     return ProbeForImageClassification.from_backbone(folder, HeadConfig("mean"), labels=LABELS, lora=lora, **options)
 
 
+def load_backbone_keys(folder):
+    return ViTModel.from_pretrained(folder, add_pooling_layer=False).state_dict()
+
+
 def pixels_of(probe, count=3):
     torch.manual_seed(1)
     channels = getattr(probe.backbone.model.config, "num_channels", 3)
@@ -119,9 +123,12 @@ def test_adapters_travel_to_and_from_bare_backbones(tiny_backbone, tmp_path):
     torch.testing.assert_close(ours.backbone(pixels)["last"].patches, elsewhere(pixels).last_hidden_state[:, 1:])
 
 
-def test_a_self_contained_probe_keeps_backbone_and_adapter_apart(tiny_backbone, tmp_path):
+@pytest.mark.parametrize("lora", METHODS[:4], ids=lambda lora: type(lora).__name__)
+@pytest.mark.filterwarnings("ignore:Unmerge result can be inaccurate")
+def test_a_self_contained_probe_keeps_backbone_and_adapter_apart(lora, tiny_backbone, tmp_path):
     """Saved with its backbone, also while merged: nothing is counted twice after loading."""
-    probe = lora_probe(tiny_backbone("vit")).eval()
+    probe = lora_probe(tiny_backbone("vit"), lora).eval()
+    assert set(probe.backbone.adapter.base_tensors()) == set(load_backbone_keys(tiny_backbone("vit")))
     logits = probe(pixels_of(probe)).logits
     probe.config.self_contained = True
     for merged in (False, True):
@@ -154,6 +161,19 @@ def test_gradient_checkpointing_and_bfloat16(tiny_backbone):
     with torch.autocast("cpu", torch.bfloat16):
         probe(pixels_of(probe), labels=torch.tensor([0, 1, 2])).loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in probe.backbone.adapter.parameters().values())
+
+
+@pytest.mark.parametrize("method", ["lora", "vera"])
+def test_dropout_of_the_adapter_alone(method, tiny_backbone):
+    """A dropout of the backbone, whatever its name, stays off; that of the adapter follows the mode."""
+    lora = LoraConfig(r=2, lora_dropout=0.5) if method == "lora" else VeraConfig(r=2, vera_dropout=0.5)
+    probe = lora_probe(tiny_backbone("vit"), lora)
+    probe.backbone.model.layers[0].hidden_dropout = torch.nn.Dropout(0.9)
+    for mode in (True, False):
+        probe.train(mode)
+        own = [m for name, m in probe.backbone.named_modules() if name.endswith(f"{method}_dropout.default")]
+        assert own and all(module.training == mode for module in own)
+        assert not probe.backbone.model.layers[0].hidden_dropout.training
 
 
 def test_linear_probing_then_fine_tuning(tiny_backbone, tmp_path):

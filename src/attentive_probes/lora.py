@@ -43,6 +43,11 @@ class LoraAdapter:
     def __init__(self, backbone: VisionBackbone, peft_model: Any):
         self._backbone, self._peft_model = backbone, peft_model
         self._names = [name for name, p in backbone.named_parameters() if p.requires_grad]
+        self._method = (
+            "." + peft_model.base_model.prefix.split("_")[0]
+        )  # `.lora`, `.ia3`, `.vera`: so do its parts begin
+        dropout = f"{self._method}_dropout."
+        self._dropouts = [module for name, module in backbone.named_modules() if dropout in f"{name}."]
 
     @property
     def config(self) -> Any:
@@ -53,6 +58,11 @@ class LoraAdapter:
         """Name -> parameter that the adapter trains."""
         everything = dict(self._backbone.named_parameters())
         return {name: everything[name] for name in self._names}
+
+    def train(self, mode: bool) -> None:
+        """Switch the adapter's own dropout on or off."""
+        for dropout in self._dropouts:
+            dropout.train(mode)
 
     def merge(self) -> None:
         """Add the adapter to the weights of the backbone, for speed; `unmerge` takes it out again."""
@@ -100,8 +110,8 @@ class LoraAdapter:
 
     def base_tensors(self) -> dict[str, Tensor]:
         """State of the backbone's model without the adapter, which must not be merged."""
-        own = f".{self._peft_model.base_model.prefix}"
         state = self._backbone.model.state_dict()
+        own = f"{self._method}_"
         return {key.replace(".base_layer.", "."): tensor for key, tensor in state.items() if own not in key}
 
 
@@ -195,7 +205,7 @@ def _attach(backbone: VisionBackbone, peft_model: Any) -> LoraAdapter:
             parameter.data = parameter.data.float()  # learned in float32, whatever the backbone's precision
     for part in (*backbone.modules(), *backbone.parameters()):
         # Else transformers draws the adapter anew when a probe is put around it.
-        part._is_hf_initialized = True  # type: ignore[attr-defined]
+        part._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers' own mark
     backbone.adapter = LoraAdapter(backbone, peft_model)
     backbone.train(backbone.training)
     return backbone.adapter

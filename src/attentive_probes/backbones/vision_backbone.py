@@ -96,10 +96,11 @@ class VisionBackbone(nn.Module):
     def train(self, mode: bool = True) -> VisionBackbone:
         """Stay in evaluation mode, but for the adapter and for modules that recompute what they do not keep."""
         super().train(False)
-        if self.adapter is not None and mode:
-            for name, module in self.named_modules():
-                # Only the flag of a checkpointing module itself: what is inside it stays in evaluation mode.
-                module.training = getattr(module, "gradient_checkpointing", False) or "_dropout" in name
+        if self.adapter is not None:
+            self.adapter.train(mode)
+            for module in self.modules():
+                if getattr(module, "gradient_checkpointing", False):
+                    module.training = mode  # its own flag alone: what is inside it stays in evaluation mode
         return self
 
     def forward(
