@@ -22,10 +22,9 @@ test-timm: $(INSTALLED)
 # transformers' own tests of models come with its source distribution, not with its wheel.
 SUITE := .venv/transformers-suite
 test-transformers: $(INSTALLED)
-	test -d $(SUITE) || { mkdir -p $(SUITE) && $(BIN)/pip download --quiet --no-deps --no-binary :all: \
+	test -f $(SUITE)/tests/__init__.py || { mkdir -p $(SUITE) && $(BIN)/pip download --quiet --no-deps --no-binary :all: \
 	  --dest $(SUITE) --constraint constraints.txt transformers && \
 	  tar xzf $(SUITE)/transformers-*.tar.gz -C $(SUITE) --strip-components 1 && touch $(SUITE)/tests/__init__.py; }
-	$(BIN)/pip install --quiet parameterized
 	TRANSFORMERS_TESTS=$(SUITE) $(BIN)/pytest -n auto -o addopts=-q -W default tests/transformers_suite
 
 style: $(INSTALLED)

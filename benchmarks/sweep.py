@@ -153,13 +153,18 @@ def shuffled_or_sequential(rounds: int, folder: Path) -> tuple[float, float, flo
     return statistics.median(b / a for a, b in pairs), *(statistics.median(x) for x in zip(*pairs, strict=True))
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+def start(description: str | None, rounds: int) -> int:
+    """One thread, seed 0; the number of rounds from the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds)
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    return parser.parse_args().rounds
+
+
+def main() -> None:
+    """Print the table."""
+    rounds = start(__doc__, 5)
     table = Table("what", "ratio", "first ms", "second ms", "floor", "aim", title=f"torch {torch.__version__}, CPU")
     with tempfile.TemporaryDirectory(dir=".") as folder:
         for name, measured, floor, aim in (

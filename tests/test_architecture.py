@@ -14,7 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import modules of its own row and of rows above it. Longest match wins.
 ROWS = {
-    "naming": 0, "assets": 0, "processes": 0, "fingerprint": 0,
+    "naming": 0, "assets": 0, "processes": 0, "fingerprint": 0, "repository": 0,
     "tokens": 1, "attend": 1, "token_statistics": 1, "configuration_probe": 1,
     "backbones": 2, "poolings": 2, "normalization": 2, "lora": 2,
     "head": 3,

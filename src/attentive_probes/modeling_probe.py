@@ -140,6 +140,8 @@ class ProbeForImageClassification(PreTrainedModel):
         if not isinstance(config, ProbeConfig):
             register_backbone_code(str(config or name), kwargs.get("trust_remote_code") or False, **hub)
             config = cast(ProbeConfig, ProbeConfig.from_pretrained(str(config or name), **hub))
+        if lora is not None and config.lora:
+            raise ValueError(f"{name!r} has an adapter already; leave lora out to go on with it, or merge it first.")
         if not isinstance(backbone, VisionBackbone):
             placement = {key: kwargs.get(key) for key in ("dtype", "attn_implementation", "device_map")}
             backbone = read_backbone(config, name, hub, name=backbone, lora=lora, **placement)

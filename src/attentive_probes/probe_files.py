@@ -41,8 +41,6 @@ def read_backbone(
     Raises:
         ValueError: If weights or adapter cannot be found, or the weights are not those the probe was trained on.
     """
-    if lora is not None and config.lora:
-        raise ValueError(f"{probe!r} has an adapter already; leave lora out to go on with it, or merge it first.")
     places = {key: value for key, value in hub_arguments.items() if key in PLACES}
     if config.self_contained and name is None:
         places |= {"subfolder": _inside(hub_arguments, BACKBONE_FOLDER), "revision": hub_arguments.get("revision")}

@@ -11,7 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo
+
+from attentive_probes.repository import open_repository
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +47,9 @@ def upload_probe(
         save(folder)
         _warn_of_local_backbone(json.loads((folder / "config.json").read_text()))
         card = folder / CARD
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        api, repo_id = open_repository(repo_id, private=private, revision=revision, create_pr=create_pr, token=token)
         if card.exists():
             card.write_text(card.read_text().replace(REPO_PLACEHOLDER, repo_id))
-        if revision is not None and not create_pr and not revision.startswith("refs/"):
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
         return api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,

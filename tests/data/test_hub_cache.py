@@ -36,6 +36,8 @@ def test_push_and_pull(hub, sweep, tmp_path):
     for key, tokens in caches[0].__getitems__([3, 17])["tokens"].items():
         assert torch.equal(tokens.patches, pulled.__getitems__([3, 17])["tokens"][key].patches)
     push_token_cache(caches[1], REPO)
+    push_token_cache(caches[1], REPO, revision="more")
+    assert "more" in hub.repositories["dataset", REPO].branches
     with pytest.raises(ValueError, match="holds 2 token caches"):
         pull_token_cache(REPO)
     assert torch.equal(pull_token_cache(REPO, caches[1].store.folder.name).labels, caches[1].labels)

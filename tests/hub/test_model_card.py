@@ -17,7 +17,7 @@ from attentive_probes.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 CARDS = ROOT / "model_cards"
-HEADS = ("linear-mean", "ep32")
+HEADS = ("linear-cls", "linear-mean", "ep8", "ep32")
 
 
 @pytest.fixture(scope="module")

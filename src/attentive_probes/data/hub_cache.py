@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import CommitInfo
@@ -11,6 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, 
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.data.token_store import MANIFEST
 from attentive_probes.naming import unknown_name
+from attentive_probes.repository import open_repository
 
 
 def push_token_cache(
@@ -29,22 +33,20 @@ def push_token_cache(
         cache: The cache; a repository may hold many.
         repo_id: The repository; it is created if there is none.
         private: Whether a new repository is private.
-        revision: Branch to commit to.
+        revision: Branch to commit to; it is created if there is none.
         commit_message: What the commit says.
         create_pr: Whether to open a pull request instead of committing.
         token: Access token; by default the one that is logged in.
     """
-    api = huggingface_hub.HfApi(token=token)
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    kind: dict[str, Any] = {"repo_type": "dataset", "revision": revision, "create_pr": create_pr}
+    api, repo_id = open_repository(repo_id, private=private, token=token, **kind)
     name = cache.store.folder.name
     return api.upload_folder(
         repo_id=repo_id,
-        repo_type="dataset",
         folder_path=cache.store.folder,
         path_in_repo=name,
-        revision=revision,
         commit_message=commit_message or f"Add the token cache {name}",
-        create_pr=create_pr,
+        **kind,
     )
 
 
@@ -78,19 +80,24 @@ def find_token_cache(repo_id: str, name: str) -> Path | None:
         ValueError: If there is no such repository.
     """
     try:
-        folder = _download(repo_id, name)
-    except RepositoryNotFoundError as error:
-        raise ValueError(f"There is no dataset repository {repo_id!r} that you may read: {error}") from error
+        with _readable(repo_id):
+            folder = _download(repo_id, name)
     except (EntryNotFoundError, LocalEntryNotFoundError):
         return None
     return folder if (folder / MANIFEST).is_file() else None
 
 
-def _caches_in(repo_id: str, revision: str | None, token: str | None) -> list[str]:
+@contextmanager
+def _readable(repo_id: str) -> Iterator[None]:
     try:
-        files = huggingface_hub.list_repo_files(repo_id, repo_type="dataset", revision=revision, token=token)
+        yield
     except RepositoryNotFoundError as error:
         raise ValueError(f"There is no dataset repository {repo_id!r} that you may read: {error}") from error
+
+
+def _caches_in(repo_id: str, revision: str | None, token: str | None) -> list[str]:
+    with _readable(repo_id):
+        files = huggingface_hub.list_repo_files(repo_id, repo_type="dataset", revision=revision, token=token)
     return sorted(file.partition("/")[0] for file in files if file.endswith(f"/{MANIFEST}"))
 
 

@@ -54,12 +54,12 @@ class Profile:
 
         Without workers the images arrive between the steps, with workers while they run.
         """
-        first = _in_turn(self.images_in, self.backbone) if not self.num_workers else min(self.images_in, self.backbone)
         if tokens == "cached":
-            return self.num_images / first + self.num_epochs * self.num_images / self.heads
-        compute = _in_turn(self.backbone, self.heads)
-        whole = _in_turn(self.images_in, compute) if not self.num_workers else min(self.images_in, compute)
-        return self.num_epochs * self.num_images / whole
+            return self.num_images / self._with_images(self.backbone) + self.num_epochs * self.num_images / self.heads
+        return self.num_epochs * self.num_images / self._with_images(_in_turn(self.backbone, self.heads))
+
+    def _with_images(self, compute: float) -> float:
+        return min(self.images_in, compute) if self.num_workers else _in_turn(self.images_in, compute)
 
     def advice(self, tokens: str) -> list[str]:
         """What would make the run faster, most effective first."""
