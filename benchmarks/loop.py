@@ -25,15 +25,15 @@ from rich.table import Table
 from sweep import grid, make_cache, make_sweep, random_tokens, ratio, start, step_of
 from transformers import ViTImageProcessorPil
 
-from attentive_probes.configuration_probe import HeadConfig
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_cached_loader, make_loader
 from attentive_probes.data.images import ImageOptions, ImageSplit
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.layers.token_statistics import TokenStatistics
+from attentive_probes.probe.configuration_probe import HeadConfig
+from attentive_probes.probe.sweep import HeadRun, ProbeSweep
 from attentive_probes.processes import make_accelerator
-from attentive_probes.sweep import HeadRun, ProbeSweep
-from attentive_probes.token_statistics import TokenStatistics
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.optimizers import build_optimizer

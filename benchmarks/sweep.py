@@ -23,10 +23,10 @@ from transformers import ViTConfig
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep
 from attentive_probes.backbones import VisionBackbone, find_geometry
-from attentive_probes.configuration_probe import ProbeConfig
 from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.data.token_store import Manifest, TokenStore
+from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.tokens import Tokens
 from attentive_probes.training.optimizers import HeadRates, build_optimizer
 

@@ -1,17 +1,18 @@
 """Attentive probes: read frozen vision models."""
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+from attentive_probes.registration import register_when_used
 
-from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
-from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe_output import ProbeOutput
-from attentive_probes.sweep import HeadRun, ProbeSweep
-from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.trainer import ProbeTrainer
+if TYPE_CHECKING:
+    from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
+    from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+    from attentive_probes.probe.output import ProbeOutput
+    from attentive_probes.probe.sweep import HeadRun, ProbeSweep
+    from attentive_probes.training.arguments import ProbeTrainingArguments
+    from attentive_probes.training.trainer import ProbeTrainer
 
-__version__ = version("attentive-probes")
 __all__ = [
     "HeadConfig",
     "HeadRun",
@@ -23,6 +24,28 @@ __all__ = [
     "ProbeTrainingArguments",
 ]
 
-AutoConfig.register(ProbeConfig.model_type, ProbeConfig, exist_ok=True)
-AutoModel.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)
-AutoModelForImageClassification.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)
+# Public name -> where it is from, imported when it is first asked for.
+HOMES = {
+    "HeadConfig": "probe.configuration_probe",
+    "HeadRun": "probe.sweep",
+    "ProbeConfig": "probe.configuration_probe",
+    "ProbeForImageClassification": "probe.modeling_probe",
+    "ProbeOutput": "probe.output",
+    "ProbeSweep": "probe.sweep",
+    "ProbeTrainer": "training.trainer",
+    "ProbeTrainingArguments": "training.arguments",
+}
+
+register_when_used()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("attentive-probes")
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *HOMES])

@@ -11,7 +11,7 @@ from attentive_probes.backbones.vision_backbone import VisionBackbone
 from attentive_probes.data.batches import Collator, make_collator, make_loader
 from attentive_probes.data.images import ImageOptions, ImageSplit
 from attentive_probes.data.labels import LabelEncoder
-from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from tiny import image_dataset
 
 IMAGES = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (40 + i, 90, 3), dtype=np.uint8)) for i in range(3)]

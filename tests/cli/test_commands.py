@@ -120,7 +120,7 @@ def test_train_reports_mistakes_in_one_sentence(run, tmp_path):
 
 def test_a_stopped_run_says_how_to_go_on(run, monkeypatch, tmp_path):
     """Ctrl-C ends with one sentence and exit code 130, and --resume reaches the recipe."""
-    import attentive_probes.cli.train as command
+    import attentive_probes.experiments.run as command
 
     seen = []
 
@@ -145,7 +145,7 @@ def test_list_backbones(run):
 
 def test_seeds_are_summed_up(run, monkeypatch):
     """Below the table: mean and spread of heads that differ by their seed alone."""
-    import attentive_probes.cli.train as command
+    import attentive_probes.experiments.run as command
 
     def finished(recipe):
         test = {"top1_interval": [0, 100], "top1_difference": [0, 0, 0]}

@@ -10,8 +10,8 @@ from PIL import Image
 
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.transforms import POLICIES
-from attentive_probes.experiment import run_recipe
-from attentive_probes.recipe import Recipe
+from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.run import run_recipe
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, mean_absolute_error, r2_score
 
+from attentive_probes.evaluation.evaluate_library import ScoreMetric
 from attentive_probes.evaluation.metrics import (
     METRICS,
     MULTI_LABEL_METRICS,
     REGRESSION_METRICS,
-    ScoreMetric,
     all_metrics,
     confusion_matrix,
     per_class_accuracy,

@@ -10,10 +10,10 @@ from huggingface_hub import ModelCard
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
 from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.experiment import run_recipe
+from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.run import run_recipe
 from attentive_probes.hub.licences import backbone_licence
 from attentive_probes.hub.model_card import card_files, model_card
-from attentive_probes.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 CARDS = ROOT / "model_cards"

@@ -8,11 +8,11 @@ from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.cli.main import app
-from attentive_probes.configuration_probe import HeadConfig
-from attentive_probes.evaluation.evaluate import evaluate_probe
+from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.hub.published_backbones import PUBLISHED_BACKBONES
 from attentive_probes.hub.published_heads import import_pooling, import_probe_head, import_published_head
 from attentive_probes.hub.published_names import TRANSLATIONS
+from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.tokens import Reading, TokenLayout
 from golden_data import FOLDER, assert_golden, load_golden
 from tiny import SIZE, image_dataset

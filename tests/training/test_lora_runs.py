@@ -11,9 +11,9 @@ import yaml
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.load import load_split
-from attentive_probes.evaluation.evaluate import evaluate_probe
-from attentive_probes.experiment import profile_recipe, run_recipe
-from attentive_probes.recipe import Recipe
+from attentive_probes.evaluation.evaluate_probe import evaluate_probe
+from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.run import profile_recipe, run_recipe
 from attentive_probes.training import trainer as trainer_module
 
 LORA = [

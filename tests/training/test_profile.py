@@ -2,8 +2,8 @@
 
 import pytest
 
-from attentive_probes.experiment import profile_recipe
-from attentive_probes.recipe import Recipe
+from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.run import profile_recipe
 from attentive_probes.training.profile import Profile
 
 SLOW_BACKBONE = Profile(decode=100, process=100, backbone=10, heads=1000, num_images=100, num_epochs=10, num_workers=0)

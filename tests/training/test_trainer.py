@@ -8,7 +8,7 @@ from datasets import Dataset, Image
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.evaluation.evaluate import evaluate_probe
+from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.evaluation.metrics import METRICS_OF
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.training.arguments import ProbeTrainingArguments

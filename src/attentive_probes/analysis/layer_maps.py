@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe_setup import layouts_of
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.setup import layouts_of
 
 
 class LayerMap(NamedTuple):

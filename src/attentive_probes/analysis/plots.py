@@ -11,7 +11,7 @@ from PIL import Image
 from attentive_probes.analysis.attention_maps import attention_heatmap
 from attentive_probes.analysis.layer_maps import LayerMap
 from attentive_probes.evaluation.results import HeadResult, SweepResults
-from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
 
 def require_matplotlib() -> None:

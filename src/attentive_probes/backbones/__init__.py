@@ -1,5 +1,6 @@
 """Vision backbones: load any of them, find out which token is which, read where asked."""
 
+from attentive_probes.backbones.base import Backbone
 from attentive_probes.backbones.geometry import ALL, Geometry
 from attentive_probes.backbones.layout import find_geometry
 from attentive_probes.backbones.load import (
@@ -8,6 +9,7 @@ from attentive_probes.backbones.load import (
     register_backbone_code,
     resolve_revision,
 )
+from attentive_probes.backbones.own import OwnBackbone, TokenModule, class_name
 from attentive_probes.backbones.pixels import RAW, PixelNormalization
 from attentive_probes.backbones.processors import (
     fit_processor,
@@ -22,9 +24,13 @@ from attentive_probes.backbones.vision_backbone import VisionBackbone
 __all__ = [
     "ALL",
     "RAW",
+    "Backbone",
     "Geometry",
+    "OwnBackbone",
     "PixelNormalization",
+    "TokenModule",
     "VisionBackbone",
+    "class_name",
     "find_geometry",
     "fit_processor",
     "image_size_of",

@@ -27,7 +27,8 @@ class Geometry:
 
     Args:
         layouts: Tap -> layout. `last` always; `block` for all other taps of a flat backbone, where it differs from
-            `last`; `stage:i` for each stage of a hierarchical one; `projected` where a tower has a projection.
+            `last`; `stage:i` for each stage of a hierarchical one; `projected` where a tower has a projection; any name
+            of a backbone of one's own.
         num_layers: Number of equal blocks, or 0.
         image_size: Height and width of the input in pixels.
     """
@@ -50,11 +51,18 @@ class Geometry:
     def all_taps(self) -> tuple[str, ...]:
         """What the tap `all` stands for: ALF's set (arXiv 2601.09322), or every stage but the last, and `last`.
 
-        ALF reads all blocks but the first, each before its MLP, and the final norm.
+        ALF reads all blocks but the first, each before its MLP, and the final norm. Of a backbone of one's own it is
+        every tap in its order, `last` at the end.
         """
         if self.num_layers:
             return (*(f"premlp:{i}" for i in range(1, self.num_layers)), "final")
-        return (*(f"{STAGE}:{i}" for i in range(self.num_stages - 1)), LAST)
+        return (*(f"{STAGE}:{i}" for i in range(self.num_stages - 1)), *self.own_taps, LAST)
+
+    @property
+    def own_taps(self) -> tuple[str, ...]:
+        """Taps that a backbone of one's own names beside `last`."""
+        known = (LAST, BLOCK, PROJECTED)
+        return tuple(tap for tap in self.layouts if tap not in known and not tap.startswith(f"{STAGE}:"))
 
     @property
     def offered(self) -> tuple[str, ...]:
@@ -62,9 +70,9 @@ class Geometry:
         taps: tuple[str, ...] = (LAST,)
         if self.num_layers:
             taps += (*FLAT_TAPS, *(f"{name}:i" for name in BLOCK_TAPS))
-        else:
+        elif self.num_stages:
             taps += (f"{STAGE}:i",)
-        return (*taps, *((PROJECTED,) if PROJECTED in self.layouts else ()), ALL)
+        return (*taps, *self.own_taps, *((PROJECTED,) if PROJECTED in self.layouts else ()), ALL)
 
     def number_of(self, tap: str) -> int | None:
         """The number in a numbered tap, counted from the front; `None` for a named tap.

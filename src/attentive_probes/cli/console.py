@@ -1,7 +1,20 @@
 """The terminal."""
 
+from __future__ import annotations
+
+import logging
+
 from rich.console import Console
 
 console = Console()
 if not console.is_terminal:  # a log file: wide enough for every table
     console.width = 120
+
+
+def quiet() -> None:
+    """Leave the terminal to this package: transformers and the client of the Hub tell of errors alone."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

@@ -7,11 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import console
-from attentive_probes.data.images import ImageOptions
-from attentive_probes.data.load import load_split
-from attentive_probes.evaluation.evaluate import evaluate_probe
-from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.cli.console import console, quiet
 
 
 def evaluate(
@@ -24,6 +20,12 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 256,
 ) -> None:
     """Score a probe on a labelled split and print its metrics as JSON."""
+    from attentive_probes.data.images import ImageOptions
+    from attentive_probes.data.load import load_split
+    from attentive_probes.evaluation.evaluate_probe import evaluate_probe
+    from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+
+    quiet()
     options = ImageOptions(image_column, label_column, unreadable)
     data = load_split(dataset, split)
     metrics = evaluate_probe(ProbeForImageClassification.from_pretrained(probe), data, options, batch_size=batch_size)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.hub.published_heads import import_published_head
+from attentive_probes.cli.console import quiet
 
 
 def import_(
@@ -17,5 +17,8 @@ def import_(
     tap: Annotated[str | None, typer.Option(help="Tap to read, where the head's loader does not tell.")] = None,
 ) -> None:
     """Turn a published EP head into a probe."""
+    from attentive_probes.hub.published_heads import import_published_head
+
+    quiet()
     import_published_head(folder, backbone=backbone, tap=tap).save_pretrained(output)
     typer.echo(f"Probe written to {output}")

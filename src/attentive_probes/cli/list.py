@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from attentive_probes.backbones.supported import WORKS, supported_backbones
 from attentive_probes.cli.console import console
-from attentive_probes.evaluation.costs import head_costs
 
 
 class Listing(str, Enum):
@@ -31,6 +29,8 @@ def list_(
 
 
 def _poolings(width: int, tokens: int, classes: int) -> Table:
+    from attentive_probes.evaluation.costs import head_costs
+
     table = Table(
         title=f"D = {width}, N = {tokens}, C = {classes}; multiply-adds of the pooling, as in the paper and here",
         caption="parameters: pooling and classifier; options at their defaults",
@@ -49,6 +49,8 @@ def _poolings(width: int, tokens: int, classes: int) -> Table:
 
 
 def _backbones() -> Table:
+    from attentive_probes.backbones.supported import WORKS, supported_backbones
+
     rows = supported_backbones()
     working = [row for row in rows if row["status"] == WORKS]
     table = Table(

@@ -6,9 +6,7 @@ import logging
 import sys
 
 import typer
-from huggingface_hub.errors import HfHubHTTPError
 from rich.console import Console
-from transformers.utils import logging as transformers_logging
 
 from attentive_probes.cli.evaluate import evaluate
 from attentive_probes.cli.import_ import import_
@@ -29,12 +27,9 @@ commands.command("push")(push)
 def app() -> None:
     """Run the command line; a mistake of the user ends in one sentence and exit code 2, not in a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
         commands()
-    except (ValueError, ImportError, OSError, HfHubHTTPError) as error:
+    except (ValueError, ImportError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print("[bold red]Error:[/] ", end="")
         print(error, file=sys.stderr)
         sys.exit(2)

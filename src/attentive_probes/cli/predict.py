@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.prediction import find_images, predict_files, write_predictions
+from attentive_probes.cli.console import quiet
 
 
 def predict(
@@ -20,6 +19,10 @@ def predict(
     unreadable: Annotated[str, typer.Option(help="raise, or skip unreadable files.")] = "raise",
 ) -> None:
     """Classify image files."""
+    from attentive_probes.evaluation.prediction import find_images, predict_files, write_predictions
+    from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+
+    quiet()
     files = find_images(paths)
     model = ProbeForImageClassification.from_pretrained(probe)
     predictions = predict_files(model, files, top_k=top_k, batch_size=batch_size, unreadable=unreadable)

@@ -7,11 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import console
-from attentive_probes.hub.remote_code import add_remote_code
-from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe_files import extra_files
-from attentive_probes.probe_upload import push_folder
+from attentive_probes.cli.console import console, quiet
 
 
 def push(
@@ -27,6 +23,12 @@ def push(
     ] = False,
 ) -> None:
     """Upload a probe with its image processor, card and results, in one commit."""
+    from attentive_probes.hub.remote_code import add_remote_code
+    from attentive_probes.probe.files import extra_files
+    from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+    from attentive_probes.probe.upload import push_folder
+
+    quiet()
     options = {"private": private, "revision": revision, "commit_message": message, "create_pr": create_pr}
     if self_contained or remote_code:
         loaded = ProbeForImageClassification.from_pretrained(probe)

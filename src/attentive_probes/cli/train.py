@@ -8,11 +8,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import console
-from attentive_probes.evaluation.seeds import over_seeds
-from attentive_probes.experiment import profile_recipe, run_recipe
-from attentive_probes.processes import process_state
-from attentive_probes.recipe import Recipe
+from attentive_probes.cli.console import console, quiet
 
 
 def train(
@@ -26,6 +22,12 @@ def train(
     ] = False,
 ) -> None:
     """Train the heads of a recipe, select on validation, score the test split once."""
+    from attentive_probes.evaluation.seeds import over_seeds
+    from attentive_probes.experiments.recipe import Recipe
+    from attentive_probes.experiments.run import profile_recipe, run_recipe
+    from attentive_probes.processes import process_state
+
+    quiet()
     changes = [*(overrides or []), *(["train.resume=true"] if resume else [])]
     loaded = Recipe.load(recipe, changes)
     if profile:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor
 
-from attentive_probes.backbones import RAW, PixelNormalization, VisionBackbone
+from attentive_probes.backbones import RAW, Backbone, PixelNormalization
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import Example, ImageSplit, ImageStream
 from attentive_probes.data.token_cache import BlockShuffle, TokenCache
@@ -74,7 +74,7 @@ class Collator:
 def make_collator(
     split: ImageSplit | ImageStream,
     processor: BaseImageProcessor,
-    backbone: VisionBackbone,
+    backbone: Backbone,
     augmentation: Augmentation | None = None,
     seed: int = 0,
 ) -> Collator:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from attentive_probes.backbones import VisionBackbone
+from attentive_probes.backbones import Backbone
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import make_collator
 from attentive_probes.data.encoding import channel_spread, relative_error
@@ -36,7 +36,7 @@ SAMPLE = 64  # images on which int8 is calibrated and every encoding's error is 
 
 
 def build_token_cache(
-    backbone: VisionBackbone,
+    backbone: Backbone,
     split: ImageSplit,
     readings: list[Reading],
     processor: BaseImageProcessor,
@@ -90,7 +90,7 @@ def build_token_cache(
 class _TokenSource:
     """Where the tokens of a cache come from, and everything that they depend on."""
 
-    backbone: VisionBackbone
+    backbone: Backbone
     split: ImageSplit
     readings: list[Reading]
     processor: BaseImageProcessor
@@ -118,7 +118,7 @@ class _TokenSource:
         num_images, needs = len(self.split), kinds_by_tap(self.readings)
         collator = make_collator(self.split, self.processor, self.backbone, self.augmentation, self.seed)
         places = {item: kind_and_tap(item) for item in self.items}
-        device = next(self.backbone.parameters()).device
+        device = self.backbone.device
         for view in range(rows.start // num_images, (rows.stop - 1) // num_images + 1):
             collator.epoch = view + 1
             images = range(max(rows.start - view * num_images, 0), min(rows.stop - view * num_images, num_images))
@@ -135,7 +135,7 @@ class _TokenSource:
     def _key(self) -> dict[str, Any]:
         return {
             "weights": tensor_fingerprint(self.backbone.state_dict()),
-            "backbone": self.backbone.model.config.to_dict(),
+            "backbone": self.backbone.describe(),
             "image_size": self.backbone.geometry.image_size,
             "images": images_fingerprint(self.split),
             "unreadable": self.split.num_unreadable,

@@ -13,7 +13,7 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
-from attentive_probes.backbones import VisionBackbone
+from attentive_probes.backbones import Backbone
 from attentive_probes.data.encoding import ENCODINGS
 from attentive_probes.data.token_store import TokenStore
 from attentive_probes.fingerprint import tensor_fingerprint
@@ -106,7 +106,7 @@ class TokenCache(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])
 
-    def check(self, backbone: VisionBackbone, readings: list[Reading]) -> None:
+    def check(self, backbone: Backbone, readings: list[Reading]) -> None:
         """Check that the cache is one of this backbone, and holds what some readings need.
 
         Raises:

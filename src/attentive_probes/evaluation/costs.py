@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from attentive_probes.poolings import POOLINGS, MultiplyAdds, build_pooling, pooling_options
+from attentive_probes.layers.queries import MultiplyAdds
+from attentive_probes.poolings import build_pooling, known_poolings, pooling_options
 from attentive_probes.tokens import SequenceLayout
 
 
@@ -38,7 +39,7 @@ def head_costs(width: int, num_tokens: int, num_labels: int) -> list[HeadCosts]:
     side = math.isqrt(num_tokens)
     layout = SequenceLayout(num_tokens, (side, side) if side * side == num_tokens else None)
     rows = []
-    for name, pooling_class in POOLINGS.items():
+    for name, pooling_class in known_poolings().items():
         options = pooling_options(name)
         try:
             with torch.device("meta"):

@@ -1,17 +1,11 @@
-"""Metrics: plain functions for our own loops, and the same functions as local `evaluate.Metric` modules."""
+"""Metrics: plain functions of scores and labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import evaluate
-import numpy as np
 import torch
-from datasets import Features, Sequence, Value
 from torch import Tensor
-
-from attentive_probes.naming import unknown_name
 
 
 def top_k_correct(scores: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -118,33 +112,3 @@ SMALLER_IS_BETTER = ("loss", "ece", "mean_absolute_error")
 def all_metrics(scores: Tensor, labels: Tensor, problem_type: str) -> dict[str, float]:
     """All metrics of a problem, for scores `(B, C)` and labels `(B,)`, or `(B, C)`."""
     return {name: metric(scores, labels) for name, metric in METRICS_OF[problem_type].items()}
-
-
-class ScoreMetric(evaluate.Metric):
-    """Any of these metrics as a local `evaluate.Metric`: no script from the Hub is needed, `evaluate.combine` works.
-
-    `predictions` are scores `(B, C)`; `references` are class ids `(B,)`, or rows `(B, C)` of other problems.
-
-    Args:
-        name: Name of the metric, a key of one of `METRICS_OF`.
-        **kwargs: Passed on to `evaluate.Metric`.
-
-    Raises:
-        ValueError: If the metric is unknown.
-    """
-
-    def __init__(self, name: str, **kwargs: Any):
-        known = {metric: function for metrics in METRICS_OF.values() for metric, function in metrics.items()}
-        if name not in known:
-            raise ValueError(unknown_name("metric", name, known))
-        self.function, self.has_class_ids = known[name], name in METRICS
-        super().__init__(config_name=name, **kwargs)
-
-    def _info(self) -> evaluate.MetricInfo:
-        references = Value("int64") if self.has_class_ids else Sequence(Value("float32"))
-        features = Features({"predictions": Sequence(Value("float32")), "references": references})
-        return evaluate.MetricInfo(description=self.function.__doc__ or "", citation="", features=features)
-
-    def _compute(self, predictions: list[list[float]], references: list[Any]) -> dict[str, float]:
-        scores = torch.from_numpy(np.asarray(predictions, dtype=np.float32))
-        return {self.config_name: self.function(scores, torch.from_numpy(np.asarray(references)))}

@@ -11,15 +11,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from attentive_probes.configuration_probe import HeadConfig
 from attentive_probes.evaluation.knn import knn_scores
 from attentive_probes.evaluation.logistic import LinearModel, fit_logistic
 from attentive_probes.evaluation.metrics import top1
-from attentive_probes.evaluation.scoring import Scores
-from attentive_probes.modeling_probe import ProbeForImageClassification
+from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.naming import unknown_name
-from attentive_probes.probe_setup import set_head
-from attentive_probes.sweep import ProbeSweep
+from attentive_probes.probe.configuration_probe import HeadConfig
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.setup import set_head
+from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.tokens import Reading, kinds_by_tap
 
 METHODS = ("knn", "logistic")

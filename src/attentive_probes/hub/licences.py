@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub.errors import HFValidationError
 
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
-from attentive_probes.configuration_probe import ProbeConfig
+from attentive_probes.probe.configuration_probe import ProbeConfig
 
 
 def backbone_licence(config: ProbeConfig) -> str | None:

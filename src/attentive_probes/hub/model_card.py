@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
-from attentive_probes.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.hub.licences import backbone_licence
-from attentive_probes.poolings import POOLINGS
-from attentive_probes.probe_upload import REPO_PLACEHOLDER
+from attentive_probes.poolings import find_pooling
+from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.probe.upload import REPO_PLACEHOLDER
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
 ATTENTION_PICTURE = "attention.png"
@@ -82,6 +82,8 @@ def model_card(
         "difference": _difference(test) if results.baseline not in (None, name) else "",
         "picture": ATTENTION_PICTURE if ATTENTION_PICTURE in attachments else "",
         "repo_id": repo_id,
+        "packages": " ".join(["attentive-probes", *([config.pooling_package] if config.pooling_package else [])]),
+        "backbone_class": config.backbone_class,
         "contents": _contents(config),
         "facts": _facts(results, head, config),
         "protocol": results.protocol,
@@ -156,6 +158,12 @@ def _summary(results: SweepResults, head: HeadResult, config: ProbeConfig) -> st
 def _contents(config: ProbeConfig) -> str:
     if config.self_contained:
         return "The repository holds the backbone as well, in `backbone/`."
+    if config.backbone_class is not None:
+        return (
+            f"The repository holds the head alone. The backbone is a module of its author's own, "
+            f"`{config.backbone_class}`, with the fingerprint `{config.backbone_fingerprint}`; pass it to "
+            f"`from_pretrained(..., backbone=module)`."
+        )
     where = f" at commit `{config.backbone_revision}`" if config.backbone_revision else ""
     adapter = " and the adapter (`lora/`)" if config.lora else ""
     return (
@@ -223,7 +231,7 @@ def _calibration(test: Mapping[str, Any]) -> str:
 
 
 def _papers(head: HeadResult, config: ProbeConfig) -> list[str]:
-    links = [POOLINGS[HeadConfig(**head.head).pooling].paper]
+    links = [find_pooling(HeadConfig(**head.head).pooling).paper]
     if config.lora:
         links.append("https://arxiv.org/abs/2106.09685")
-    return [f"{PAPERS[link]}, {link}" if link in PAPERS else link for link in links]
+    return [f"{PAPERS[link]}, {link}" if link in PAPERS else link for link in links if link]

@@ -6,13 +6,13 @@ import ast
 from importlib.metadata import version
 from pathlib import Path
 
-from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe_upload import CARD
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.upload import CARD
 
 PACKAGE = "attentive_probes"
 ROOT = Path(__file__).parent.parent
 FILE = "modeling_attentive_probe.py"
-ENTRY = f"{PACKAGE}.modeling_probe"
+ENTRY = f"{PACKAGE}.probe.modeling_probe"
 AUTO_MAP = {
     "AutoConfig": "modeling_attentive_probe.ProbeConfig",
     "AutoModelForImageClassification": "modeling_attentive_probe.ProbeForImageClassification",
@@ -55,14 +55,22 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 if importlib.util.find_spec("{package}") is None:
     sys.meta_path.append(Finder())
 
-ProbeConfig = importlib.import_module("{package}.configuration_probe").ProbeConfig
+ProbeConfig = importlib.import_module("{package}.probe.configuration_probe").ProbeConfig
 ProbeForImageClassification = importlib.import_module("{entry}").ProbeForImageClassification
 '''
 
 
 def add_remote_code(probe: ProbeForImageClassification) -> None:
-    """Let a probe travel with its code: it is saved beside the probe, and `trust_remote_code=True` loads it."""
-    probe.config.auto_map = dict(AUTO_MAP)
+    """Let a probe travel with its code: it is saved beside the probe, and `trust_remote_code=True` loads it.
+
+    Raises:
+        ValueError: If its pooling or its backbone comes from somewhere else.
+    """
+    config = probe.config
+    if config.backbone_class is not None or config.pooling_package is not None:
+        stranger = config.backbone_class or f"the pooling of {config.pooling_package}"
+        raise ValueError(f"The probe needs {stranger}, whose code cannot travel with it; leave the code out.")
+    config.auto_map = dict(AUTO_MAP)
     probe.files[FILE] = remote_code()
     card = probe.files.get(CARD)
     if isinstance(card, bytes):

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attentive_probes.layers.positions import sincos_positions
+from attentive_probes.layers.queries import MultiplyAdds, Queries
+from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.naming import unknown_name
-from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling, Queries, fold
-from attentive_probes.poolings.positions import sincos_positions
-from attentive_probes.token_statistics import TokenStatistics
+from attentive_probes.poolings.base import Pooled, Pooling, fold
 from attentive_probes.tokens import SequenceLayout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
@@ -70,6 +71,7 @@ class AbmilpPooling(Pooling):
         self.num_features, self.width = width, width
         self.skip = layout.num_prefix_tokens if content == "patch" else 0
         self.num_tokens = layout.num_tokens - self.skip
+        self.order_matters = cond == "pe" or self.skip > 0
         self.activation, self.pools_mixed = activation, self_attention == "both"
         self.qkv = nn.Linear(width, 3 * width, bias=False) if self_attention != "none" else None
         self.out_map = nn.Linear(width, width) if self_attention != "none" else None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attentive_probes.normalization import BatchNorm
-from attentive_probes.poolings.base import MultiplyAdds, Queries, QueryPooling
-from attentive_probes.poolings.multihead import check_heads, fold_keys, map_values
-from attentive_probes.token_statistics import TokenStatistics
+from attentive_probes.layers.multihead import check_heads, fold_keys, map_values
+from attentive_probes.layers.normalization import BatchNorm
+from attentive_probes.layers.queries import MultiplyAdds, Queries
+from attentive_probes.layers.token_statistics import TokenStatistics
+from attentive_probes.poolings.base import QueryPooling
 from attentive_probes.tokens import SequenceLayout
 
 

@@ -9,8 +9,8 @@ from typing import ClassVar, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from attentive_probes.attend import attend
-from attentive_probes.token_statistics import TokenStatistics
+from attentive_probes.layers.queries import MultiplyAdds, Queries
+from attentive_probes.layers.token_statistics import TokenStatistics
 
 
 class Pooled(NamedTuple):
@@ -20,39 +20,12 @@ class Pooled(NamedTuple):
     attention: Tensor
 
 
-class Queries(NamedTuple):
-    """What `attend` needs of a pooling: vectors `(M, D)` in token space, scale included, and what else acts on logits.
-
-    `token_scale` `(B, T)`, `logit_bias` `(M, T)`, `sink` `(M,)` and `dropout` are arguments of `attend`; `token_mean`
-    `(B, T)`, and `channels`, mean and scale `(D,)` of a batch normalization on tokens, are kept for the readout.
-    """
-
-    vectors: Tensor
-    token_scale: Tensor | None = None
-    logit_bias: Tensor | None = None
-    sink: Tensor | None = None
-    dropout: float = 0.0
-    token_mean: Tensor | None = None
-    channels: tuple[Tensor, Tensor] | None = None
-
-    def attend(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled tokens `(B, M, D)` and attention `(B, M, T)`."""
-        return attend(tokens, self.vectors, self.token_scale, self.logit_bias, self.sink, self.dropout)
-
-
-class MultiplyAdds(NamedTuple):
-    """Multiply-adds per image: as the formulas are written, and as this package computes them."""
-
-    textbook: int
-    folded: int
-
-
 class Pooling(nn.Module, ABC):
     """Abstract pooling. A concrete class is final and takes `(width, layout, *, options...)`.
 
     Attributes:
-        paper: Where the method comes from.
-        order_matters: Whether permuting the tokens changes the result.
+        paper: Where the method comes from: a link, or an empty string.
+        order_matters: Whether permuting the tokens changes the result; for some it depends on their options.
         attention_kind: What a row of the attention is: a `distribution` (sums to 1), `partial` (a token of the
             pooling's own takes the rest), or unnormalized `gates`.
         num_features: Width F of the features.
@@ -61,7 +34,7 @@ class Pooling(nn.Module, ABC):
     """
 
     paper: ClassVar[str]
-    order_matters: ClassVar[bool] = False
+    order_matters: bool = False
     attention_kind: ClassVar[str] = "distribution"
     num_features: int
     folds: bool = False

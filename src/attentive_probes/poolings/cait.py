@@ -7,8 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling, Queries, fold
-from attentive_probes.poolings.multihead import (
+from attentive_probes.layers.multihead import (
     Mlp,
     block_multiply_adds,
     check_heads,
@@ -17,7 +16,9 @@ from attentive_probes.poolings.multihead import (
     norm_pooled,
     norm_queries,
 )
-from attentive_probes.token_statistics import TokenStatistics
+from attentive_probes.layers.queries import MultiplyAdds, Queries
+from attentive_probes.layers.token_statistics import TokenStatistics
+from attentive_probes.poolings.base import Pooled, Pooling, fold
 from attentive_probes.tokens import SequenceLayout
 
 LAYER_SCALE = 1e-5

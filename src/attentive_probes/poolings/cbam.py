@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attentive_probes.normalization import BatchNorm
-from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling
+from attentive_probes.layers.normalization import BatchNorm
+from attentive_probes.layers.queries import MultiplyAdds
+from attentive_probes.poolings.base import Pooled, Pooling
 from attentive_probes.tokens import SequenceLayout
 
 

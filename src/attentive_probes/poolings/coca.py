@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attentive_probes.poolings.base import MultiplyAdds, Queries, QueryPooling
-from attentive_probes.token_statistics import TokenStatistics
+from attentive_probes.layers.queries import MultiplyAdds, Queries
+from attentive_probes.layers.token_statistics import TokenStatistics
+from attentive_probes.poolings.base import QueryPooling
 from attentive_probes.tokens import SequenceLayout
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling
+from attentive_probes.layers.queries import MultiplyAdds
+from attentive_probes.poolings.base import Pooled, Pooling
 from attentive_probes.tokens import SequenceLayout
 
 

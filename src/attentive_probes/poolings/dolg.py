@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attentive_probes.normalization import BatchNorm
-from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling
+from attentive_probes.layers.normalization import BatchNorm
+from attentive_probes.layers.queries import MultiplyAdds
+from attentive_probes.poolings.base import Pooled, Pooling
 from attentive_probes.tokens import SequenceLayout
 
 

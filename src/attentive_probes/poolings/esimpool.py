@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling
-from attentive_probes.poolings.multihead import check_heads
+from attentive_probes.layers.multihead import check_heads
+from attentive_probes.layers.queries import MultiplyAdds
+from attentive_probes.poolings.base import Pooled, Pooling
 from attentive_probes.tokens import SequenceLayout
 
 

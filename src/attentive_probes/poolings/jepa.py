@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attentive_probes.poolings.base import MultiplyAdds, Queries, QueryPooling
-from attentive_probes.poolings.multihead import (
+from attentive_probes.layers.multihead import (
     Mlp,
     block_multiply_adds,
     check_heads,
@@ -14,7 +13,9 @@ from attentive_probes.poolings.multihead import (
     map_normed_values,
     norm_queries,
 )
-from attentive_probes.token_statistics import TokenStatistics
+from attentive_probes.layers.queries import MultiplyAdds, Queries
+from attentive_probes.layers.token_statistics import TokenStatistics
+from attentive_probes.poolings.base import QueryPooling
 from attentive_probes.tokens import SequenceLayout
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from attentive_probes.attend import attend
-from attentive_probes.poolings.base import MultiplyAdds, Pooled, Pooling
-from attentive_probes.poolings.multihead import check_heads, fold_keys, norm_pooled, norm_queries
-from attentive_probes.token_statistics import TokenStatistics
+from attentive_probes.layers.attend import attend
+from attentive_probes.layers.multihead import check_heads, fold_keys, norm_pooled, norm_queries
+from attentive_probes.layers.queries import MultiplyAdds
+from attentive_probes.layers.token_statistics import TokenStatistics
+from attentive_probes.poolings.base import Pooled, Pooling
 from attentive_probes.tokens import SequenceLayout
 
 

@@ -21,8 +21,8 @@ from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from attentive_probes.data.batches import Collator, inputs_of
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.scoring import Scores, score_split
-from attentive_probes.sweep import ProbeSweep
+from attentive_probes.evaluation.split_scores import Scores, score_split
+from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
 from attentive_probes.training.report import adapter_rates

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.naming import unknown_name
-from attentive_probes.sweep import ProbeSweep
+from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates
 from attentive_probes.training.selection import selection_metric
@@ -55,9 +55,9 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
         ],
         selection_metric=selection_metric(arguments.selection_metric, config.problem_type),
         backbone={
-            "name": config.backbone_name_or_path or "random weights",
+            "name": config.backbone_name_or_path or config.backbone_class or "random weights",
             "revision": config.backbone_revision,
-            "dtype": str(sweep.backbone.model.dtype).removeprefix("torch."),
+            "dtype": str(sweep.backbone.dtype).removeprefix("torch."),
         },
         arguments=asdict(arguments),
         data={},

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor
 
-from attentive_probes.backbones import VisionBackbone
+from attentive_probes.backbones import Backbone
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_cached_loader, make_collator, make_loader
 from attentive_probes.data.images import ImageSplit, ImageStream
@@ -26,7 +26,7 @@ AnyDataset: TypeAlias = Union[Dataset, IterableDataset, AnySplit]  # noqa: UP007
 def split_loader(
     split: AnySplit,
     processor: BaseImageProcessor,
-    backbone: VisionBackbone,
+    backbone: Backbone,
     augmentation: Augmentation | None,
     arguments: ProbeTrainingArguments,
     *,

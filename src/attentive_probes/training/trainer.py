@@ -17,12 +17,12 @@ from attentive_probes.data.images import ImageOptions, ImageSplit, ImageStream, 
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.scoring import Scores, score_split
+from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.hub.model_card import card_files
-from attentive_probes.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe_files import write_files
+from attentive_probes.probe.files import write_files
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator
-from attentive_probes.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.checkpoint import (
     CHECKPOINTS,

@@ -1,0 +1,111 @@
+"""The contract of a backbone: images in, tokens out, nothing of it trained but an adapter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attentive_probes.backbones.geometry import Geometry
+from attentive_probes.backbones.pixels import PixelNormalization
+from attentive_probes.tokens import Layouts, Tokens
+
+
+def keep_weights(module: nn.Module) -> None:
+    """Mark everything in a module as drawn or loaded; else transformers draws it anew when a probe is put around it."""
+    for part in (*module.modules(), *module.parameters()):
+        part._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers' own mark
+
+
+class Backbone(nn.Module, ABC):
+    """A vision model as a source of tokens: always in evaluation mode, no gradient but for an adapter.
+
+    Args:
+        model: The vision model; its parameters are frozen here.
+        geometry: Where it can be read, its token layouts and input size.
+
+    Attributes:
+        adapter: The adapter that `attentive_probes.probe.lora` put on the model, if any; it alone is trained.
+        normalization: What turns raw 8-bit pixels into the numbers that the model reads; `None` refuses them.
+    """
+
+    def __init__(self, model: nn.Module, geometry: Geometry):
+        super().__init__()
+        self.model: Any = model.requires_grad_(False).eval()
+        self.geometry = geometry
+        self.adapter: Any = None
+        self.normalization: PixelNormalization | None = None
+
+    @abstractmethod
+    def read(self, pixel_values: Tensor, layouts: Layouts, receive: Callable[[str, Tokens], None]) -> None:
+        """Run the model once on normalized images `(B, channels, H, W)` and hand over the tokens of each tap."""
+
+    @abstractmethod
+    def fingerprint(self) -> str | None:
+        """Precision and hash of the weights; `None` if they are not all in memory."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Everything beside the weights that the tokens of an image depend on, as plain values."""
+
+    @abstractmethod
+    def compile_blocks(self) -> None:
+        """Compile what is worth it."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, or the first of them."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in evaluation mode, but for the adapter and for modules that recompute what they do not keep."""
+        super().train(False)
+        if self.adapter is not None:
+            self.adapter.train(mode)
+            for module in self.modules():
+                if getattr(module, "gradient_checkpointing", False):
+                    module.training = mode  # its own flag alone: what is inside it stays in evaluation mode
+        return self
+
+    def forward(
+        self, pixel_values: Tensor, taps: Sequence[str] | Mapping[str, Collection[str]] = ("last",)
+    ) -> dict[str, Tokens]:
+        """Tokens of images `(B, channels, H, W)` at the given taps.
+
+        Args:
+            pixel_values: The images, normalized or as raw 8-bit pixels.
+            taps: Where to read; or tap -> kinds of token, of which only these are kept in memory.
+
+        Raises:
+            ValueError: If the backbone does not offer a tap, the images have another size than the probe was built for,
+                or they are raw and nothing says how to normalize them.
+        """
+        layouts = self.geometry.layouts_of(taps)
+        size = tuple(pixel_values.shape[-2:])
+        if size != self.geometry.image_size:
+            raise ValueError(
+                f"The images are {size} pixels, but this probe reads {self.geometry.image_size}; "
+                "use the image processor saved with the probe."
+            )
+        if pixel_values.dtype == torch.uint8:
+            if self.normalization is None:
+                raise ValueError("The images are raw 8-bit pixels; pass what the image processor makes of them.")
+            pixel_values = self.normalization(pixel_values)
+        tokens: dict[str, Tokens] = {}
+
+        def receive(tap: str, found: Tokens) -> None:
+            tokens[tap] = found.keep(taps[tap]) if isinstance(taps, Mapping) else found
+
+        with torch.set_grad_enabled(self.adapter is not None and torch.is_grad_enabled()):
+            self.read(pixel_values.to(self.dtype), layouts, receive)
+        return {tap: tokens[tap] for tap in taps}

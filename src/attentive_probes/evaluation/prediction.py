@@ -1,0 +1,134 @@
+"""Classify image files with a probe."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from attentive_probes.data.images import open_image
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of one image file.
+
+    Args:
+        path: The file.
+        labels: Names of the best classes, best first.
+        scores: Their probabilities (targets of a regression as they are).
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+def find_images(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """All image files among files and folders (with their subfolders), each once, in order of name within a folder.
+
+    Raises:
+        ValueError: If a path does not exist, or there is no image at all.
+    """
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ValueError(f"There is no file or folder {str(path)!r}.")
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found.update(dict.fromkeys(p for p in inside if p == path or p.suffix.lower() in endings))
+    files = [path for path in found if path.is_file()]
+    if not files:
+        raise ValueError("There is no image file in the given paths.")
+    return files
+
+
+def predict_files(
+    probe: ProbeForImageClassification,
+    files: Sequence[Path],
+    *,
+    top_k: int = 5,
+    batch_size: int = 64,
+    unreadable: str = "raise",
+) -> Iterator[Prediction]:
+    """Classify image files, batch by batch.
+
+    Args:
+        probe: The probe, with its image processor.
+        files: Image files.
+        top_k: Number of classes to name; all, if there are fewer.
+        batch_size: Images per forward pass.
+        unreadable: `raise`, or `skip` to leave out files that are no readable image.
+
+    Raises:
+        ValueError: If the probe has no image processor, or an image cannot be read under the policy `raise`.
+    """
+    if probe.image_processor is None:
+        raise ValueError("The probe has no image processor; set probe.image_processor.")
+    probe.eval()
+    with tqdm(total=len(files), unit="img", leave=False) as bar:
+        for start in range(0, len(files), batch_size):
+            chunk = files[start : start + batch_size]
+            opened = [(path, image) for path in chunk if (image := _open(path, unreadable)) is not None]
+            if opened:
+                yield from _predict(probe, opened, top_k)
+            bar.update(len(chunk))
+
+
+def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
+    """Write predictions as `.csv` or `.json` and return their number.
+
+    Raises:
+        ValueError: If the file name has another ending; before any prediction is made.
+    """
+    if path.suffix not in (".csv", ".json"):
+        raise ValueError(f"Predictions are written as .csv or .json, not as {path.name!r}.")
+    rows = list(predictions)
+    if path.suffix == ".json":
+        content = [{"path": r.path, "labels": r.labels, "scores": r.scores} for r in rows]
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    else:
+        ranks = range(1, max((len(row.labels) for row in rows), default=0) + 1)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", *(f"{kind}_{rank}" for rank in ranks for kind in ("label", "score"))])
+            for row in rows:
+                pairs = zip(row.labels, row.scores, strict=True)
+                writer.writerow([row.path, *(value for label, score in pairs for value in (label, f"{score:.6g}"))])
+    return len(rows)
+
+
+def _open(path: Path, unreadable: str) -> Image.Image | None:
+    try:
+        return open_image({"path": str(path), "bytes": None}, str(path))
+    except ValueError:
+        if unreadable == "raise":
+            raise
+        return None
+
+
+@torch.no_grad()
+def _predict(
+    probe: ProbeForImageClassification, opened: Sequence[tuple[Path, Image.Image]], top_k: int
+) -> Iterator[Prediction]:
+    assert probe.image_processor is not None
+    pixels = probe.image_processor([image for _, image in opened], return_tensors="pt")["pixel_values"]
+    logits = probe(pixels.to(probe.device)).logits
+    best = _as_scores(logits, probe.config.problem_type).topk(min(top_k, logits.shape[1]), dim=-1)
+    for (path, _), scores, ids in zip(opened, best.values.tolist(), best.indices.tolist(), strict=True):
+        yield Prediction(str(path), tuple(probe.config.id2label[i] for i in ids), tuple(scores))
+
+
+def _as_scores(logits: Tensor, problem_type: str) -> Tensor:
+    if problem_type == "regression":
+        return logits
+    return logits.sigmoid() if problem_type == "multi_label_classification" else logits.softmax(-1)

@@ -1,0 +1,183 @@
+"""One run of a recipe: check, load, train, select on validation, score the test split once, write it all down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attentive_probes.analysis.layer_maps import layer_heatmap
+from attentive_probes.analysis.plots import attention_grid, layer_figure
+from attentive_probes.data.images import ImageSplit, ImageStream
+from attentive_probes.evaluation.references import Reference, evaluate_reference, linear_probe, read_features
+from attentive_probes.evaluation.results import ReferenceResult, SweepResults
+from attentive_probes.experiments.checks import backbone_options, check_recipe
+from attentive_probes.experiments.data import (
+    cache_splits,
+    describe_dataset,
+    labels_of,
+    load_split_of,
+    load_train_and_validation,
+    open_splits,
+)
+from attentive_probes.experiments.recipe import EvaluationRecipe, Recipe
+from attentive_probes.hub.model_card import ATTENTION_PICTURE
+from attentive_probes.probe.files import add_adapter
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.setup import reading_of
+from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.training.checkpoint import PROBES
+from attentive_probes.training.profile import Profile, profile_run
+from attentive_probes.training.trainer import ProbeTrainer
+
+SELECTED_ON_TEST = (
+    "SELECTED ON THE TEST SPLIT, by an explicit override: epoch and head were chosen on the split that is reported, so "
+    "every number is optimistic."
+)
+RECIPE = "recipe.yaml"
+LAYERS_PICTURE = "layers.png"
+
+
+def run_recipe(recipe: Recipe) -> SweepResults:
+    """Train and evaluate what a recipe describes; everything is written to `train.output_dir`.
+
+    Raises:
+        ValueError: If anything in the recipe does not fit; found before the backbone's weights are read, wherever the
+            recipe alone can tell.
+    """
+    sweep, opened = prepare(recipe)
+    data = recipe.data
+    references = recipe.evaluation.references
+    of_references = [reading_of(sweep.config, reference.head) for reference in references.values()]
+    readings = list(dict.fromkeys([*sweep.readings, *of_references]))
+    splits = cache_splits(data, sweep, opened, readings, recipe.train) if data.tokens == "cached" else opened
+    trainer = ProbeTrainer(
+        sweep, recipe.train, splits["train"], splits["validation"], images=data.images, augmentation=data.augmentation
+    )
+    if trainer.accelerator.is_main_process:
+        trainer.folder.mkdir(parents=True, exist_ok=True)
+        recipe.save(trainer.folder / RECIPE)
+        trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text())
+    trainer.results.dataset = describe_dataset(data)
+    if data.validation_split is not None and data.validation_split == data.test_split:
+        trainer.results.protocol = SELECTED_ON_TEST
+    results = trainer.train()
+    if splits["test"] is not None:
+        results = trainer.test(splits["test"], recipe.evaluation.baseline)
+    if references:
+        add_references(references, trainer, splits)
+    if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
+        _draw(recipe, sweep, results, opened["test"], trainer.folder)
+        if recipe.evaluation.attention_head is not None:
+            picture = (trainer.folder / ATTENTION_PICTURE).read_bytes()
+            trainer.attach(ATTENTION_PICTURE, picture, recipe.evaluation.attention_head)
+        trainer.save_results()
+    return results
+
+
+def profile_recipe(recipe: Recipe) -> Profile:
+    """Time the stages of a recipe's training on a few batches; nothing is written.
+
+    Raises:
+        ValueError: As `run_recipe`; also if the training split is a stream.
+    """
+    data = replace(recipe.data, images=replace(recipe.data.images, check=False), test_split=None)
+    recipe = replace(recipe, data=data, train=replace(recipe.train, overwrite=True), evaluation=EvaluationRecipe())
+    sweep, opened = prepare(recipe)
+    trainer = ProbeTrainer(
+        sweep, recipe.train, opened["train"], opened["validation"], images=data.images, augmentation=data.augmentation
+    )
+    return profile_run(trainer)
+
+
+def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStream | None]]:
+    """The heads of a recipe on their backbone, and its splits (`train`, `validation`, `test`), all checked.
+
+    Raises:
+        ValueError: As `run_recipe`.
+    """
+    runs = check_recipe(recipe)
+    data = recipe.data
+    train, validation = load_train_and_validation(data, recipe.train.seed)
+    test = load_split_of(data, data.test_split) if data.test_split else None
+    sweep = ProbeSweep.from_backbone(
+        recipe.backbone.name,
+        runs,
+        dtype=getattr(torch, recipe.backbone.dtype),
+        attn_implementation=recipe.backbone.attn_implementation,
+        device_map=recipe.backbone.device_map,
+        random_weights=recipe.backbone.random_weights,
+        labels=labels_of(data, train),
+        num_labels=data.num_labels,
+        problem_type=data.problem_type,
+        **backbone_options(recipe),
+    )
+    if recipe.lora is not None:
+        if recipe.lora.start_from is not None:
+            start_from(sweep, recipe.lora.start_from)
+        add_adapter(sweep.config, sweep.backbone, recipe.lora.config(), next(iter(runs.values())).seed)
+    return sweep, open_splits(data, sweep, {"train": train, "validation": validation, "test": test})
+
+
+def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, splits: Mapping[str, Any]) -> None:
+    """Evaluate k-NN and logistic regression on the features of a run's splits and add them to its results.
+
+    Logistic regression leaves a probe in `probes/<name>`, as the heads do.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+    config = trainer.sweep.config
+    readings = {name: reading_of(config, reference.head) for name, reference in references.items()}
+    features = {}
+    for name, split in splits.items():
+        if split is not None:
+            loader = trainer.accelerator.prepare(trainer.loader(split, train=False)[0])
+            features[name] = read_features(trainer.sweep, loader, list(readings.values()), trainer.accelerator)
+    for name, reference in references.items():
+        mine = {split: by_reading[readings[name]] for split, by_reading in features.items()}
+        found = evaluate_reference(reference, mine["train"], mine["validation"], mine.get("test"), config.num_labels)
+        test = None
+        if found.test is not None and trainer.baseline_scores is not None:
+            test = found.test.test_metrics(trainer.baseline_scores, config)
+        result = ReferenceResult(name, asdict(reference), found.settings, found.validation, test)
+        trainer.results.references.append(result)
+        if found.model is not None and trainer.accelerator.is_main_process:
+            probe = linear_probe(trainer.sweep, reference.head, found.model)
+            probe.save_pretrained(trainer.folder / PROBES / name)
+    trainer.save_results()
+
+
+def _draw(recipe: Recipe, sweep: ProbeSweep, results: SweepResults, test: ImageSplit, folder: Path) -> None:
+    evaluation = recipe.evaluation
+    if evaluation.attention_head is not None:
+        images = [test[row].image for row in range(min(evaluation.num_images, len(test)))]
+        attention_grid(sweep.probe(evaluation.attention_head), images, folder / ATTENTION_PICTURE)
+    if evaluation.layers_head is not None:
+        layers = layer_heatmap(sweep.probe(evaluation.layers_head), (test[row].image for row in range(len(test))))
+        layer_figure(results, layers, folder / LAYERS_PICTURE)
+
+
+def start_from(sweep: ProbeSweep, probe: str) -> None:
+    """Give the only head of a sweep the weights of a trained probe (folder or Hub id) on the same backbone.
+
+    Raises:
+        ValueError: If that probe has another head, other classes or another backbone.
+    """
+    (name, run) = next(iter(sweep.runs.items()))
+    found = ProbeForImageClassification.from_pretrained(probe, backbone=sweep.backbone)
+    pairs = {
+        "adapter": (found.config.lora, False),
+        "head": (found.config.head, run.head.to_dict()),
+        "classes": (found.config.id2label, sweep.config.id2label),
+        "backbone": (found.config.backbone_fingerprint, sweep.config.backbone_fingerprint),
+    }
+    for what, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise ValueError(
+                f"The probe {probe!r} cannot be the start: its {what} is {theirs}, that of the run is {ours}."
+            )
+    sweep.heads[name].load_state_dict(found.head.state_dict())

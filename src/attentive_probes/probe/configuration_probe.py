@@ -1,0 +1,123 @@
+"""What is written to `config.json`: the head, and everything needed to rebuild the probe around it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from attentive_probes.naming import unknown_name
+from attentive_probes.tokens import Reading
+
+SCHEMA_VERSION = 1
+TOKEN_NORMS = ("none", "l2")
+FEATURE_NORMS = ("batchnorm", "batchnorm_affine", "layernorm", "none")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """A head: which tokens it reads, how it pools them, and how it normalizes before its linear classifier.
+
+    Args:
+        pooling: Name of a pooling: one of `attentive_probes.poolings.POOLINGS`, or one that another package registers.
+        options: Keyword arguments of that pooling, for instance `{"num_queries": 8}`.
+        tokens: The reading: `kind` or `kind@tap` items, in order.
+        token_norm: `none`, or `l2` to scale each token to unit length before the pooling.
+        feature_norm: Before the classifier: `batchnorm` (no affine, eps 1e-6), `batchnorm_affine` (eps 1e-5),
+            `layernorm` or `none`.
+        dropout: Dropout probability on the normalized features.
+        token_noise: Standard deviation of Gaussian noise on every coordinate of the normalized tokens, in training only
+            (ALF: 0.05, on tokens of unit length).
+        token_noise_probability: Share of the images that get noise.
+
+    Raises:
+        ValueError: If a name is unknown, the reading is malformed, the dropout is not in [0, 1), the noise is negative
+            or its probability is not in [0, 1].
+    """
+
+    pooling: str = "ep"
+    options: dict[str, Any] = field(default_factory=dict)
+    tokens: tuple[str, ...] = ("patches",)
+    token_norm: str = "none"
+    feature_norm: str = "batchnorm"
+    dropout: float = 0.0
+    token_noise: float = 0.0
+    token_noise_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(map(str, Reading.parse(self.tokens).items)))
+        object.__setattr__(self, "options", dict(self.options))
+        if self.token_norm not in TOKEN_NORMS:
+            raise ValueError(unknown_name("token_norm", self.token_norm, TOKEN_NORMS))
+        if self.feature_norm not in FEATURE_NORMS:
+            raise ValueError(unknown_name("feature_norm", self.feature_norm, FEATURE_NORMS))
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1.")
+        if self.token_noise < 0:
+            raise ValueError(f"token_noise is {self.token_noise}; it must not be negative.")
+        if not 0 <= self.token_noise_probability <= 1:
+            raise ValueError(f"token_noise_probability is {self.token_noise_probability}; it must be between 0 and 1.")
+
+    @property
+    def reading(self) -> Reading:
+        """The parsed reading."""
+        return Reading.parse(self.tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as written to JSON and YAML."""
+        return {**asdict(self), "tokens": list(self.tokens)}
+
+
+class ProbeConfig(PreTrainedConfig):
+    """Configuration of a `ProbeForImageClassification`.
+
+    Args:
+        backbone_name_or_path: Hub id, local folder, or `embedded:<name>`; the backbone's weights are read from there.
+        backbone_revision: Commit hash of a Hub backbone.
+        backbone_fingerprint: Precision and hash of the weights that the probe was trained on; `None` checks nothing.
+        self_contained: Whether the backbone is saved with the probe, in its folder `backbone`.
+        backbone_config: Configuration of the vision backbone, nested, so that the skeleton builds offline.
+        backbone_class: Class of a backbone of one's own, which has no such configuration and is passed at loading.
+        token_layouts: Tap -> its `TokenLayout` as a mapping; other taps are laid out like `block`, else like `last`.
+        num_layers: Number of equal blocks; 0 for a hierarchical backbone, which has stages instead.
+        image_size: Height and width of the input in pixels.
+        head: The `HeadConfig` as a mapping.
+        pooling_package: Package that brings the head's pooling; `None` for ours.
+        lora: Whether an adapter belongs to the probe, in its folder `lora`.
+        schema_version: Version of this layout of `config.json`.
+    """
+
+    model_type = "attentive_probe"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="vit", optional=True)
+    }
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["attention", "features"]
+
+    backbone_name_or_path: str | None = None
+    backbone_revision: str | None = None
+    backbone_fingerprint: str | None = None
+    self_contained: bool = False
+    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_class: str | None = None
+    token_layouts: dict[str, dict[str, Any]] | None = None
+    num_layers: int = 0
+    image_size: list[int] | tuple[int, ...] = (0, 0)
+    head: dict | None = None
+    pooling_package: str | None = None
+    lora: bool = False
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        import_module("attentive_probes.probe.modeling_probe")  # now the Auto classes need the model as well
+
+    @property
+    def head_config(self) -> HeadConfig:
+        """The head as a typed object."""
+        return HeadConfig(**(self.head or {}))
+
+
+AutoConfig.register(ProbeConfig.model_type, ProbeConfig, exist_ok=True)

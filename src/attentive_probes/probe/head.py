@@ -1,0 +1,93 @@
+"""A head: pooling, normalization, classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attentive_probes.layers.normalization import build_feature_norm
+from attentive_probes.layers.token_statistics import TokenStatistics
+from attentive_probes.poolings import Pooled, Pooling, build_pooling, pool_together
+from attentive_probes.probe.configuration_probe import HeadConfig
+from attentive_probes.tokens import Reading, SequenceLayout, Tokens
+
+
+class HeadOutput(NamedTuple):
+    """Logits `(B, C)`, the attention `(B, M, T)` of the pooling, and its features `(B, F)`."""
+
+    logits: Tensor
+    attention: Tensor
+    features: Tensor
+
+
+class ProbeHead(nn.Module):
+    """Everything that is trained on top of a frozen backbone.
+
+    Args:
+        config: What to build.
+        width: Token width D.
+        layout: Length and grid of the sequence that is read.
+        num_labels: Number of classes C.
+        reading: What is read; by default the configured reading, in which `all` must be spelled out.
+
+    Raises:
+        ValueError: If the pooling is unknown, or an option does not fit.
+    """
+
+    reading: Reading
+    pooling: Pooling
+
+    def __init__(
+        self, config: HeadConfig, width: int, layout: SequenceLayout, num_labels: int, reading: Reading | None = None
+    ):
+        super().__init__()
+        self.reading = reading or config.reading
+        self.token_norm = config.token_norm
+        self.token_noise = config.token_noise
+        self.token_noise_probability = config.token_noise_probability
+        self.pooling = build_pooling(config.pooling, width, layout, config.options)
+        self.norm = build_feature_norm(config.feature_norm, self.pooling.num_features)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(self.pooling.num_features, num_labels)
+
+    def read(self, tokens: Mapping[str, Tokens]) -> Tensor:
+        """The sequence `(B, T, D)` that this head reads, in its own precision unless autocast decides."""
+        sequence = self.reading(tokens)
+        if not torch.is_autocast_enabled(sequence.device.type):
+            sequence = sequence.to(self.classifier.weight.dtype)
+        return F.normalize(sequence, dim=-1) if self.token_norm == "l2" else sequence
+
+    def forward(self, sequence: Tensor) -> HeadOutput:
+        """Classify a sequence `(B, T, D)` as `read` gives it."""
+        return self.classify(self.pooling(self.perturb(sequence)))
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether this head, as it is now, adds noise to what it reads."""
+        return self.training and self.token_noise > 0
+
+    def perturb(self, sequence: Tensor) -> Tensor:
+        """Add the training noise of ALF (arXiv 2601.09322) to a sequence `(B, T, D)`; nothing in evaluation."""
+        if not self.is_noisy:
+            return sequence
+        is_hit = torch.rand(len(sequence), 1, 1, device=sequence.device) < self.token_noise_probability
+        return sequence + self.token_noise * torch.randn_like(sequence) * is_hit
+
+    def classify(self, pooled: Pooled) -> HeadOutput:
+        """Classify what the pooling made."""
+        logits = self.classifier(self.dropout(self.norm(pooled.features)))
+        return HeadOutput(logits.float(), pooled.attention, pooled.features)
+
+
+def run_heads(heads: Sequence[ProbeHead], sequence: Tensor) -> list[HeadOutput]:
+    """Run heads that read the same sequence `(B, T, D)`: one call of `attend`, one set of token statistics.
+
+    Heads that add noise see a sequence of their own.
+    """
+    quiet = [head for head in heads if not head.is_noisy]
+    pooled = iter(pool_together([head.pooling for head in quiet], TokenStatistics(sequence)) if quiet else ())
+    return [head(sequence) if head.is_noisy else head.classify(next(pooled)) for head in heads]

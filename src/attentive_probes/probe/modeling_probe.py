@@ -1,0 +1,250 @@
+"""A probe: a frozen backbone and one trained head, as a Hugging Face model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, cast
+
+import torch
+from huggingface_hub import CommitInfo
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
+
+from attentive_probes.backbones import (
+    Backbone,
+    OwnBackbone,
+    VisionBackbone,
+)
+from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.probe.files import (
+    PLACES,
+    add_adapter,
+    prepare_saving,
+    read_backbone,
+    read_config,
+    read_processor,
+    save_beside,
+)
+from attentive_probes.probe.output import ProbeOutput
+from attentive_probes.probe.setup import (
+    build_head,
+    describe_probe,
+    geometry_of,
+    set_head,
+)
+from attentive_probes.probe.upload import upload_probe
+from attentive_probes.probe.weights import load_backbone
+from attentive_probes.tokens import kinds_by_tap
+
+
+class ProbeForImageClassification(PreTrainedModel):
+    """Any vision backbone with an attentive or linear head, saved as the few tensors that were learned.
+
+    Args:
+        config: The probe's configuration.
+        backbone: A loaded backbone; without it, one with fresh weights is built from the configuration.
+
+    Attributes:
+        image_processor: Saved with the probe.
+        files: Path -> content of further files to save with it, such as a model card.
+
+    Raises:
+        ValueError: If the configuration lacks a backbone or a head.
+    """
+
+    config_class = ProbeConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    _keep_in_fp32_modules_strict = {"head"}  # noqa: RUF012 (declared by the parent as an instance attribute)
+    _keys_to_ignore_on_load_missing = [r"^backbone\."]  # noqa: RUF012
+
+    backbone: Backbone
+
+    def __init__(self, config: ProbeConfig, backbone: nn.Module | None = None):
+        super().__init__(config)
+        if config.head is None or (config.backbone_config is None and backbone is None):
+            raise ValueError("A ProbeConfig needs a backbone and a head; create it with `from_backbone`.")
+        if backbone is None:
+            taps = config.head_config.reading.taps
+            backbone = VisionBackbone.from_config(config.backbone_config, geometry_of(config), taps)
+        self.backbone = cast(Backbone, backbone)
+        self.head = build_head(config, config.head_config)
+        self.image_processor: BaseImageProcessor | None = None
+        self.files: dict[str, str | bytes] = {}
+        self.post_init()
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name: str | nn.Module,
+        head: HeadConfig | None = None,
+        *,
+        labels: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        attn_implementation: str | None = None,
+        device_map: Any = None,
+        lora: Any = None,
+        **options: Any,
+    ) -> ProbeForImageClassification:
+        """Put a fresh head on the pretrained backbone `name`.
+
+        Args:
+            name: Hub id, local folder or `embedded:<name>`; or a module of one's own, see `TokenModule`.
+            head: The head; EP on patch tokens by default.
+            labels: Names of the classes; or pass `num_labels`.
+            dtype: Precision of the backbone; the head stays in float32.
+            attn_implementation: Passed to the backbone, for instance `sdpa` or `eager`.
+            device_map: Where a large backbone goes, for instance `auto`; the head stays on the CPU until moved.
+            lora: Configuration of a PEFT adapter (`LoraConfig(...)`) to train with the head, or the folder or Hub id of
+                one that was trained elsewhere; see `attentive_probes.probe.lora`.
+            **options: `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`, `image_processor`:
+                see `describe_probe`.
+
+        Raises:
+            ValueError: If the backbone cannot be found or read, or the head or adapter does not fit it.
+        """
+        source = OwnBackbone(name) if isinstance(name, nn.Module) else name
+        config, processor = describe_probe(source, labels=labels, **options)
+        head = head or HeadConfig()
+        set_head(config, head)
+        placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+        probe = cls(config, source if isinstance(source, Backbone) else load_backbone(config, [head], **placement))
+        probe.image_processor = processor
+        if lora is not None:
+            add_adapter(config, probe.backbone, lora)
+        return probe
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        config: ProbeConfig | str | os.PathLike | None = None,
+        backbone: nn.Module | str | None = None,
+        lora: Any = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a probe; its backbone comes from its own repository at the stored commit.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder of the probe; `None` with a `state_dict` of all tensors.
+            *args: Passed on to `PreTrainedModel.from_pretrained`.
+            config: A configuration to use instead of the stored one.
+            backbone: A loaded backbone to share, another place to read its weights from, or the module of one's own
+                that the probe was trained on.
+            lora: Configuration of a PEFT adapter to start on a probe that was trained without one.
+            output_loading_info: Whether to return the loading report as well.
+            **kwargs: Passed on to `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            ValueError: If the backbone cannot be found, has other weights than it had in training or somebody else's
+                adapter, or the checkpoint lacks a tensor of the head.
+        """
+        if "torch_dtype" in kwargs:  # the name before transformers 5
+            kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
+        if pretrained_model_name_or_path is None:  # tensors come as `state_dict`, those of the backbone too
+            return super().from_pretrained(
+                None, *args, config=config, output_loading_info=output_loading_info, **kwargs
+            )
+        name = str(pretrained_model_name_or_path)
+        hub = {key: kwargs[key] for key in (*PLACES, "revision", "subfolder") if key in kwargs}
+        config = read_config(config or name, hub, trust_remote_code=kwargs.get("trust_remote_code") or False)
+        placement = {key: kwargs.get(key) for key in ("dtype", "attn_implementation", "device_map")}
+        loaded = read_backbone(config, name, hub, source=backbone, lora=lora, **placement)
+        # The loaded backbone joins afterwards: loading resets buffers of whatever is in the model.
+        probe, info = super().from_pretrained(
+            name, *args, config=config, backbone=nn.Identity(), output_loading_info=True, **kwargs
+        )
+        if info["missing_keys"]:
+            raise ValueError(f"{name!r} lacks learned tensors of the probe: {sorted(info['missing_keys'])}.")
+        probe.backbone = loaded.to(probe.device)
+        probe.image_processor = read_processor(name, hub)
+        return (probe, info) if output_loading_info else probe
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        """Save what was learned, the configuration and the image processor.
+
+        The backbone is only named, unless `config.self_contained` asks for it.
+
+        Args:
+            save_directory: Folder to write to.
+            state_dict: Tensors to save instead of the current ones; those of the backbone are left out.
+            **kwargs: Passed on to `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            ValueError: If a backbone of one's own is to be saved with it.
+        """
+        tensors = self.state_dict() if state_dict is None else state_dict
+        learned = {key: tensor for key, tensor in tensors.items() if not key.startswith("backbone.")}
+        adapter = self.backbone.adapter
+        with nullcontext() if adapter is None else adapter.unmerged():
+            prepare_saving(self.config, self.backbone)
+            super().save_pretrained(save_directory, state_dict=learned, **kwargs)
+            if self.image_processor is not None:
+                self.image_processor.save_pretrained(save_directory)
+            save_beside(self.config, self.backbone, self.files, save_directory)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> CommitInfo:
+        """Upload what `save_pretrained` writes, card, results and image processor included, in one commit.
+
+        Args:
+            repo_id: The repository; it is created if there is none.
+            **options: `private`, `revision`, `commit_message`, `create_pr`, `token`: see `upload_probe`.
+        """
+        return upload_probe(self.save_pretrained, repo_id, **options)
+
+    def merge_adapter(self) -> None:
+        """Make the adapter a part of the weights for good (`backbone.adapter.merge()`: for a while), self-contained.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if self.backbone.adapter is None:
+            raise ValueError("The probe has no adapter to merge.")
+        self.backbone.adapter.merge_and_unload()
+        self.config.lora, self.config.self_contained = False, True
+        self.config.backbone_fingerprint = self.backbone.fingerprint()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding of the backbone."""
+        return self.backbone.model.get_input_embeddings()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Each layer of a head knows its own initial distribution; the backbone initializes itself.
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
+    ) -> ProbeOutput | tuple:
+        """Classify images.
+
+        Args:
+            pixel_values: `(B, channels, H, W)`, from the image processor.
+            labels: Class ids `(B,)`; multi-hot `(B, C)` for multi-label; targets `(B,)` or `(B, C)` for regression.
+            return_dict: Whether to return a `ProbeOutput` (the default) or a tuple.
+            **kwargs: Ignored; accepted for callers that pass options of other models.
+
+        Raises:
+            ValueError: If the images have another size than the probe was built for.
+        """
+        tokens = self.backbone(pixel_values, kinds_by_tap([self.head.reading]))
+        logits, attention, features = self.head(self.head.read(tokens))
+        loss = None if labels is None else ForSequenceClassificationLoss(labels, logits, self.config)
+        output = ProbeOutput(loss, logits, attention, features)
+        return output if return_dict is not False else output.to_tuple()
+
+
+AutoModel.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)
+AutoModelForImageClassification.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)

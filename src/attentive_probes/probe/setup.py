@@ -1,0 +1,170 @@
+"""From the name of a backbone to the configuration of a probe on it, before anything large is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from transformers import BaseImageProcessor, PreTrainedConfig
+
+from attentive_probes.backbones import (
+    ALL,
+    Geometry,
+    OwnBackbone,
+    class_name,
+    find_geometry,
+    fit_processor,
+    image_size_of,
+    is_timm_processor,
+    load_backbone_config,
+    load_image_processor,
+    portable_name,
+    resolve_revision,
+    timm_processor,
+)
+from attentive_probes.poolings import known_poolings, package_of
+from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.probe.head import ProbeHead
+from attentive_probes.tokens import Reading, TokenLayout
+
+
+def describe_probe(
+    source: str | OwnBackbone,
+    *,
+    labels: Sequence[str] | None = None,
+    num_labels: int | None = None,
+    problem_type: str | None = None,
+    revision: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    trust_remote_code: bool = False,
+    image_processor: BaseImageProcessor | None = None,
+) -> tuple[ProbeConfig, BaseImageProcessor | None]:
+    """Everything about a probe but its head and its weights; nothing large is read.
+
+    Args:
+        source: Hub id, local folder or `embedded:<name>` of the backbone; or a backbone of one's own.
+        labels: Names of the classes.
+        num_labels: Number of classes or targets C, when they have no names.
+        problem_type: `single_label_classification` (default), `multi_label_classification` or `regression`.
+        revision: Branch, tag or commit of a Hub backbone; the commit is stored.
+        image_size: Height and width in pixels; by default what the image processor produces.
+        trust_remote_code: Whether code from the backbone's repository may run.
+        image_processor: Another image processor than the one that comes with the backbone.
+
+    Returns:
+        The configuration without a head, and an image processor that gives images of this size (`None` if the backbone
+        comes without one).
+
+    Raises:
+        ValueError: If the backbone cannot be found or read, or the labels are missing or contradict each other.
+    """
+    names = _label_names(labels, num_labels)
+    if isinstance(source, OwnBackbone):
+        geometry, processor, num_channels = source.geometry, image_processor, getattr(source.model, "num_channels", 3)
+        if revision or image_size not in (None, geometry.image_size):
+            raise ValueError("A backbone of one's own has no revision, and its class says the image_size.")
+        backbone: dict[str, Any] = {"backbone_class": class_name(source.model)}
+        backbone["backbone_fingerprint"] = source.fingerprint()
+    else:
+        commit = resolve_revision(source, revision)
+        backbone_config = load_backbone_config(source, commit, trust_remote_code)
+        processor = image_processor or _processor_of(source, commit, backbone_config)
+        geometry = find_geometry(backbone_config, image_size or image_size_of(backbone_config, processor))
+        num_channels = getattr(backbone_config, "num_channels", 3)
+        backbone = {"backbone_name_or_path": portable_name(source), "backbone_revision": commit}
+        backbone["backbone_config"] = _portable_config(backbone_config)
+    if processor is not None:
+        processor = fit_processor(processor, geometry.image_size, num_channels)
+    config = ProbeConfig(
+        **backbone,
+        **geometry.to_dict(),
+        id2label=dict(enumerate(names)),
+        label2id={label: i for i, label in enumerate(names)},
+        problem_type=problem_type or "single_label_classification",
+    )
+    return config, processor
+
+
+def _label_names(labels: Sequence[str] | None, num_labels: int | None) -> list[str]:
+    if labels is None and num_labels is None:
+        raise ValueError("Pass `labels`, the names of the classes, or `num_labels`.")
+    if labels is not None and num_labels not in (None, len(labels)):
+        raise ValueError(f"num_labels={num_labels} contradicts the {len(labels)} names in `labels`.")
+    names = list(labels) if labels is not None else [f"LABEL_{i}" for i in range(cast(int, num_labels))]
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"`labels` must be distinct names, at least one; got {names}.")
+    return names
+
+
+def set_head(config: ProbeConfig, head: HeadConfig) -> None:
+    """Store a head in a probe's configuration, after building it without memory to see that it fits.
+
+    Raises:
+        ValueError: If it does not fit the backbone.
+    """
+    with torch.device("meta"):
+        build_head(config, head)
+    store_head(config, head)
+
+
+def store_head(config: ProbeConfig, head: HeadConfig) -> None:
+    """Store a head that fits in a probe's configuration, with the package that its pooling needs."""
+    config.head, config.pooling_package = head.to_dict(), package_of(head.pooling)
+
+
+def require_pooling(config: ProbeConfig) -> None:
+    """Check that the pooling of a stored probe is known here.
+
+    Raises:
+        ValueError: If it is not; the text names the package that brings it.
+    """
+    name = config.head_config.pooling
+    if config.pooling_package is not None and name not in known_poolings():
+        raise ValueError(
+            f"The probe needs the pooling {name!r} of the package {config.pooling_package!r}, which is not known here; "
+            "install that package, or import the module that calls register_pooling."
+        )
+
+
+def build_head(config: ProbeConfig, head: HeadConfig) -> ProbeHead:
+    """A head with fresh weights for the backbone of `config`.
+
+    Raises:
+        ValueError: If it does not fit the backbone.
+    """
+    reading = reading_of(config, head)
+    layouts = layouts_of(config, reading)
+    return ProbeHead(head, reading.width(layouts), reading.sequence_layout(layouts), config.num_labels, reading)
+
+
+def reading_of(config: ProbeConfig, head: HeadConfig) -> Reading:
+    """What a head reads of the backbone of `config`, with the tap `all` spelled out."""
+    return head.reading.expanded(ALL, geometry_of(config).all_taps)
+
+
+def layouts_of(config: ProbeConfig, reading: Reading) -> dict[str, TokenLayout]:
+    """Tap -> token layout, for every tap of a reading.
+
+    Raises:
+        ValueError: If the backbone does not offer a tap.
+    """
+    return geometry_of(config).layouts_of(reading.taps)
+
+
+def geometry_of(config: ProbeConfig) -> Geometry:
+    """The backbone's geometry as stored in a probe's configuration."""
+    return Geometry.from_dict(config.token_layouts or {}, config.num_layers, config.image_size)
+
+
+def _processor_of(name: str, commit: str | None, backbone_config: PreTrainedConfig) -> BaseImageProcessor | None:
+    try:
+        processor = load_image_processor(name, revision=commit)
+    except ValueError:
+        return None  # a bare backbone; sizes come from its configuration
+    return timm_processor(backbone_config) if is_timm_processor(processor) else processor
+
+
+def _portable_config(config: PreTrainedConfig) -> dict[str, Any]:
+    """A copy (the live object changes when a model is built from it) without the traces of where it was read."""
+    return {key: value for key, value in config.to_dict().items() if key not in ("_name_or_path", "architectures")}

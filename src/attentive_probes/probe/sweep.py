@@ -1,0 +1,248 @@
+"""A sweep: many named heads over one backbone pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BaseImageProcessor
+
+from attentive_probes.backbones import Backbone, OwnBackbone
+from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.probe.files import add_adapter
+from attentive_probes.probe.head import HeadOutput, ProbeHead, run_heads
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.setup import (
+    build_head,
+    describe_probe,
+    set_head,
+    store_head,
+)
+from attentive_probes.probe.weights import load_backbone, random_backbone
+from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
+
+SequenceKey = tuple[Reading, str]
+SHARED_ADAPTER = (
+    "An adapter belongs to one head: the gradients of {} would mix in it, and no head would be what it is alone. Train "
+    "one head per run."
+)
+ADAPTER_PREFIX = "lora."
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """One head of a sweep and how it is trained.
+
+    Args:
+        head: The head.
+        learning_rate: Its peak learning rate; `None` takes that of the training arguments.
+        weight_decay: Its weight decay; `None` takes that of the training arguments.
+        seed: Seed of its initial weights, which do not depend on the other heads.
+    """
+
+    head: HeadConfig
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    seed: int = 0
+
+
+class ProbeSweep(nn.Module):
+    """Named heads that share one frozen backbone. Frozen heads share nothing else: together is as good as alone.
+
+    Args:
+        config: Configuration of the probes, without a head.
+        backbone: The loaded backbone.
+        runs: Name -> head and its training settings.
+        heads: Name -> existing head modules; by default fresh ones are built.
+        processor: The image processor that goes with the backbone.
+
+    Attributes:
+        active: Names of the heads that run; a training that drops hopeless heads takes them out for a while.
+
+    Raises:
+        ValueError: If there is no head, one does not fit the backbone, or several would share an adapter.
+    """
+
+    def __init__(
+        self,
+        config: ProbeConfig,
+        backbone: Backbone,
+        runs: Mapping[str, HeadRun],
+        heads: Mapping[str, ProbeHead] | None = None,
+        processor: BaseImageProcessor | None = None,
+    ):
+        super().__init__()
+        if not runs:
+            raise ValueError("A sweep needs at least one head.")
+        if backbone.adapter is not None and len(runs) > 1:
+            raise ValueError(SHARED_ADAPTER.format(sorted(runs)))
+        self.config = config
+        self.backbone = backbone
+        self.runs = dict(runs)
+        self.active = set(runs)
+        self.image_processor = processor
+        # A ModuleList, because names such as `ep-lr0.01` are no module names.
+        self._heads = nn.ModuleList(heads.values() if heads else (self._build(run) for run in runs.values()))
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name: str | nn.Module,
+        runs: Mapping[str, HeadRun],
+        *,
+        dtype: torch.dtype = torch.float32,
+        attn_implementation: str | None = None,
+        device_map: Any = None,
+        random_weights: bool = False,
+        lora: Any = None,
+        **options: Any,
+    ) -> ProbeSweep:
+        """Put fresh heads on the pretrained backbone `name`; wrong heads fail before its weights are read.
+
+        Args:
+            name: Hub id, local folder or `embedded:<name>`; or a module of one's own, see `TokenModule`.
+            runs: Name -> head and its training settings.
+            dtype: Precision of the backbone; the heads stay in float32.
+            attn_implementation: Passed to the backbone.
+            device_map: Where a large backbone goes, for instance `auto`.
+            random_weights: Whether to leave the backbone untrained (seed 0): a control that shows what heads reach
+                without pretraining. Its probes can be loaded again only if `config.self_contained` is set.
+            lora: PEFT adapter to train with the only head; see `ProbeForImageClassification.from_backbone`.
+            **options: `labels`, `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`,
+                `image_processor`: see `describe_probe`.
+
+        Raises:
+            ValueError: If the backbone cannot be found or read, a head or adapter does not fit it, or several heads
+                would share an adapter.
+        """
+        if lora is not None and len(runs) > 1:
+            raise ValueError(SHARED_ADAPTER.format(sorted(runs)))
+        source = OwnBackbone(name) if isinstance(name, nn.Module) else name
+        config, processor = describe_probe(source, **options)
+        check_heads(config, runs)
+        heads = [run.head for run in runs.values()]
+        backbone: Backbone
+        if isinstance(source, OwnBackbone):
+            backbone = source
+        elif random_weights:
+            backbone = random_backbone(config, heads)
+        else:
+            placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+            backbone = load_backbone(config, heads, **placement)
+        if lora is not None:
+            add_adapter(config, backbone, lora, next(iter(runs.values())).seed)
+        return cls(config, backbone, runs, processor=processor)
+
+    @classmethod
+    def from_probe(cls, probe: ProbeForImageClassification) -> ProbeSweep:
+        """A sweep of one that trains the head of `probe` in place; its name is that of its pooling."""
+        head = probe.config.head_config
+        name = head.pooling
+        return cls(probe.config, probe.backbone, {name: HeadRun(head)}, {name: probe.head}, probe.image_processor)
+
+    @property
+    def heads(self) -> dict[str, ProbeHead]:
+        """Name -> head."""
+        return dict(zip(self.runs, self._heads, strict=True))  # type: ignore[arg-type]  # a ModuleList is untyped
+
+    @property
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter of the adapter; nothing for a frozen backbone."""
+        return {} if self.backbone.adapter is None else self.backbone.adapter.parameters()
+
+    def learned(self, name: str) -> dict[str, Tensor]:
+        """A copy, on the CPU, of every tensor that training head `name` changes: its own, and those of the adapter."""
+        tensors = dict(self.heads[name].state_dict())
+        tensors |= {ADAPTER_PREFIX + key: parameter.detach() for key, parameter in self.adapter_parameters.items()}
+        return {key: tensor.to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, name: str, learned: Mapping[str, Tensor]) -> None:
+        """Put head `name` and the adapter back to what `learned` gave."""
+        own = {key: tensor for key, tensor in learned.items() if not key.startswith(ADAPTER_PREFIX)}
+        self.heads[name].load_state_dict(own)
+        for key, parameter in self.adapter_parameters.items():
+            parameter.copy_(learned[ADAPTER_PREFIX + key])
+
+    def probe(self, name: str) -> ProbeForImageClassification:
+        """The probe with head `name`; it shares the backbone and the head's weights with this sweep.
+
+        Raises:
+            KeyError: If there is no such head.
+        """
+        config = deepcopy(self.config)
+        store_head(config, self.runs[name].head)
+        probe = ProbeForImageClassification(config, self.backbone)
+        probe.head = self.heads[name]
+        probe.image_processor = self.image_processor
+        return probe
+
+    @property
+    def readings(self) -> list[Reading]:
+        """The distinct readings of the active heads."""
+        return list(dict.fromkeys(head.reading for name, head in self.heads.items() if name in self.active))
+
+    def read(self, pixel_values: Tensor) -> dict[str, Tokens]:
+        """The tokens that the heads need, by tap, for images `(B, channels, H, W)`: one backbone pass."""
+        return self.backbone(pixel_values, kinds_by_tap(self.readings))
+
+    def sequences(self, tokens: Mapping[str, Tokens]) -> dict[SequenceKey, Tensor]:
+        """The token sequences `(B, T, D)` of all heads, each distinct one once."""
+        return {key: self.heads[names[0]].read(tokens) for key, names in self._groups().items()}
+
+    def classify(self, sequences: Mapping[SequenceKey, Tensor]) -> dict[str, HeadOutput]:
+        """Name -> output of each active head; heads that read the same sequence share one call of `attend`."""
+        heads = self.heads
+        outputs: dict[str, HeadOutput] = {}
+        for key, names in self._groups().items():
+            results = run_heads([heads[name] for name in names], sequences[key])
+            outputs.update(zip(names, results, strict=True))
+        return {name: outputs[name] for name in heads if name in outputs}
+
+    def forward(
+        self, pixel_values: Tensor | None = None, tokens: Mapping[str, Tokens] | None = None
+    ) -> dict[str, HeadOutput]:
+        """Name -> output of each head.
+
+        Args:
+            pixel_values: Images `(B, channels, H, W)`.
+            tokens: Instead of images: what the backbone said about them, by tap, for instance from a token cache.
+
+        Raises:
+            ValueError: If neither is given.
+        """
+        if tokens is None:
+            if pixel_values is None:
+                raise ValueError("Pass pixel_values or tokens.")
+            tokens = self.read(pixel_values)
+        return self.classify(self.sequences(tokens))
+
+    def _groups(self) -> dict[SequenceKey, list[str]]:
+        groups: dict[SequenceKey, list[str]] = {}
+        for name, head in self.heads.items():
+            if name not in self.active:
+                continue
+            groups.setdefault((head.reading, head.token_norm), []).append(name)
+        return groups
+
+    def _build(self, run: HeadRun) -> ProbeHead:
+        with torch.random.fork_rng():
+            torch.manual_seed(run.seed)
+            return build_head(self.config, run.head)
+
+
+def check_heads(config: ProbeConfig, runs: Mapping[str, HeadRun]) -> None:
+    """Build every head without memory, so that a wrong option fails at once.
+
+    Raises:
+        ValueError: If a head does not fit the backbone; it names the head.
+    """
+    for name, run in runs.items():
+        try:
+            set_head(deepcopy(config), run.head)
+        except ValueError as error:
+            raise ValueError(f"Head {name!r}: {error}") from error
