@@ -85,6 +85,12 @@ class Tokens(NamedTuple):
     grid: tuple[int, int]
     mean: Tensor | None = None
 
+    @property
+    def layout(self) -> TokenLayout:
+        """Their layout."""
+        rows, columns = self.grid
+        return TokenLayout(self.patches.shape[2], self.cls.shape[1], self.registers.shape[1], (rows, columns))
+
     def read(self, kind: str) -> Tensor:
         """Tokens of one kind, `(B, T, D)`; `mean` is the average patch, `(B, 1, D)`."""
         if kind == "mean" and self.mean is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -65,6 +65,35 @@ def attention_grid(
     for number, axis in enumerate(axes[0, 1:], start=1):
         axis.set_title(f"query {number}", fontsize=9)
     figure.savefig(path, dpi=150)
+
+
+def online_figure(history: Sequence[Mapping[str, float]], path: str | os.PathLike, metric: str = "top1") -> None:
+    """Draw what online probes reached while their backbone was trained.
+
+    Args:
+        history: A row per look: `step`, and `<head>/<metric>` of each head, as `OnlineProbesCallback.history` holds.
+        path: Picture file to write.
+        metric: What is drawn.
+
+    Raises:
+        ValueError: If there is no row.
+        ImportError: If matplotlib is missing.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    if not history:
+        raise ValueError("There is nothing to draw: the history is empty.")
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for key in history[0]:
+        name, _, found = key.rpartition("/")
+        if found == metric:
+            axis.plot([row["step"] for row in history], [row[key] for row in history], marker=".", label=name)
+    axis.set(xlabel="training step of the backbone", ylabel=f"validation {metric}")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=130)
 
 
 def layer_figure(results: SweepResults, layer_map: LayerMap, path: str | os.PathLike) -> None:

@@ -63,10 +63,10 @@ class OwnBackbone(Backbone):
         """
         found = _by_tap(self.model.tokens(pixel_values), self.describe()["class"])
         for tap, layout in layouts.items():
-            if tap not in found or _layout_of(found[tap]) != layout:
+            if tap not in found or found[tap].layout != layout:
                 raise ValueError(
                     f"{class_name(self.model)} gives other tokens at {tap!r} than it did when it was wrapped: "
-                    f"{_layout_of(found[tap]) if tap in found else 'none'}, not {layout}."
+                    f"{found[tap].layout if tap in found else 'none'}, not {layout}."
                 )
             receive(tap, found[tap])
 
@@ -103,7 +103,7 @@ class OwnBackbone(Backbone):
                 )
             if tokens.patches.shape[1] != tokens.grid[0] * tokens.grid[1]:
                 raise ValueError(f"{name}.tokens gives {tokens.patches.shape[1]} patches for a grid of {tokens.grid}.")
-        return {tap: _layout_of(tokens) for tap, tokens in found.items()}
+        return {tap: tokens.layout for tap, tokens in found.items()}
 
 
 def class_name(module: nn.Module) -> str:
@@ -120,8 +120,3 @@ def _by_tap(found: Any, name: str) -> dict[str, Tokens]:
             f"{name}.tokens gives the taps {list(by_tap)}; one must be {LAST!r}, none {ALL!r}, none with a colon."
         )
     return by_tap
-
-
-def _layout_of(tokens: Tokens) -> TokenLayout:
-    cls, registers, patches = tokens[:3]
-    return TokenLayout(patches.shape[2], cls.shape[1], registers.shape[1], (tokens.grid[0], tokens.grid[1]))

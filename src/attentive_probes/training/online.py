@@ -1,0 +1,219 @@
+"""Probes of a backbone that is still in training: what its tokens know, step by step, at no risk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
+
+from attentive_probes.evaluation.metrics import all_metrics
+from attentive_probes.probe.configuration_probe import HeadConfig
+from attentive_probes.probe.head import HeadOutput, ProbeHead, run_heads
+from attentive_probes.probe.sweep import HeadRun
+from attentive_probes.tokens import DEFAULT_TAP, TokenLayout, Tokens
+from attentive_probes.training.optimizers import OPTIMIZERS, HeadRates, build_optimizer
+
+AnyTokens: TypeAlias = Tokens | Mapping[str, Tokens]
+
+
+class OnlineProbes(nn.Module):
+    """Heads that learn beside a backbone in training, from its detached tokens, with an optimizer of their own.
+
+    No gradient reaches the backbone, and nothing that it draws is disturbed: its random numbers go on as if there were
+    no probes. The heads are built when the first tokens tell their shapes; a state dict holds all that is needed to go
+    on, the optimizer included, also before that. Over several processes gradients are averaged.
+
+        probes = OnlineProbes({"linear": HeadConfig("mean"), "ep": HeadConfig("ep")}, num_labels=10)
+        losses = probes.update(tokens, labels)      # a training step of the heads
+        probes.observe(tokens, labels)              # held-out images ...
+        metrics = probes.metrics()                  # ... and what they said, by head
+
+    Args:
+        heads: Name -> head, or head and its training settings. The tap `all` cannot be read here: name the taps.
+        num_labels: Number of classes or targets C.
+        problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
+        learning_rate: Learning rate of heads that name none; constant, since the backbone moves to the end.
+        weight_decay: Weight decay of heads that name none.
+        optimizer: `adamw`, `sgd` or `lars`.
+        momentum: Momentum of `sgd` and `lars`.
+
+    Raises:
+        ValueError: If there is no head, or a name is unknown.
+    """
+
+    def __init__(
+        self,
+        heads: Mapping[str, HeadConfig | HeadRun],
+        num_labels: int,
+        *,
+        problem_type: str = "single_label_classification",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        optimizer: str = "adamw",
+        momentum: float = 0.9,
+    ):
+        super().__init__()
+        if not heads:
+            raise ValueError("Online probes need at least one head.")
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {optimizer!r}; choose one of {sorted(OPTIMIZERS)}.")
+        self.runs = {name: HeadRun(head) if isinstance(head, HeadConfig) else head for name, head in heads.items()}
+        self.config = PreTrainedConfig(num_labels=num_labels, problem_type=problem_type)
+        self.rates = {
+            name: HeadRates(
+                learning_rate if run.learning_rate is None else run.learning_rate,
+                weight_decay if run.weight_decay is None else run.weight_decay,
+            )
+            for name, run in self.runs.items()
+        }
+        self._optimizer_settings = (optimizer, momentum)
+        self._layouts: dict[str, TokenLayout] = {}
+        self._heads = nn.ModuleList()  # names such as `ep-lr0.01` are no module names
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._stored_optimizer: dict[str, Any] | None = None
+        self._steps = 0
+        self._seen: list[tuple[dict[str, Tensor], Tensor]] = []
+
+    @property
+    def heads(self) -> dict[str, ProbeHead]:
+        """Name -> head; nothing before the first tokens."""
+        return dict(zip(self.runs, self._heads, strict=False))  # type: ignore[arg-type]  # a ModuleList is untyped
+
+    def update(self, tokens: AnyTokens, labels: Tensor) -> dict[str, Tensor]:
+        """One training step of every head; returns their losses.
+
+        Args:
+            tokens: What the backbone made of a batch, by tap, or of the tap `last` alone.
+            labels: Class ids `(B,)`, or rows `(B, C)` of other problems.
+
+        Raises:
+            ValueError: If the tokens lack what a head reads.
+        """
+        with torch.inference_mode(False):
+            return self._step(self._ready(tokens), labels)
+
+    def _step(self, by_tap: Mapping[str, Tokens], labels: Tensor) -> dict[str, Tensor]:
+        assert self.optimizer is not None
+        if self._stored_optimizer is not None:  # loaded here, where the heads are on the device that they stay on
+            self.optimizer.load_state_dict(self._stored_optimizer)
+            self._stored_optimizer = None
+        self.train()
+        device = next(iter(by_tap.values())).patches.device
+        self._steps += 1
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
+            torch.manual_seed(self._steps)  # for dropout and noise: the same after a resume
+            losses = {
+                name: ForSequenceClassificationLoss(labels.to(output.logits.device), output.logits, self.config)
+                for name, output in self._run(by_tap).items()
+            }
+            torch.stack(list(losses.values())).sum().backward()
+        self._average_gradients()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def observe(self, tokens: AnyTokens, labels: Tensor) -> None:
+        """Note what the heads say of held-out images, for `metrics`; arguments as in `update`.
+
+        Raises:
+            ValueError: If the tokens lack what a head reads.
+        """
+        by_tap = self._ready(tokens)
+        self.eval()
+        logits = {name: output.logits.cpu() for name, output in self._run(by_tap).items()}
+        self._seen.append((logits, labels.cpu()))
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Name of the head -> metrics over all that was observed since the last call, on this process.
+
+        Raises:
+            ValueError: If nothing was.
+        """
+        if not self._seen:
+            raise ValueError("Nothing was observed; call observe(tokens, labels) on held-out images first.")
+        labels = torch.cat([batch for _, batch in self._seen])
+        logits = {name: torch.cat([scores[name] for scores, _ in self._seen]) for name in self.runs}
+        self._seen = []
+        return {name: all_metrics(scores, labels, self.config.problem_type) for name, scores in logits.items()}
+
+    def forward(self, tokens: AnyTokens) -> dict[str, HeadOutput]:
+        """Name -> output of each head, without a gradient to the backbone.
+
+        Raises:
+            ValueError: If the tokens lack what a head reads.
+        """
+        return self._run(self._ready(tokens))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside tensors of the heads: shapes of the tokens, and the optimizer."""
+        layouts = {tap: asdict(layout) for tap, layout in self._layouts.items()}
+        optimizer = self._stored_optimizer
+        if optimizer is None and self.optimizer is not None:
+            optimizer = self.optimizer.state_dict()
+        return {"layouts": layouts, "optimizer": optimizer, "steps": self._steps}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Build the heads of a checkpoint, before its tensors are loaded."""
+        layouts = {tap: TokenLayout(**{**layout, "grid": tuple(layout["grid"])})
+                   for tap, layout in state["layouts"].items()}  # fmt: skip
+        if layouts and not self._heads:
+            self._build(layouts, torch.device("cpu"))
+        self._stored_optimizer, self._steps = state["optimizer"], state["steps"]
+
+    def _ready(self, tokens: AnyTokens) -> dict[str, Tokens]:
+        """The tokens by tap, detached, in float32; the heads are built for them if they are not yet."""
+        by_tap = {DEFAULT_TAP: tokens} if isinstance(tokens, Tokens) else dict(tokens)
+        needed = {tap for run in self.runs.values() for tap in run.head.reading.taps}
+        if missing := sorted(needed - by_tap.keys()):
+            raise ValueError(f"The heads read the taps {missing}, but the tokens are of {sorted(by_tap)}.")
+        detached = {tap: _detached(by_tap[tap]) for tap in needed}
+        if not self._heads:
+            layouts = {tap: found.layout for tap, found in detached.items()}
+            self._build(layouts, next(iter(detached.values())).patches.device)
+        return detached
+
+    def _build(self, layouts: dict[str, TokenLayout], device: torch.device) -> None:
+        self._layouts = layouts
+        for run in self.runs.values():
+            reading = run.head.reading
+            with torch.random.fork_rng():
+                torch.manual_seed(run.seed)
+                width, layout = reading.width(layouts), reading.sequence_layout(layouts)
+                self._heads.append(ProbeHead(run.head, width, layout, self.config.num_labels))
+        self._heads.to(device)
+        name, momentum = self._optimizer_settings
+        self.optimizer = build_optimizer(name, self.heads, self.rates, momentum)
+
+    def _run(self, tokens: Mapping[str, Tokens]) -> dict[str, HeadOutput]:
+        device = next(iter(tokens.values())).patches.device
+        with torch.autocast(device.type, enabled=False):
+            groups: dict[tuple[Any, str], list[str]] = {}
+            for name, head in self.heads.items():
+                groups.setdefault((head.reading, head.token_norm), []).append(name)
+            outputs: dict[str, HeadOutput] = {}
+            for names in groups.values():
+                heads = [self.heads[name] for name in names]
+                outputs.update(zip(names, run_heads(heads, heads[0].read(tokens)), strict=True))
+        return {name: outputs[name] for name in self.runs}
+
+    def _average_gradients(self) -> None:
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= dist.get_world_size()
+
+
+def _detached(tokens: Tokens) -> Tokens:
+    """Float32 tokens without a history; those of inference mode, which no gradient may pass, are copied."""
+    cls, registers, patches = (
+        kind.float().clone() if kind.is_inference() else kind.detach().float() for kind in tokens[:3]
+    )
+    return Tokens(cls, registers, patches, tokens.grid)
