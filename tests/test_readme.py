@@ -20,6 +20,19 @@ def test_python_examples_run(hub, tmp_path, monkeypatch):
     assert scope["maps"].shape == (32, 28, 28)
 
 
+def test_documented_extensions_run(tmp_path, monkeypatch):
+    """The page on one's own poolings and backbones: its pooling is the package of the tests, the rest runs as it is."""
+    text = (ROOT / "docs" / "extend.md").read_text()
+    pooling, *blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert pooling == (ROOT / "tests" / "foreign_package" / "query_mean.py").read_text()
+    monkeypatch.chdir(tmp_path)
+    scope = {"__name__": "documentation"}
+    for block in blocks:
+        exec(compile(block, "extend.md", "exec"), scope)
+    assert set(scope["losses"]) == {"linear", "ep"}
+    assert scope["probe"].config.backbone_class == "documentation.MyEncoder"
+
+
 def test_number_of_backbones():
     """The README counts what the matrix holds."""
     rows = supported_backbones()
