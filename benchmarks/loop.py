@@ -27,7 +27,8 @@ from transformers import ViTImageProcessorPil
 
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_cached_loader, make_loader
-from attentive_probes.data.images import ImageOptions, ImageSplit
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.layers.token_statistics import TokenStatistics

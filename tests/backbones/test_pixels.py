@@ -9,7 +9,8 @@ from PIL import Image
 from attentive_probes.backbones import RAW, PixelNormalization
 from attentive_probes.backbones.vision_backbone import VisionBackbone
 from attentive_probes.data.batches import Collator, make_collator, make_loader
-from attentive_probes.data.images import ImageOptions, ImageSplit
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from tiny import image_dataset
@@ -57,7 +58,7 @@ def test_processors_that_end_otherwise_are_left_alone():
 def test_batches_carry_bytes_and_tokens_stay_the_same(tiny_backbone, num_workers):
     """A loader sends 8-bit pixels; the backbone says about them what it says about normalized ones."""
     probe = ProbeForImageClassification.from_backbone(tiny_backbone("vit"), labels=[f"band {i}" for i in range(3)])
-    split = ImageSplit("test", image_dataset(5), ImageOptions(), LabelEncoder(probe.config))
+    split = ImageSplit("test", image_dataset(5), ImageOptions(), LabelEncoder.of_probe(probe.config))
     collator = make_collator(split, probe.image_processor, probe.backbone)
     plain = Collator(split, probe.image_processor, probe.backbone.geometry.image_size)
     for batch, expected in zip(

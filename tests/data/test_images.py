@@ -10,8 +10,11 @@ from transformers import ViTImageProcessorPil
 from attentive_probes import ProbeConfig
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_loader
-from attentive_probes.data.images import ImageOptions, ImageSplit, ImageStream, open_split
-from attentive_probes.data.labels import LabelEncoder, class_names
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.labels import LabelEncoder
+from attentive_probes.data.open_split import open_split
 from tiny import image_dataset
 
 NAMES = ["band 0", "band 1", "band 2"]
@@ -22,7 +25,7 @@ def encoder(names=NAMES, problem_type="single_label_classification") -> LabelEnc
     config = ProbeConfig(
         id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}, problem_type=problem_type
     )
-    return LabelEncoder(config)
+    return LabelEncoder.of_probe(config)
 
 
 def png(image: PILImage.Image, format: str = "PNG") -> bytes:
@@ -111,7 +114,8 @@ def test_a_truncated_image_can_be_skipped(with_a_truncated_image):
     [
         (ImageOptions(image_column="img"), "set image_column: 'img'.*Valid: image, label"),
         (ImageOptions(label_column="labels"), "set label_column: 'labels'. Did you mean 'label'"),
-        (ImageOptions(image_column="label", label_column="image"), "no images or paths"),
+        (ImageOptions(image_column="label", label_column="image"), "no labels; name another label_column"),
+        (ImageOptions(image_column="label"), "no images or paths"),
     ],
 )
 def test_wrong_columns_are_named(options, message):
@@ -126,7 +130,7 @@ def test_labels_out_of_range_are_named(label):
     cell = png(PILImage.new("RGB", (8, 8)))
     data = of_bytes([cell] * 3, [0, label, 2])
     with pytest.raises(
-        ValueError, match=rf"label .*{label}.* in row 1 of the test split is not a class id from 0 to 2"
+        ValueError, match=rf"label {label} in row 1 of the test split: .* is not a class id from 0 to 2"
     ):
         ImageSplit("test", data, ImageOptions(), encoder())
     with pytest.raises(ValueError, match="at position 1 of the test stream"):
@@ -145,13 +149,12 @@ def test_classes_are_matched_by_name():
 
     split = ImageSplit("test", data(["band 2", "band 0"], [0, 1, 0]), ImageOptions(), encoder())
     assert [split[i].label for i in range(3)] == [2, 0, 2]
-    with pytest.raises(ValueError, match=r"classes that the probe does not know: \['stripe'\]"):
+    with pytest.raises(ValueError, match="knows no class 'stripe'"):
         ImageSplit("test", data(["band 0", "stripe"], [0, 1]), ImageOptions(), encoder())
     text = of_bytes([cell] * 2, [0, 0]).remove_columns("label").add_column("label", ["band 2", "band 1"])
     split = ImageSplit("test", text, ImageOptions(), encoder())
     assert [split[i].label for i in range(2)] == [2, 1]
-    assert class_names(text, "label") == ["band 1", "band 2"]
-    with pytest.raises(ValueError, match=r"give the probe their list with labels="):
+    with pytest.raises(ValueError, match=r"have no names; give it their list"):
         ImageSplit("test", text, ImageOptions(), encoder([f"LABEL_{i}" for i in range(3)]))
 
 
@@ -171,7 +174,7 @@ def test_rows_of_targets(problem_type, good, bad):
     split = ImageSplit("train", make(good), ImageOptions(), encoder(problem_type=problem_type))
     batch = Collator(split, PROCESSOR, (16, 16))(split.__getitems__([0, 1]))
     assert torch.equal(batch["labels"], torch.tensor(good, dtype=torch.float32))
-    with pytest.raises(ValueError, match="The label .* is not"):
+    with pytest.raises(ValueError, match="The label .* in row [01] of the train split"):
         ImageSplit("train", make(bad), ImageOptions(), encoder(problem_type=problem_type))
 
 
@@ -216,6 +219,8 @@ def test_training_drops_the_last_incomplete_batch_only():
 def test_only_datasets_are_split():
     """A list of images is refused with a word on what to pass."""
     with pytest.raises(TypeError, match=r"pass a datasets\.Dataset"):
+        open_split("train", iter([1, 2]), ImageOptions(), encoder())
+    with pytest.raises(TypeError, match=r"no pair \(image, label\)"):
         open_split("train", [1, 2], ImageOptions(), encoder())
     with pytest.raises(ValueError, match="Did you mean 'skip'"):
         ImageOptions(unreadable="skp")

@@ -9,7 +9,8 @@ from attentive_probes.data import build_cache
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.build_cache import build_token_cache
 from attentive_probes.data.encoding import ENCODINGS, channel_spread, decode, encode, relative_error
-from attentive_probes.data.images import ImageOptions, ImageSplit
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import BlockShuffle, CacheOptions, TokenCache
 from tiny import image_dataset
@@ -29,7 +30,9 @@ def sweep(tiny_backbone):
 
 
 def split_of(sweep, num_images=20, seed=0):
-    return ImageSplit("train", image_dataset(num_images, seed=seed), ImageOptions(), LabelEncoder(sweep.config))
+    return ImageSplit(
+        "train", image_dataset(num_images, seed=seed), ImageOptions(), LabelEncoder.of_probe(sweep.config)
+    )
 
 
 def build(sweep, folder, split=None, augmentation=None, **options):
@@ -112,13 +115,13 @@ def test_cached_training_equals_online_training(tiny_backbone, tmp_path, augment
 def count_images(monkeypatch):
     """How many images pass through the backbone while tokens are cached."""
     seen = []
-    original = build_cache.VisionBackbone.forward
+    original = build_cache.Backbone.forward
 
     def forward(self, pixel_values, taps=("last",)):
         seen.append(len(pixel_values))
         return original(self, pixel_values, taps)
 
-    monkeypatch.setattr(build_cache.VisionBackbone, "forward", forward)
+    monkeypatch.setattr(build_cache.Backbone, "forward", forward)
     return seen
 
 
@@ -161,7 +164,7 @@ def test_nothing_stale_is_read(sweep, tmp_path, tiny_backbone):
     split = split_of(sweep)
     folders = {build(sweep, tmp_path, split).store.folder}
     changed = split_of(sweep)
-    changed.data = changed.data.map(lambda row: {"label": 2 - row["label"]})
+    changed.labels = 2 - changed.labels
     other_images = split_of(sweep, seed=7)
     for options in (
         {"split": changed}, {"split": other_images}, {"encoding": "float16"},

@@ -71,9 +71,10 @@ def test_names_of_heads_and_references_differ(run):
 
 
 def test_low_shot(run):
-    """Three images per class are left to train on; validation and test stay whole."""
-    results = run("data.shots=3", "train.num_train_epochs=1")
-    assert [results.data[split]["images"] for split in ("train", "validation", "test")] == [9, 21, 23]
+    """Three images per class are left to train and to select on, unless told otherwise; the test split stays whole."""
+    for option, size in ((), 9), (("data.full_validation=true",), 21):
+        results = run("data.shots=3", "train.num_train_epochs=1", *option, folder=f"{size}")
+        assert [results.data[split]["images"] for split in ("train", "validation", "test")] == [9, size, 23]
 
 
 def test_selection_on_test_is_marked(run):

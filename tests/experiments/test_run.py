@@ -9,8 +9,9 @@ from datasets import Dataset, DatasetDict, Image
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.experiments.data import load_train_and_validation
-from attentive_probes.experiments.recipe import DataRecipe, Recipe
+from attentive_probes.experiments.blocks import DataRecipe
+from attentive_probes.experiments.data import load_splits
+from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 from attentive_probes.training.checkpoint import load_states
 from tiny import image_dataset
@@ -92,12 +93,12 @@ def test_two_processes_are_one(recipe_file, source, tmp_path):
         ("backbone.name=/no/such/backbone", "no backbone"),
         ("backbone.dtype=float31", r"Unknown backbone\.dtype 'float31'. Did you mean 'float32'"),
         ("backbone.image_size=[16]", r"write \[height, width\]"),
-        ("data.validation_split=test", "also the training or test split"),
-        ("data.validation_split=valid", "Cannot load the split 'valid'"),
+        ("data.validation_split=test", "the test split 'test' share images"),
+        ("data.validation_split=vaild", "Cannot load the split 'vaild'"),
         ("data.test_split=tset", "Cannot load the split 'tset'"),
         ("data.images.label_column=lable", "Did you mean 'label'"),
         ("data.images.image_column=img", "set image_column: 'img'"),
-        ("data.labels=[band 0,band 1]", "classes that the probe does not know"),
+        ("data.labels=[band 0,band 1]", "knows no class 'band 2'"),
     ],
 )
 def test_mistakes_are_found_before_training(override, message, recipe_file, tmp_path):
@@ -121,7 +122,8 @@ def test_validation_is_held_out_of_train(tmp_path):
     """Without a validation split a part of train is held out, class by class; the two are disjoint."""
     DatasetDict({"train": image_dataset(60)}).save_to_disk(tmp_path)
     data = DataRecipe(str(tmp_path), validation_fraction=0.2, images=ImageOptions())
-    train, validation = load_train_and_validation(data, seed=0)
+    splits = load_splits(data)
+    train, validation = splits.train, splits.validation
     assert [validation["label"][:].count(c) for c in range(3)] == [4, 4, 4]
     assert len(train) == 48
     seen = {row["image"].tobytes() for row in train}

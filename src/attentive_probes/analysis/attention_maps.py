@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from attentive_probes.data.decode import open_image
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import layouts_of
 
@@ -43,7 +44,8 @@ def attention_heatmap(probe: ProbeForImageClassification, image: Image.Image) ->
     """
     if probe.image_processor is None:
         raise ValueError("The probe has no image processor; set probe.image_processor.")
-    pixels = probe.image_processor(image.convert("RGB"), return_tensors="pt")["pixel_values"].to(probe.device)
+    image = open_image(image, "to look at", num_channels=probe.backbone.num_channels)
+    pixels = probe.image_processor(image, return_tensors="pt")["pixel_values"].to(probe.device)
     was_training = probe.training
     attention = probe.eval()(pixels).attention
     probe.train(was_training)

@@ -12,6 +12,7 @@ from attentive_probes.backbones.load import (
 from attentive_probes.backbones.own import OwnBackbone, TokenModule, class_name
 from attentive_probes.backbones.pixels import RAW, PixelNormalization
 from attentive_probes.backbones.processors import (
+    MODES,
     fit_processor,
     image_size_of,
     is_timm_processor,
@@ -23,6 +24,7 @@ from attentive_probes.backbones.vision_backbone import VisionBackbone
 
 __all__ = [
     "ALL",
+    "MODES",
     "RAW",
     "Backbone",
     "Geometry",

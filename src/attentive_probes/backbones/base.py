@@ -56,6 +56,11 @@ class Backbone(nn.Module, ABC):
         """Compile what is worth it."""
 
     @property
+    @abstractmethod
+    def num_channels(self) -> int:
+        """Channels of the images that it reads."""
+
+    @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
         tensors = (*self.model.parameters(), *self.model.buffers())

@@ -55,6 +55,11 @@ class OwnBackbone(Backbone):
         keep_weights(module)
         self.geometry = Geometry(self._find_layouts(), 0, (size[0], size[1]))
 
+    @property
+    def num_channels(self) -> int:
+        """Channels of the images that it reads: what the module says, or 3."""
+        return getattr(self.model, "num_channels", 3)
+
     def read(self, pixel_values: Tensor, layouts: Layouts, receive: Callable[[str, Tokens], None]) -> None:
         """Run the module once and hand over the tokens of each tap.
 
@@ -85,7 +90,7 @@ class OwnBackbone(Backbone):
     @torch.no_grad()
     def _find_layouts(self) -> dict[str, TokenLayout]:
         """Tap -> layout of what the module gives for two images of zeros."""
-        shape = (2, getattr(self.model, "num_channels", 3), *self.geometry.image_size)
+        shape = (2, self.num_channels, *self.geometry.image_size)
         name = class_name(self.model)
         try:
             found = _by_tap(self.model.tokens(torch.zeros(shape, dtype=self.dtype, device=self.device)), name)

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import BaseImageProcessor
 
+from attentive_probes.backbones.processors import MODES
+
 # What an image processor is told so that it stops at 8-bit pixels.
 RAW = {"do_rescale": False, "do_normalize": False}
 
@@ -22,19 +24,20 @@ class PixelNormalization:
     shift: tuple[float, ...]
 
     @classmethod
-    def of(cls, processor: BaseImageProcessor) -> PixelNormalization | None:
+    def of(cls, processor: BaseImageProcessor, num_channels: int = 3) -> PixelNormalization | None:
         """The normalization that `processor` ends with, or `None` if it does not end with one on 8-bit pixels.
 
         Found by processing two flat images, and tried on an image of noise.
         """
+        images = _trial_images(MODES[num_channels])
         try:
-            raw = [_process(processor, image, **RAW) for image in _trial_images()]
-            whole = [_process(processor, image) for image in _trial_images()]
+            raw = [_process(processor, image, **RAW) for image in images]
+            whole = [_process(processor, image) for image in images]
         except (ValueError, TypeError, KeyError):
             return None
         if any(pixels.dtype != torch.uint8 or pixels.ndim != 4 for pixels in raw):
             return None
-        means = [[pixels.double().mean((0, 2, 3)) for pixels in images[:2]] for images in (raw, whole)]
+        means = [[pixels.double().mean((0, 2, 3)) for pixels in parts[:2]] for parts in (raw, whole)]
         scale = (means[1][1] - means[1][0]) / (means[0][1] - means[0][0])
         shift = means[1][0] - scale * means[0][0]
         found = cls(tuple(scale.tolist()), tuple(shift.tolist()))
@@ -48,9 +51,11 @@ class PixelNormalization:
         return torch.addcmul(shift, pixels.float(), scale)
 
 
-def _trial_images() -> list[Image.Image]:
-    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    return [*(Image.new("RGB", (80, 60), (value,) * 3) for value in (0, 255)), Image.fromarray(noise)]
+def _trial_images(mode: str) -> list[Image.Image]:
+    bands = len(mode)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, bands), dtype=np.uint8)
+    flat = [np.full((60, 80, bands), value, np.uint8) for value in (0, 255)]
+    return [Image.fromarray(pixels.squeeze(-1) if bands == 1 else pixels) for pixels in (*flat, noise)]
 
 
 def _process(processor: BaseImageProcessor, image: Image.Image, **arguments: bool) -> Tensor:

@@ -12,6 +12,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, CLIPImageProces
 from attentive_probes.backbones.load import resolve_source
 
 Size = tuple[int, int]
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels that a backbone reads -> mode of the images it is given
 NUMBERS = ("do_resize", "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 
 
@@ -37,14 +38,15 @@ def load_image_processor(name: str, **hub_arguments: Any) -> BaseImageProcessor:
         return plain_processor(stored)
 
 
-def plain_processor(stored: dict[str, Any]) -> BaseImageProcessor:
+def plain_processor(stored: dict[str, Any], num_channels: int = 3) -> BaseImageProcessor:
     """Resize, crop, rescale and normalize by the numbers of a `preprocessor_config.json`."""
     numbers = {key: stored[key] for key in NUMBERS if stored.get(key) is not None}
     crop = (
         _as_size(stored.get("crop_size"), square=True) if stored.get("do_center_crop", "crop_size" in stored) else None
     )
     size = _as_size(stored.get("size"), square=crop is None) or crop or {"shortest_edge": 224}
-    return CLIPImageProcessorPil(**numbers, size=size, crop_size=crop, do_center_crop=crop is not None)
+    options = {"do_center_crop": crop is not None, "do_convert_rgb": num_channels == 3}
+    return CLIPImageProcessorPil(**numbers, size=size, crop_size=crop, **options)
 
 
 def is_timm_processor(processor: BaseImageProcessor) -> bool:
@@ -80,7 +82,9 @@ def fit_processor(processor: BaseImageProcessor, image_size: Size, num_channels:
     Raises:
         ValueError: If the processor cannot give such images.
     """
-    if _result(processor) == (num_channels, *image_size):
+    if num_channels not in MODES:
+        raise ValueError(f"The backbone reads {num_channels} channels; images of {list(MODES)} can be given to it.")
+    if _result(processor, num_channels) == (num_channels, *image_size):
         return processor
     numbers = {key: getattr(processor, key, None) for key in NUMBERS}
     crop, edge = getattr(processor, "crop_size", None), (getattr(processor, "size", None) or {}).get("shortest_edge")
@@ -88,10 +92,10 @@ def fit_processor(processor: BaseImageProcessor, image_size: Size, num_channels:
     target = {"height": height, "width": width}
     if getattr(processor, "do_center_crop", False) and crop and edge:
         edge = round(edge * max(height / crop["height"], width / crop["width"]))
-        fitted = plain_processor({**numbers, "size": {"shortest_edge": edge}, "crop_size": target})
+        fitted = plain_processor({**numbers, "size": {"shortest_edge": edge}, "crop_size": target}, num_channels)
     else:
-        fitted = plain_processor({**numbers, "do_resize": True, "size": target})
-    if (result := _result(fitted)) != (num_channels, height, width):
+        fitted = plain_processor({**numbers, "do_resize": True, "size": target}, num_channels)
+    if (result := _result(fitted, num_channels)) != (num_channels, height, width):
         raise ValueError(
             f"The image processor {type(processor).__name__} gives images of shape {result}, but the backbone reads "
             f"{(num_channels, height, width)}; save a matching preprocessor_config.json beside the backbone."
@@ -126,9 +130,9 @@ def processed_size(processor: BaseImageProcessor) -> Size | None:
     return None
 
 
-def _result(processor: BaseImageProcessor) -> tuple[int, ...] | None:
+def _result(processor: BaseImageProcessor, num_channels: int) -> tuple[int, ...] | None:
     """Shape `(channels, H, W)` that two images of different shapes get, if it is the same."""
-    images = [Image.new("RGB", (300, 200)), Image.new("RGB", (180, 260))]
+    images = [Image.new(MODES[num_channels], size) for size in ((300, 200), (180, 260))]
     try:
         pixels = processor(images, return_tensors="pt")["pixel_values"]
     except (ValueError, TypeError, KeyError):  # shapes that cannot be stacked, or no images at all

@@ -85,6 +85,11 @@ class VisionBackbone(Backbone):
         for module in blocks_of(self.model) or [self.model]:
             module.compile()
 
+    @property
+    def num_channels(self) -> int:
+        """Channels of the images that it reads."""
+        return getattr(self.model.config, "num_channels", 3)
+
     def describe(self) -> dict[str, Any]:
         """The configuration of the model."""
         return self.model.config.to_dict()

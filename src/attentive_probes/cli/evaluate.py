@@ -27,6 +27,6 @@ def evaluate(
 
     quiet()
     options = ImageOptions(image_column, label_column, unreadable)
-    data = load_split(dataset, split)
+    data = load_split(dataset, split, image_column=image_column, label_column=label_column)
     metrics = evaluate_probe(ProbeForImageClassification.from_pretrained(probe), data, options, batch_size=batch_size)
     console.print_json(json.dumps(metrics))

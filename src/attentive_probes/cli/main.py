@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +17,15 @@ from attentive_probes.cli.push import push
 from attentive_probes.cli.train import train
 
 commands = typer.Typer(no_args_is_help=True, add_completion=False, help="Read frozen vision models.")
+
+
+@commands.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Read frozen vision models."""
+
+
 commands.command("train")(train)
 commands.command("evaluate")(evaluate)
 commands.command("predict")(predict)
@@ -24,12 +34,20 @@ commands.command("import")(import_)
 commands.command("push")(push)
 
 
+def is_of_user(error: Exception) -> bool:
+    """Whether an error is about what the user brought, not a fault of this package."""
+    foreign = ("datasets", "pyarrow", "PIL", "huggingface_hub", "safetensors")
+    return isinstance(error, ValueError | ImportError | OSError) or type(error).__module__.split(".")[0] in foreign
+
+
 def app() -> None:
     """Run the command line; a mistake of the user ends in one sentence and exit code 2, not in a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         commands()
-    except (ValueError, ImportError, OSError) as error:
+    except Exception as error:
+        if "--debug" in sys.argv or not is_of_user(error):
+            raise
         Console(stderr=True, soft_wrap=True).print("[bold red]Error:[/] ", end="")
-        print(error, file=sys.stderr)
+        print(str(error) or type(error).__name__, file=sys.stderr)
         sys.exit(2)

@@ -16,6 +16,7 @@ def predict(
     output: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file instead of printing.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of classes to name.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
+    label: Annotated[list[str] | None, typer.Option(help="Score this class instead of naming the best ones.")] = None,
     unreadable: Annotated[str, typer.Option(help="raise, or skip unreadable files.")] = "raise",
 ) -> None:
     """Classify image files."""
@@ -25,7 +26,9 @@ def predict(
     quiet()
     files = find_images(paths)
     model = ProbeForImageClassification.from_pretrained(probe)
-    predictions = predict_files(model, files, top_k=top_k, batch_size=batch_size, unreadable=unreadable)
+    predictions = predict_files(
+        model, files, top_k=top_k, batch_size=batch_size, unreadable=unreadable, labels=label or ()
+    )
     if output is None:
         for row in predictions:
             pairs = zip(row.labels, row.scores, strict=True)

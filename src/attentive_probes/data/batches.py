@@ -11,16 +11,20 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import BaseImageProcessor
 
-from attentive_probes.backbones import RAW, Backbone, PixelNormalization
+from attentive_probes.backbones import MODES, RAW, Backbone, PixelNormalization
 from attentive_probes.data.augment import Augmentation
-from attentive_probes.data.images import Example, ImageSplit, ImageStream
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.data.images import Example
 from attentive_probes.data.token_cache import BlockShuffle, TokenCache
 
 
 class Collator:
     """Turns examples into a batch: `pixel_values` `(B, 3, H, W)` and `labels`.
 
-    The view of an image depends on seed, epoch and its position alone, not on workers, processes or batch size.
+    The view of an image depends on seed, epoch and its identity alone, not on workers, processes or batch size. In
+    place of an image that cannot be read, a training batch repeats its neighbour; in evaluation the target says that it
+    does not count.
 
     Args:
         split: Where the examples come from; encodes their labels.
@@ -28,6 +32,7 @@ class Collator:
         size: Height and width in pixels of the input.
         augmentation: What is random; `None` for evaluation.
         seed: Seed of the augmentation.
+        train: Whether batches are trained on.
         raw: Whether batches hold 8-bit pixels, a quarter of the bytes, which the backbone normalizes.
     """
 
@@ -38,9 +43,11 @@ class Collator:
         size: tuple[int, int],
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        train: bool = False,
         raw: bool = False,
     ):
-        self.encoder, self.raw = split.encoder, raw
+        self.name, self.encoder, self.num_channels = split.name, split.encoder, split.num_channels
+        self.train, self.raw = train, raw
         self.processor, self.size, self.augmentation, self.seed = processor, size, augmentation, seed
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # worker processes live through all epochs
 
@@ -54,21 +61,42 @@ class Collator:
         self._epoch.fill_(value)
 
     def __call__(self, examples: list[Example]) -> dict[str, Any]:
-        """Make a batch."""
-        images = [example.image for example in examples]
+        """Make a batch.
+
+        Raises:
+            ValueError: If no image of a training batch can be read.
+        """
+        examples = self._readable(examples)
         arguments = dict(RAW) if self.raw else {}
-        if self.augmentation is not None:
-            images = [self._view(example, self.augmentation) for example in examples]
-            if self.augmentation.crop:  # the crop has the final size already
-                arguments |= {"do_resize": False, "do_center_crop": False}
+        images = [self._view(example) for example in examples]
+        if self.augmentation is not None and self.augmentation.crop:  # the crop has the final size already
+            arguments |= {"do_resize": False, "do_center_crop": False}
         pixels = self.processor(images, return_tensors="pt", **arguments)["pixel_values"]
         return {"pixel_values": pixels, "labels": self.encoder.batch([example.label for example in examples])}
 
-    def _view(self, example: Example, augmentation: Augmentation) -> Image.Image:
-        rng = np.random.default_rng((self.seed, self.epoch, example.position))
+    def _readable(self, examples: list[Example]) -> list[Example]:
+        good = [example for example in examples if example.image is not None]
+        if len(good) == len(examples):
+            return examples
+        if not self.train:
+            blank = Image.new(MODES[self.num_channels], self.size[::-1])
+            return [e if e.image is not None else Example(e.identity, blank, self.encoder.ignored()) for e in examples]
+        if not good:
+            raise ValueError(f"None of the {len(examples)} images of a {self.name} batch can be read.")
+        filled, last = [], good[0]
+        for example in examples:
+            last = example if example.image is not None else last
+            filled.append(last)
+        return filled
+
+    def _view(self, example: Example) -> Image.Image:
+        assert example.image is not None
+        if self.augmentation is None:
+            return example.image
+        rng = np.random.default_rng((self.seed, self.epoch, example.identity))
         resample = getattr(self.processor, "resample", None)
         filter_ = Image.Resampling.BICUBIC if resample is None else Image.Resampling(int(resample))
-        return augmentation(example.image, self.size, rng, filter_)
+        return self.augmentation(example.image, self.size, rng, filter_)
 
 
 def make_collator(
@@ -77,11 +105,12 @@ def make_collator(
     backbone: Backbone,
     augmentation: Augmentation | None = None,
     seed: int = 0,
+    train: bool = False,
 ) -> Collator:
     """The collator of a split for a backbone, which is told how to normalize raw pixels if the processor allows it."""
-    backbone.normalization = PixelNormalization.of(processor)
+    backbone.normalization = PixelNormalization.of(processor, backbone.num_channels)
     raw = backbone.normalization is not None
-    return Collator(split, processor, backbone.geometry.image_size, augmentation, seed, raw)
+    return Collator(split, processor, backbone.geometry.image_size, augmentation, seed, train, raw)
 
 
 def make_loader(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
@@ -24,7 +25,7 @@ from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import make_collator
 from attentive_probes.data.encoding import channel_spread, relative_error
 from attentive_probes.data.hub_cache import find_token_cache
-from attentive_probes.data.images import ImageSplit
+from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.token_cache import CacheOptions, TokenCache, cached_items, kind_and_tap
 from attentive_probes.data.token_store import MANIFEST, Manifest, TokenStore
 from attentive_probes.fingerprint import fingerprint_of, tensor_fingerprint
@@ -74,6 +75,8 @@ def build_token_cache(
         logger.warning(
             "One view per image: every epoch sees the same random crop. Set views to several, or augmentation to null."
         )
+    if split.digests is None and split.options.unreadable == "skip":
+        split.check_images()  # a cache holds rows that count, and no others
     source = _TokenSource(backbone, split, readings, processor, options, augmentation, seed)
     folder = Path(options.folder) / fingerprint_of(source.key)
     state = process_state()
@@ -197,9 +200,11 @@ def images_fingerprint(split: ImageSplit) -> str:
     """Hash of all images (their bytes, or path, size and time of change) and labels of a split, in order."""
     digest = hashlib.blake2b(digest_size=16)
     column = split.options.image_column
-    for batch in split.data.iter(256):
-        for cell in batch[column]:
-            if cell["bytes"] is not None:
+    for start in range(0, len(split), 256):
+        for cell in split.data[list(range(start, min(start + 256, len(split))))][column]:
+            if isinstance(cell, Image.Image):
+                digest.update(f"{cell.mode} {cell.size}".encode() + cell.tobytes())
+            elif cell["bytes"] is not None:
                 digest.update(cell["bytes"])
             elif "://" in cell["path"]:  # a remote file: its address has to do
                 digest.update(cell["path"].encode())

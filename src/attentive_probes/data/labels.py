@@ -1,115 +1,205 @@
-"""Labels of a dataset as targets of a probe: checked, aligned by name, encoded for the loss."""
+"""Labels of a dataset as targets of a probe: every split goes through the one table of the run."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from attentive_probes.probe.label_table import LabelTable
+
 FLOAT_TARGETS = ("multi_label_classification", "regression")
+IGNORED = -100  # what PyTorch's losses leave out
+
+
+class Labels(NamedTuple):
+    """A label column as it is stored, and the names behind its ids where it is a `ClassLabel`."""
+
+    array: pa.Array
+    names: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, column: str) -> Labels:
+        """The label column of a dataset, whatever its format shows; no image is touched.
+
+        Raises:
+            ValueError: If it is no column of labels.
+        """
+        feature = dataset.features[column]
+        stored = dataset.with_format("arrow", columns=[column])[:][column]
+        array = pa.concat_arrays(stored.chunks) if isinstance(stored, pa.ChunkedArray) else stored
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if pa.types.is_struct(array.type) or (pa.types.is_binary(array.type) and not pa.types.is_string(array.type)):
+            raise ValueError(f"The column {column!r} holds {feature}, no labels; name another label_column.")
+        return cls(array, names_of(feature))
+
+    def values(self) -> Iterator[Any]:
+        """Each label as a Python value."""
+        return (label.as_py() for label in self.array)
+
+    def distinct(self) -> tuple[list[Any], np.ndarray]:
+        """Distinct labels, names instead of ids where there are names, and for each row which of them it has.
+
+        Raises:
+            ValueError: If rows hold lists.
+        """
+        if pa.types.is_null(self.array.type):
+            return [None], np.zeros(len(self.array), np.int64)
+        if pa.types.is_nested(self.array.type):
+            raise ValueError("The labels are lists; set problem_type to multi_label_classification or regression.")
+        encoded = self.array.dictionary_encode(null_encoding="encode")
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
 
 class LabelEncoder:
-    """Turns the labels of one problem into targets.
+    """Turns the raw labels of one problem into targets.
 
-    Single label: class ids in `[0, C)`. Multi-label: rows of C zeros and ones. Regression: a number, or C numbers.
+    Single label: class ids. Multi-label: rows of C zeros and ones, from such rows, from lists of names or ids, or from
+    text with a separator. Regression: a number, or C numbers.
 
     Args:
-        config: Configuration of the probe: names and number of labels, and the problem type.
+        table: The label table of the run.
+        problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
+        separator: What stands between the labels of one image where they are text.
     """
 
-    def __init__(self, config: PreTrainedConfig):
-        self.num_labels = int(config.num_labels or 0)
-        self.label2id = dict(config.label2id or {})
-        self.problem_type = config.problem_type
+    def __init__(self, table: LabelTable, problem_type: str, separator: str | None = None):
+        self.table, self.num_labels = table, len(table.names)
+        self.problem_type, self.separator = problem_type, separator
 
-    def align(self, dataset: Dataset, column: str, split: str) -> Dataset:
-        """Give the classes of a dataset the ids they have in the probe, by name.
+    @classmethod
+    def of_probe(cls, config: PreTrainedConfig, separator: str | None = None) -> LabelEncoder:
+        """The encoder of a probe."""
+        return cls(LabelTable.from_config(config), config.problem_type, separator)
 
-        Raises:
-            ValueError: If the dataset has a class that the probe does not know, or names where the probe has none.
-        """
-        if self.problem_type in FLOAT_TARGETS:
-            return dataset
-        generic = set(self.label2id) == {f"LABEL_{i}" for i in range(self.num_labels)}
-        feature = dataset.features[column]
-        if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
-            if generic:
-                raise ValueError(f"The column {column!r} holds names; give the probe their list with labels=[...].")
-            dataset = dataset.class_encode_column(column)
-            feature = dataset.features[column]
-        if generic or not isinstance(feature, datasets.ClassLabel):
-            return dataset
-        if unknown := [name for name in feature.names if name not in self.label2id]:
-            raise ValueError(
-                f"The {split} split has classes that the probe does not know: {unknown[:5]}; "
-                f"it knows {list(self.label2id)[:10]}."
-            )
-        if all(self.label2id[name] == i for i, name in enumerate(feature.names)):
-            return dataset
-        return dataset.align_labels_with_mapping(self.label2id, column)
-
-    def check(self, dataset: Dataset, column: str, split: str) -> None:
-        """Check all labels of a dataset at once.
+    def column(self, labels: Labels, split: str) -> np.ndarray:
+        """Targets of a whole column: `(N,)` class ids, or `(N,)` or `(N, C)` floats.
 
         Raises:
             ValueError: If one is no valid target; the text names its row.
         """
-        values = dataset.with_format("numpy")[column][:]
-        if self.problem_type in FLOAT_TARGETS or np.asarray(values).dtype.kind not in "iu":
-            for row, value in enumerate(values):
-                self.checked(value, f"in row {row} of the {split} split")
-            return
-        wrong = np.flatnonzero((values < 0) | (values >= self.num_labels))
-        if len(wrong):
-            self.checked(values[wrong[0]], f"in row {wrong[0]} of the {split} split")
+        if self.problem_type in FLOAT_TARGETS:
+            encode = self.reader(labels.names, self._holds_indicators(labels))
+            rows = [encode(label, f"in row {i} of the {split} split") for i, label in enumerate(labels.values())]
+            shape = (0,) if self.problem_type == "regression" and self.num_labels == 1 else (0, self.num_labels)
+            return np.stack(rows) if rows else np.zeros(shape, np.float32)
+        raw, places = labels.distinct()
+        encode = self.reader(labels.names)
+        ids = []
+        for i, label in enumerate(raw):
+            try:
+                ids.append(encode(label, ""))
+            except ValueError:
+                encode(label, f"in row {int(np.argmax(places == i))} of the {split} split")
+        return np.asarray(ids, np.int64)[places] if len(places) else np.zeros(0, np.int64)
 
-    def checked(self, label: Any, where: str) -> Any:
-        """The target of one label.
+    def _holds_indicators(self, labels: Labels) -> bool:
+        """Whether all rows are zeros and ones, one for each class, and not lists of ids."""
+        if self.problem_type == "regression" or labels.names is not None:
+            return False
+        rows = [row for row in labels.values() if row is not None]
+        return all(isinstance(row, list) and len(row) == self.num_labels and is_indicator(row) for row in rows)
 
-        Raises:
-            ValueError: If it is no valid target; the text says `where`.
+    def reader(self, names: Sequence[str] | None = None, indicators: bool | None = None) -> Callable[[Any, str], Any]:
+        """A function that makes targets of single raw labels, and says where a wrong one was.
+
+        Args:
+            names: Names behind the ids of a `ClassLabel` column, in its order.
+            indicators: Whether rows are zeros and ones; `None` decides row by row, and takes what could be both for
+                zeros and ones, unless there are names.
         """
-        try:
-            values = np.asarray(label, dtype=np.float64)
-        except (TypeError, ValueError):
-            values = np.asarray(np.nan)
-        if self.problem_type not in FLOAT_TARGETS:
-            valid = values.ndim == 0 and values == np.floor(values) and 0 <= values < self.num_labels
-            expected = f"a class id from 0 to {self.num_labels - 1}"
-        elif self.problem_type == "regression":
-            shape = () if self.num_labels == 1 else (self.num_labels,)
-            valid, expected = values.shape == shape and bool(np.isfinite(values).all()), f"numbers of shape {shape}"
-        else:
-            valid = values.shape == (self.num_labels,) and bool(np.isin(values, (0, 1)).all())
-            expected = f"a row of {self.num_labels} zeros and ones"
-        if not valid:
-            raise ValueError(f"The label {label!r} {where} is not {expected}.")
-        return self.encode(label)
+        indicators = names is None if indicators is None else indicators
 
-    def encode(self, label: Any) -> Any:
-        """The target of a label that was checked."""
-        return np.asarray(label, dtype=np.float32) if self.problem_type in FLOAT_TARGETS else int(label)
+        def encode(label: Any, where: str) -> Any:
+            try:
+                if self.problem_type == "regression":
+                    return self._numbers(label)
+                if self.problem_type == "multi_label_classification":
+                    return self._row(label, names, indicators)
+                return self._id(label, names)
+            except ValueError as error:
+                shown = _short(label if self.table.is_generic else named(label, names))
+                raise ValueError(f"The label {shown} {where}: {error}" if where else str(error)) from error
+
+        return encode
+
+    def ignored(self) -> Any:
+        """The target of an image that does not count."""
+        if self.problem_type not in FLOAT_TARGETS:
+            return IGNORED
+        shape = () if self.problem_type == "regression" and self.num_labels == 1 else (self.num_labels,)
+        return np.full(shape, np.nan, np.float32)
 
     def batch(self, targets: list[Any]) -> Tensor:
         """Targets of a batch: `(B,)` class ids, or `(B,)` or `(B, C)` floats."""
         return torch.as_tensor(np.stack([np.asarray(target) for target in targets]))
 
+    def _id(self, label: Any, names: Sequence[str] | None) -> int:
+        label = named(label, names) if not (self.table.is_generic and names) else label
+        if label is None or label != label:
+            raise ValueError("it is empty; leave the image out, or give it a class.")
+        found = self.table.id_of(label)
+        if found is None:
+            raise ValueError(self.table.unknown(label))
+        return found
 
-def class_names(dataset: Dataset, column: str) -> list[str]:
-    """Names of the classes in a label column: those of a `ClassLabel`, or the distinct strings in it, sorted.
+    def _row(self, label: Any, names: Sequence[str] | None, indicators: bool) -> np.ndarray:
+        if isinstance(label, str):
+            if self.separator is None:
+                raise ValueError("it is text; say what stands between the labels (label_separator).")
+            label = [part.strip() for part in label.split(self.separator) if part.strip()]
+        if not isinstance(label, list | tuple | np.ndarray):
+            raise ValueError(f"it is no row of {self.num_labels} zeros and ones, and no list of names or ids.")
+        if indicators and len(label) == self.num_labels and is_indicator(label):
+            return np.asarray(label, np.float32)
+        if any(isinstance(one, float) for one in label) or len(set(label)) < len(label):
+            raise ValueError(f"it is no row of {self.num_labels} zeros and ones, and no list of names or ids.")
+        row = np.zeros(self.num_labels, np.float32)
+        for one in label:
+            row[self._id(one, names)] = 1
+        return row
 
-    Raises:
-        ValueError: If the column holds neither.
-    """
-    feature = dataset.features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        return list(feature.names)
-    if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
-        return sorted(map(str, dataset.unique(column)))
-    raise ValueError(f"The column {column!r} holds {feature} and names no classes; list them as data.labels.")
+    def _numbers(self, label: Any) -> np.ndarray:
+        shape = () if self.num_labels == 1 else (self.num_labels,)
+        try:
+            values = np.asarray(label, np.float32)
+        except (TypeError, ValueError):
+            values = np.asarray(np.nan, np.float32)
+        if values.shape == (1,) and shape == ():
+            values = values[0]
+        if np.shape(values) != shape or not np.isfinite(values).all():
+            expected = "a finite number" if shape == () else f"a row of {self.num_labels} finite numbers"
+            raise ValueError(f"it is not {expected}.")
+        return np.asarray(values, np.float32)
+
+
+def named(label: Any, names: Sequence[str] | None) -> Any:
+    """The name behind an id of a `ClassLabel` column; other labels as they are. -1 is what `datasets` puts for none."""
+    if names is None or not isinstance(label, int):
+        return label
+    return names[label] if 0 <= label < len(names) else None
+
+
+def is_indicator(row: Iterable[Any]) -> bool:
+    """Whether a row holds zeros and ones alone."""
+    return all(isinstance(value, int | float | np.number) and value in (0, 1) for value in row)
+
+
+def names_of(feature: Any) -> tuple[str, ...] | None:
+    """Names behind the ids of a label column, also of lists of labels, if it has names."""
+    while isinstance(feature, datasets.Sequence | datasets.List | datasets.LargeList):
+        feature = feature.feature
+    return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
+
+def _short(label: Any) -> str:
+    text = repr(label)
+    return text if len(text) < 60 else f"{text[:57]}..."

@@ -1,52 +1,196 @@
-"""One split of a dataset, by name or path."""
+"""The one door for data: a split by name, wherever it lies and in whatever form."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, IterableDataset, ReadInstruction, load_dataset, load_from_disk
 
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
+from attentive_probes.data.find import CANONICAL, SHARDS, TABLES, find_layout, split_in
+from attentive_probes.data.readers import read, unpacked
 from attentive_probes.naming import unknown_name
+
+logger = logging.getLogger(__name__)
+FILES = {**SHARDS, **dict.fromkeys(TABLES, "table")}
 
 
 def load_split(
-    source: str, split: str, *, name: str | None = None, revision: str | None = None, streaming: bool = False
+    source: str,
+    split: str,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+    image_column: str = "image",
+    label_column: str = "label",
 ) -> Dataset | IterableDataset:
-    """Load the split of a dataset.
+    """Load the split of a dataset; `docs/data.md` shows all that can be brought.
 
     Args:
-        source: `embedded:<name>`; a folder of image folders, of Parquet files, of WebDataset shards (`train-0000.tar`,
-            or `train/0000.tar`) or written by `save_to_disk`; a Parquet file; or a Hub id.
+        source: `embedded:<name>`; a folder of class folders, of images with a `metadata.csv`, of Parquet files or
+            WebDataset shards, or written by `save_to_disk`; a Parquet file, zip, CSV, TSV or JSON Lines; or a Hub id.
         split: Name of the split; slices such as `train[:90%]` work for everything that is not streamed.
         name: Configuration of a Hub dataset.
         revision: Branch, tag or commit of a Hub dataset.
         streaming: Whether to read on the fly instead of preparing a copy.
+        image_column: What the column of images is, or will be, called.
+        label_column: What the column of labels is, or will be, called.
 
     Raises:
-        ValueError: If there is no such dataset or split.
+        ValueError: If there is no such dataset or split, or it cannot be read; one sentence with the cause.
     """
     path = embedded_path(source) if source.startswith(EMBEDDED_PREFIX) else Path(source)
-    if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
-        return _split_on_disk(path, split)
     try:
-        if path.is_file():
-            return load_dataset("parquet", data_files={split: str(path)}, split=split, streaming=streaming)
-        if path.is_dir() and any(path.rglob("*.parquet")):
-            return load_dataset("parquet", data_dir=str(path), split=split, streaming=streaming)
-        if path.is_dir() and any(path.rglob("*.tar")):
-            return load_dataset("webdataset", data_dir=str(path), split=split, streaming=streaming)
-        if path.is_dir():
-            return load_dataset("imagefolder", data_dir=str(path), split=split, streaming=streaming)
-        return load_dataset(source, name, revision=revision, split=split, streaming=streaming)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot load the split {split!r} of {source!r}: {error}") from error
+        if not path.exists():
+            return load_dataset(source, name, revision=revision, split=split, streaming=streaming)
+        parts = _instructions(split)
+        local = open_local(path, frozenset(part.splitname for part in parts))
+        return local.load(split, parts, image_column, label_column, streaming)
+    except Exception as error:  # whatever datasets, PyArrow or a file system raise
+        raise ValueError(f"Cannot load the split {split!r} of {source!r}: {root_cause(error)}") from error
 
 
-def _split_on_disk(path: Path, split: str) -> Dataset:
-    stored = load_from_disk(str(path))
-    if not isinstance(stored, DatasetDict):
-        return stored
-    if split not in stored:
-        raise ValueError(unknown_name(f"split of {path}", split, stored))
-    return stored[split]
+def root_cause(error: BaseException) -> str:
+    """What went wrong in the first place, as one line: our own words for it where there are any."""
+    while type(error) is not ValueError and (error.__cause__ or error.__context__) is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]  # one of them is there
+    text = " ".join(str(error).split())
+    return f"{text[:300]}{'...' if len(text) > 300 else ''}" or type(error).__name__
+
+
+@dataclass(frozen=True)
+class LocalData:
+    """A folder or file of data, and its splits.
+
+    Args:
+        path: Where it is.
+        kind: What it was taken for; `saved` if `save_to_disk` wrote it.
+        splits: Name of each split -> what holds it.
+        aside: What was left aside, in words.
+    """
+
+    path: Path
+    kind: str
+    splits: dict[str, Any]
+    aside: tuple[str, ...] = ()
+
+    def named(self, split: str) -> str:
+        """The name that a split has here.
+
+        Raises:
+            ValueError: If there is none of that name.
+        """
+        known = CANONICAL.get(split.lower(), split)
+        found = next((name for name in (split, known) if name in self.splits), None)
+        if found is None:
+            found = next((name for name in self.splits if CANONICAL.get(name.lower()) == known), None)
+        if found is None and len(self.splits) == 1:
+            only = next(iter(self.splits))
+            raise ValueError(
+                f"{str(self.path)!r} has one split; call it {only!r}, and name parts of it by slices such as "
+                f"'{only}[:80%]' and '{only}[80%:]', or hold validation out of it."
+            )
+        if found is None:
+            raise ValueError(unknown_name(f"split of {self.path}:", split, self.splits))
+        return found
+
+    def load(
+        self, split: str, parts: Sequence[Any], image_column: str, label_column: str, streaming: bool
+    ) -> Dataset | IterableDataset:
+        """A split, or what its slices leave of it.
+
+        Raises:
+            ValueError: If there is no such split, or a stream is to be sliced.
+        """
+        whole = {part.splitname: self._read(self.named(part.splitname), image_column, label_column, streaming)
+                 for part in parts}  # fmt: skip
+        if self.aside:
+            logger.info("%s: read as %s; left aside: %s.", self.path, self.kind, ", ".join(self.aside))
+        if len(parts) == 1 and parts[0].from_ is None and parts[0].to is None:
+            return whole[parts[0].splitname]
+        if streaming:
+            raise ValueError("a stream has no slices; name a whole split, or set streaming to false.")
+        rows = rows_of(split, {name: len(data) for name, data in whole.items()})
+        if len(whole) > 1:
+            raise ValueError("slices of several splits cannot be joined; name parts of one split.")
+        return next(iter(whole.values())).select([row for _, first, last in rows for row in range(first, last)])
+
+    def _read(self, split: str, image_column: str, label_column: str, streaming: bool) -> Any:
+        if self.kind != "saved":
+            return read(self.kind, self.splits[split], image_column, label_column, streaming)
+        data = self.splits[split]
+        return data.to_iterable_dataset() if streaming else data
+
+
+def open_local(path: Path, wanted: frozenset[str]) -> LocalData:
+    """Find out what a folder or file holds.
+
+    Args:
+        path: Where it is.
+        wanted: Names of splits that are asked for, which folders and files of any name may be.
+
+    Raises:
+        ValueError: If it holds no data that can be read.
+    """
+    if path.is_file():
+        kind = FILES.get(path.suffix.lower())
+        if kind is None:
+            raise ValueError(
+                f"a file of the ending {path.suffix!r} is no data set; bring {', '.join(FILES)}, or a folder."
+            )
+        if kind == "zip":
+            return open_local(unpacked(path), wanted)
+        return LocalData(path, kind, {split_in(path.stem, wanted, whole=False) or "train": (path,)})
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        stored = load_from_disk(str(path))
+        return LocalData(path, "saved", dict(stored) if isinstance(stored, DatasetDict) else {"train": stored})
+    layout = find_layout(path, wanted)
+    if layout.kind == "zip":
+        return _zips(path, layout.splits)
+    return LocalData(path, layout.kind, dict(layout.splits), layout.aside)
+
+
+def same_rows(split: str, other: str) -> bool:
+    """Whether two names of splits of one data set stand for rows in common; overlapping slices do."""
+    parts, others = (_instructions(name) for name in (split, other))
+    for one in parts:
+        for two in others:
+            names = [CANONICAL.get(part.splitname.lower(), part.splitname) for part in (one, two)]
+            if names[0] == names[1]:
+                size = {part.splitname: 10_000 for part in (one, two)}
+                (_, first, last), (_, begin, end) = (rows_of(_text(part), size)[0] for part in (one, two))
+                if max(first, begin) < min(last, end):
+                    return True
+    return False
+
+
+def rows_of(split: str, sizes: dict[str, int]) -> list[tuple[str, int, int]]:
+    """Split, first row, and row after the last, of each part of an instruction such as `train[:10%]+train[90%:]`."""
+    absolute = ReadInstruction.from_spec(split).to_absolute(sizes)
+    return [(part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to)
+            for part in absolute]  # fmt: skip
+
+
+def _instructions(split: str) -> list[Any]:
+    return ReadInstruction.from_spec(split)._relative_instructions
+
+
+def _text(part: Any) -> str:
+    unit = "%" if part.unit == "%" else ""
+    if part.from_ is None and part.to is None:
+        return part.splitname
+    first, last = ("" if edge is None else f"{edge}{unit}" for edge in (part.from_, part.to))
+    return f"{part.splitname}[{first}:{last}]"
+
+
+def _zips(path: Path, splits: dict[str, tuple[Path, ...]]) -> LocalData:
+    """Zips of class folders, one or several per split."""
+    if list(splits) == ["train"] and len(splits["train"]) == 1:
+        return open_local(unpacked(splits["train"][0]), frozenset())
+    folders = {name: tuple(unpacked(archive) for archive in archives) for name, archives in splits.items()}
+    return LocalData(path, "class folders", folders)

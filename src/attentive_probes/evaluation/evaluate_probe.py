@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from attentive_probes.data.batches import make_collator, make_loader
-from attentive_probes.data.images import ImageOptions, open_split
+from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
+from attentive_probes.data.open_split import open_split
 from attentive_probes.evaluation.split_scores import score_split
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
@@ -18,7 +18,7 @@ from attentive_probes.processes import make_accelerator
 
 def evaluate_probe(
     probe: ProbeForImageClassification,
-    dataset: Dataset | IterableDataset,
+    dataset: Any,
     images: ImageOptions | None = None,
     *,
     batch_size: int = 256,
@@ -28,7 +28,7 @@ def evaluate_probe(
 
     Args:
         probe: The probe, with its image processor.
-        dataset: The split; its classes are matched by name with those of the probe.
+        dataset: The split, as `open_split` takes it; its labels go through the table of the probe.
         images: Columns, and the policy for unreadable images.
         batch_size: Images per batch, over all processes.
         num_workers: Worker processes that decode images.
@@ -38,7 +38,9 @@ def evaluate_probe(
     """
     if probe.image_processor is None:
         raise ValueError("The probe has no image processor; set probe.image_processor.")
-    split = open_split("evaluation", dataset, images or ImageOptions(), LabelEncoder(probe.config))
+    options = images or ImageOptions()
+    encoder = LabelEncoder.of_probe(probe.config, options.label_separator)
+    split = open_split("evaluation", dataset, options, encoder, num_channels=probe.backbone.num_channels)
     accelerator = make_accelerator()
     collator = make_collator(split, probe.image_processor, probe.backbone)
     loader = accelerator.prepare(make_loader(split, collator, batch_size, train=False, num_workers=num_workers))

@@ -19,9 +19,10 @@ def knn_scores(
     temperatures: Sequence[float],
     chunk_size: int = 1024,
 ) -> dict[tuple[int, float], Tensor]:
-    """Votes for each class: the sum over the k most similar bank entries of that class of `exp(cosine / T)`.
+    """Logarithms of the shares of votes: a class has the sum of `exp(cosine / T)` over its entries among the k nearest.
 
-    The rule of the EP paper's protocol (arXiv 2506.10178), on the whole bank whatever the number of processes.
+    The rule of the EP paper's protocol (arXiv 2506.10178), on the whole bank whatever the number of processes. Their
+    softmax is the share of votes; a class without a vote has `-inf`.
 
     Args:
         bank: Features `(N, F)` of the training images.
@@ -33,7 +34,7 @@ def knn_scores(
         chunk_size: Queries that are compared with the whole bank at a time.
 
     Returns:
-        (k, T) -> votes `(M, C)`.
+        (k, T) -> log-shares `(M, C)`.
 
     Raises:
         ValueError: If a k exceeds the bank, or a number is not positive.
@@ -48,8 +49,9 @@ def knn_scores(
         similarity, neighbours = (F.normalize(chunk, dim=-1) @ bank.T).topk(max(ks), dim=-1)
         labels = bank_labels[neighbours]
         for temperature in temperatures:
-            weights = (similarity / temperature).exp()
+            weights = ((similarity - similarity[:, :1]) / temperature).exp()  # the nearest counts one: no overflow
             for k in ks:
                 empty = chunk.new_zeros(len(chunk), num_labels)
-                votes[k, temperature].append(empty.scatter_add(1, labels[:, :k], weights[:, :k]))
+                sums = empty.scatter_add(1, labels[:, :k], weights[:, :k])
+                votes[k, temperature].append((sums / sums.sum(1, keepdim=True)).log())
     return {key: torch.cat(parts) for key, parts in votes.items()}

@@ -11,10 +11,11 @@ from torch import Tensor
 def top_k_correct(scores: Tensor, labels: Tensor, k: int) -> Tensor:
     """Whether the label is among the `min(k, C)` best classes: scores `(B, C)`, labels `(B,)` -> bool `(B,)`.
 
-    Ties count against the prediction only beyond rank k, as in `torch.topk`.
+    Ties count against the prediction only beyond rank k, as in `torch.topk`. A class of score `-inf`, such as one
+    without a single vote, is never among them.
     """
-    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
-    return (best == labels[:, None]).any(dim=1)
+    best = scores.topk(min(k, scores.shape[1]), dim=1)
+    return ((best.indices == labels[:, None]) & (best.values > -torch.inf)).any(dim=1)
 
 
 def top1(scores: Tensor, labels: Tensor) -> float:

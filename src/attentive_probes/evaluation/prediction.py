@@ -8,13 +8,16 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from attentive_probes.data.images import open_image
+from attentive_probes.data.decode import open_image
+from attentive_probes.data.find import images_below
+from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
 
@@ -36,17 +39,17 @@ class Prediction:
 def find_images(paths: Iterable[str | os.PathLike]) -> list[Path]:
     """All image files among files and folders (with their subfolders), each once, in order of name within a folder.
 
+    Hidden files and leftovers of file managers in folders do not count, as in training.
+
     Raises:
         ValueError: If a path does not exist, or there is no image at all.
     """
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.exists():
             raise ValueError(f"There is no file or folder {str(path)!r}.")
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found.update(dict.fromkeys(p for p in inside if p == path or p.suffix.lower() in endings))
-    files = [path for path in found if path.is_file()]
+        found.update(dict.fromkeys(images_below(path) if path.is_dir() else [path]))
+    files = list(found)
     if not files:
         raise ValueError("There is no image file in the given paths.")
     return files
@@ -59,6 +62,7 @@ def predict_files(
     top_k: int = 5,
     batch_size: int = 64,
     unreadable: str = "raise",
+    labels: Sequence[Any] = (),
 ) -> Iterator[Prediction]:
     """Classify image files, batch by batch.
 
@@ -68,19 +72,25 @@ def predict_files(
         top_k: Number of classes to name; all, if there are fewer.
         batch_size: Images per forward pass.
         unreadable: `raise`, or `skip` to leave out files that are no readable image.
+        labels: Classes to score, by name or label, in place of the best ones.
 
     Raises:
-        ValueError: If the probe has no image processor, or an image cannot be read under the policy `raise`.
+        ValueError: If the probe has no image processor, does not know a label, or an image cannot be read under the
+            policy `raise`.
     """
     if probe.image_processor is None:
         raise ValueError("The probe has no image processor; set probe.image_processor.")
+    table = LabelTable.from_config(probe.config)
+    ids = [table.id_of(label) for label in labels]
+    if None in ids:
+        raise ValueError(table.unknown(labels[ids.index(None)]))
     probe.eval()
     with tqdm(total=len(files), unit="img", leave=False) as bar:
         for start in range(0, len(files), batch_size):
             chunk = files[start : start + batch_size]
-            opened = [(path, image) for path in chunk if (image := _open(path, unreadable)) is not None]
+            opened = [(path, image) for path in chunk if (image := _open(path, unreadable, probe)) is not None]
             if opened:
-                yield from _predict(probe, opened, top_k)
+                yield from _predict(probe, opened, top_k, [i for i in ids if i is not None])
             bar.update(len(chunk))
 
 
@@ -107,9 +117,9 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
     return len(rows)
 
 
-def _open(path: Path, unreadable: str) -> Image.Image | None:
+def _open(path: Path, unreadable: str, probe: ProbeForImageClassification) -> Image.Image | None:
     try:
-        return open_image({"path": str(path), "bytes": None}, str(path))
+        return open_image({"path": str(path), "bytes": None}, str(path), num_channels=probe.backbone.num_channels)
     except ValueError:
         if unreadable == "raise":
             raise
@@ -118,14 +128,17 @@ def _open(path: Path, unreadable: str) -> Image.Image | None:
 
 @torch.no_grad()
 def _predict(
-    probe: ProbeForImageClassification, opened: Sequence[tuple[Path, Image.Image]], top_k: int
+    probe: ProbeForImageClassification, opened: Sequence[tuple[Path, Image.Image]], top_k: int, chosen: list[int]
 ) -> Iterator[Prediction]:
     assert probe.image_processor is not None
     pixels = probe.image_processor([image for _, image in opened], return_tensors="pt")["pixel_values"]
     logits = probe(pixels.to(probe.device)).logits
-    best = _as_scores(logits, probe.config.problem_type).topk(min(top_k, logits.shape[1]), dim=-1)
-    for (path, _), scores, ids in zip(opened, best.values.tolist(), best.indices.tolist(), strict=True):
-        yield Prediction(str(path), tuple(probe.config.id2label[i] for i in ids), tuple(scores))
+    scores = _as_scores(logits, probe.config.problem_type)
+    order = scores.topk(min(top_k, logits.shape[1]), dim=-1).indices
+    if chosen:
+        order = torch.tensor(chosen, device=logits.device).expand(len(logits), -1)
+    for (path, _), values, ids in zip(opened, scores.gather(1, order).tolist(), order.tolist(), strict=True):
+        yield Prediction(str(path), tuple(probe.config.id2label[i] for i in ids), tuple(values))
 
 
 def _as_scores(logits: Tensor, problem_type: str) -> Tensor:

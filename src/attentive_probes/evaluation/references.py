@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch import Tensor
 from attentive_probes.evaluation.knn import knn_scores
 from attentive_probes.evaluation.logistic import LinearModel, fit_logistic
 from attentive_probes.evaluation.metrics import top1
-from attentive_probes.evaluation.split_scores import Scores
+from attentive_probes.evaluation.split_scores import Scores, counted
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -22,6 +23,7 @@ from attentive_probes.probe.setup import set_head
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.tokens import Reading, kinds_by_tap
 
+logger = logging.getLogger(__name__)
 METHODS = ("knn", "logistic")
 
 
@@ -32,7 +34,7 @@ class Reference:
     Args:
         method: `knn` or `logistic`.
         tokens: The reading whose tokens, side by side, are the features: `cls`, `mean`, or several.
-        k: Numbers of neighbours to try (`knn`).
+        k: Numbers of neighbours to try (`knn`); those above the number of training images are left out.
         temperature: Temperatures to try (`knn`).
         inverse_l2: Inverse strengths of the regularization to try (`logistic`); scikit-learn's `C`.
         standardize: Whether features are centred and scaled by the training split (`logistic`).
@@ -92,9 +94,10 @@ def read_features(
             tokens = sweep.backbone(batch["pixel_values"], kinds_by_tap(readings))
         features = {str(i): reading(tokens).flatten(1).float() for i, reading in enumerate(values)}
         gathered = accelerator.gather_for_metrics({**features, "labels": batch["labels"]})
+        counts = counted(gathered["labels"])
         for i, parts in enumerate(values.values()):
-            parts.append(gathered[str(i)])
-        labels.append(gathered["labels"])
+            parts.append(gathered[str(i)][counts])
+        labels.append(gathered["labels"][counts])
     return {reading: Features(torch.cat(parts), torch.cat(labels)) for reading, parts in values.items()}
 
 
@@ -128,9 +131,11 @@ def _candidates(
     reference: Reference, train: Features, targets: list[Features], num_labels: int
 ) -> Iterator[_Candidate]:
     if reference.method == "knn":
+        ks = [k for k in reference.k if k <= len(train.labels)] or [len(train.labels)]
+        if len(ks) < len(reference.k):
+            logger.warning("k-NN on %d training images tries k = %s alone.", len(train.labels), ks)
         votes = [
-            knn_scores(train.values, train.labels, t.values, num_labels, reference.k, reference.temperature)
-            for t in targets
+            knn_scores(train.values, train.labels, t.values, num_labels, ks, reference.temperature) for t in targets
         ]
         for k, temperature in votes[0]:
             yield _Candidate({"k": k, "temperature": temperature}, [vote[k, temperature] for vote in votes])

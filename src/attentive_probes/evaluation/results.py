@@ -39,6 +39,7 @@ class HeadResult:
         best_epoch: Epoch (from 1) with the best validation value of the selection metric.
         seconds: Time of the run up to the end of that epoch; heads of one run share their backbone pass.
         validation: Metrics at that epoch.
+        validation_interval: 95% Wilson interval of the top-1 accuracy there, in percent.
         history: Per epoch: training loss and validation metrics.
         test: Metrics on the test split, with `top1_interval` and `top1_difference` (mean, low, high) to the baseline.
     """
@@ -52,6 +53,7 @@ class HeadResult:
     best_epoch: int = 0
     seconds: float = 0.0
     validation: dict[str, float] = field(default_factory=dict)
+    validation_interval: list[float] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     test: dict[str, Any] | None = None
 
@@ -91,6 +93,7 @@ class SweepResults:
         num_processes: Number of processes.
         adaptation: `frozen`, or `lora` if an adapter on the backbone was trained with the head.
         seconds: Training time, evaluation on validation included, set-up excluded.
+        warnings: What makes the numbers less sure than they look.
         references: Classifiers on fixed features.
         baseline: Head that the others are compared with on the test split.
         versions: Versions of the libraries used.
@@ -106,6 +109,7 @@ class SweepResults:
     num_processes: int = 1
     adaptation: str = "frozen"
     seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
     references: list[ReferenceResult] = field(default_factory=list)
     dataset: dict[str, Any] = field(default_factory=dict)
     hardware: str = field(default_factory=lambda: hardware())
@@ -169,7 +173,12 @@ class SweepResults:
         metric = self.selection_metric
         table = Table(
             title=f"{len(self.heads)} heads on one backbone pass ({self.adaptation}), {self.seconds:.0f} s",
-            caption=f"* head selected by {metric} on validation, as was each epoch; test scored once, 95% intervals",
+            caption="\n".join(
+                [
+                    f"* head selected by {metric} on validation, as was each epoch; test scored once, 95% intervals",
+                    *self.warnings,
+                ]
+            ),
         )
         for column in ("head", "parameters", "rate", f"val {metric}", "epoch", "seconds"):
             table.add_column(column, justify="left" if column == "head" else "right", no_wrap=True)

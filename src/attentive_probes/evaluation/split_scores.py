@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.data.batches import inputs_of
+from attentive_probes.data.labels import IGNORED
 from attentive_probes.evaluation.metrics import all_metrics, confusion_matrix, per_class_accuracy, top_k_correct
 from attentive_probes.evaluation.statistics import mean_interval, paired_difference
 
@@ -55,6 +56,13 @@ class Scores:
         return 100 * low, 100 * high
 
 
+def counted(labels: Tensor) -> Tensor:
+    """Which rows `(B,)` of targets count: not those of images that could not be read (`LabelEncoder.ignored`)."""
+    if not labels.is_floating_point():
+        return labels != IGNORED
+    return ~labels.isnan().reshape(len(labels), -1).any(1)
+
+
 @torch.no_grad()
 def score_split(
     model: nn.Module, batches: Iterable[dict[str, Any]], accelerator: Accelerator, tick: Callable[[int], None]
@@ -82,9 +90,10 @@ def score_split(
         gathered = accelerator.gather_for_metrics(
             {"labels": batch["labels"], "logits": {name: output.logits for name, output in outputs.items()}}
         )
-        labels.append(gathered["labels"].cpu())
+        counts = counted(gathered["labels"])
+        labels.append(gathered["labels"][counts].cpu())
         for name, values in gathered["logits"].items():
-            logits.setdefault(name, []).append(values.float().cpu())
+            logits.setdefault(name, []).append(values[counts].float().cpu())
         tick(len(labels[-1]))
     if not labels:
         raise ValueError("There is no image to evaluate on.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -27,6 +27,12 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
         rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def proportion_interval(percent: float, num_images: int) -> tuple[float, float]:
+    """95% Wilson interval, in percent, of an accuracy in percent over so many images."""
+    found = binomtest(round(percent / 100 * num_images), num_images).proportion_ci(CONFIDENCE, method="wilson")
+    return 100 * float(found.low), 100 * float(found.high)
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:

@@ -3,93 +3,156 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, Union
 
+import numpy as np
 from datasets import Dataset, IterableDataset
 
 from attentive_probes.assets import EMBEDDED_PREFIX
 from attentive_probes.data.build_cache import build_token_cache
-from attentive_probes.data.images import ImageSplit, ImageStream, check_columns, open_split
-from attentive_probes.data.labels import LabelEncoder, class_names
-from attentive_probes.data.load import load_split
-from attentive_probes.data.low_shot import subset
+from attentive_probes.data.hold_out import hold_out, low_shot
+from attentive_probes.data.image_split import ImageSplit, check_apart
+from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.data.images import check_columns
+from attentive_probes.data.label_tables import make_table
+from attentive_probes.data.labels import LabelEncoder, Labels, names_of
+from attentive_probes.data.load import load_split, same_rows
+from attentive_probes.data.open_split import open_split
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.experiments.recipe import DataRecipe
+from attentive_probes.experiments.blocks import DataRecipe
+from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.tokens import Reading
 from attentive_probes.training.arguments import ProbeTrainingArguments
 
+AnyData: TypeAlias = Union[Dataset, IterableDataset]  # noqa: UP007 (datasets are untyped)
 
-def load_train_and_validation(data: DataRecipe, seed: int) -> tuple[Any, Any]:
-    """The training split and what epoch and head are selected on: a split of its own, or a part held out of train.
+
+@dataclass
+class RawSplits:
+    """The splits of a recipe as they were read, and the one table of their labels."""
+
+    train: AnyData
+    validation: AnyData
+    test: AnyData | None
+    table: LabelTable
+
+    def by_name(self) -> dict[str, AnyData | None]:
+        """Name -> split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def load_splits(data: DataRecipe) -> RawSplits:
+    """The splits of a recipe: a validation split of its own, or a part held out of train; subsets drawn.
 
     Raises:
-        ValueError: If a split is missing, or the validation split is the test split.
+        ValueError: If a split is missing, two of them share rows, or the labels are none of the problem.
     """
-    train, validation = _whole_train_and_validation(data, seed)
-    if data.shots is not None or data.fraction is not None:
-        if isinstance(train, IterableDataset):
-            raise ValueError("shots and fraction cannot be drawn from a stream.")
-        train = subset(train, data.images.label_column, shots=data.shots, fraction=data.fraction, draw=data.draw)
-    return train, validation
-
-
-def _whole_train_and_validation(data: DataRecipe, seed: int) -> tuple[Any, Any]:
-    train = load_split_of(data, data.train_split)
+    names = [name for name in (data.train_split, data.validation_split, data.test_split) if name is not None]
+    _check_distinct(data)
+    loaded = {name: load_split_of(data, name) for name in names}
+    train, test = loaded[data.train_split], loaded[data.test_split] if data.test_split else None
+    table = label_table(data, train)
+    is_stream = isinstance(train, IterableDataset)
+    if is_stream and (data.shots is not None or data.fraction is not None):
+        raise ValueError("shots and fraction cannot be drawn from a stream.")
     if data.validation_split is not None:
-        is_test = data.validation_split == data.test_split and not data.allow_selection_on_test
-        if is_test or data.validation_split == data.train_split:
+        validation = loaded[data.validation_split]
+    elif is_stream:
+        raise ValueError("Nothing can be held out of a stream; name a validation_split.")
+    else:
+        kept, held = hold_out(_classes(data, train, table, "train"), data.validation_fraction, data.split_seed)
+        train, validation = train.select(kept), train.select(held)
+    if data.shots is not None or data.fraction is not None:
+        options: dict[str, Any] = {"shots": data.shots, "fraction": data.fraction, "draw": data.draw}
+        classes = _classes(data, train, table, "train")
+        train = train.select(low_shot(classes, **options, names=table.names))
+        if not data.full_validation and isinstance(validation, Dataset):
+            classes = _classes(data, validation, table, "validation")
+            validation = validation.select(low_shot(classes, **options, at_most=True))
+    return RawSplits(train, validation, test, table)
+
+
+def label_table(data: DataRecipe, train: AnyData) -> LabelTable:
+    """The one label table of a run: from the training column, or from `data.labels` and `data.num_labels`.
+
+    Raises:
+        ValueError: If the column holds no labels of the problem, or a stream does not know its classes.
+    """
+    column = data.images.label_column
+    if isinstance(train, Dataset):
+        check_columns("train", train.column_names, data.images)
+        labels = Labels.of(train, column)
+        try:
+            return make_table(labels, data.problem_type, data.labels, data.num_labels, data.images.label_separator)
+        except ValueError as error:
+            raise ValueError(f"The label column {column!r} of the train split: {error}") from error
+    names = names_of((train.features or {}).get(column))
+    if data.labels is not None:
+        return LabelTable(tuple(data.labels))
+    if names is not None and data.num_labels in (None, len(names)):
+        return LabelTable(names)
+    if data.num_labels is None:
+        raise ValueError("The stream does not know its classes; list their names as data.labels.")
+    return LabelTable.numbered(data.num_labels)
+
+
+def _classes(data: DataRecipe, dataset: Dataset, table: LabelTable, name: str) -> np.ndarray:
+    """What is drawn evenly from: class ids, or the same for all rows where there are no classes."""
+    if data.problem_type != "single_label_classification":
+        return np.zeros(len(dataset), np.int64)
+    encoder = LabelEncoder(table, data.problem_type)
+    return encoder.column(Labels.of(dataset, data.images.label_column), name)
+
+
+def _check_distinct(data: DataRecipe) -> None:
+    named = {"training": data.train_split, "validation": data.validation_split, "test": data.test_split}
+    roles = [(role, split) for role, split in named.items() if split is not None]
+    for (role, split), (other, another) in combinations(roles, 2):
+        is_marked = role == "validation" and split == another and data.allow_selection_on_test
+        if same_rows(split, another) and not is_marked:
             raise ValueError(
-                f"The validation split {data.validation_split!r} is also the training or test split; "
+                f"The {role} split {split!r} and the {other} split {another!r} share images; name splits that do not, "
                 "set validation_split to null to hold a part of train out, or allow_selection_on_test to be marked."
             )
-        return train, load_split_of(data, data.validation_split)
-    if isinstance(train, IterableDataset):
-        raise ValueError("Nothing can be held out of a stream; name a validation_split.")
-    column = data.images.label_column
-    check_columns("train", train.column_names, data.images)
-    if data.problem_type == "single_label_classification":
-        train = train if hasattr(train.features[column], "names") else train.class_encode_column(column)
-        parts = train.train_test_split(data.validation_fraction, seed=seed, stratify_by_column=column)
-    else:
-        parts = train.train_test_split(data.validation_fraction, seed=seed)
-    return parts["train"], parts["test"]
 
 
-def load_split_of(data: DataRecipe, split: str) -> Dataset | IterableDataset:
+def load_split_of(data: DataRecipe, split: str) -> AnyData:
     """One split of the recipe's dataset."""
-    return load_split(data.dataset, split, name=data.name, revision=data.revision, streaming=data.streaming)
-
-
-def labels_of(data: DataRecipe, train: Dataset | IterableDataset) -> list[str] | None:
-    """Names of the classes: those of the recipe, else those that the training split knows.
-
-    Raises:
-        ValueError: If neither names them.
-    """
-    if data.labels is not None or data.num_labels is not None:
-        return data.labels
-    if train.features is None:
-        raise ValueError("The stream does not know its classes; list their names as data.labels.")
-    check_columns("train", list(train.features), data.images)
-    return class_names(train, data.images.label_column)
+    return load_split(
+        data.dataset,
+        split,
+        name=data.name,
+        revision=data.revision,
+        streaming=data.streaming,
+        image_column=data.images.image_column,
+        label_column=data.images.label_column,
+    )
 
 
 def open_splits(
-    data: DataRecipe, sweep: ProbeSweep, datasets: Mapping[str, Dataset | IterableDataset | None]
+    data: DataRecipe, sweep: ProbeSweep, datasets: Mapping[str, AnyData | None], seed: int
 ) -> dict[str, ImageSplit | ImageStream | None]:
-    """Check every split that there is and open it for reading.
+    """Check every split that there is and open it for reading; the training stream is shuffled.
 
     Raises:
-        ValueError: If a column, label or image does not fit.
+        ValueError: If a column, label or image does not fit, or one split lies in another.
     """
-    encoder = LabelEncoder(sweep.config)
-    return {
-        name: None if dataset is None else open_split(name, dataset, data.images, encoder)
-        for name, dataset in datasets.items()
-    }
+    encoder = LabelEncoder.of_probe(sweep.config, data.images.label_separator)
+    opened: dict[str, ImageSplit | ImageStream | None] = dict.fromkeys(datasets)
+    for name, dataset in datasets.items():
+        if dataset is not None:
+            shuffle = (data.shuffle_buffer, seed) if name == "train" else None
+            num_channels = sweep.backbone.num_channels
+            opened[name] = open_split(name, dataset, data.images, encoder, num_channels=num_channels, shuffle=shuffle)
+    known = [split for split in opened.values() if isinstance(split, ImageSplit) and split.digests is not None]
+    for one, other in combinations(known, 2):
+        if not (data.allow_selection_on_test and {one.name, other.name} == {"validation", "test"}):
+            check_apart(one, other)
+    return opened
 
 
 def cache_splits(

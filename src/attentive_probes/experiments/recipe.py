@@ -11,153 +11,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from attentive_probes.data.augment import Augmentation
-from attentive_probes.data.images import ImageOptions
-from attentive_probes.data.token_cache import CacheOptions
-from attentive_probes.evaluation.references import Reference
+from attentive_probes.experiments.blocks import BackboneRecipe, DataRecipe, EvaluationRecipe, LoraRecipe
 from attentive_probes.experiments.grid import cross
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
-from attentive_probes.probe.lora import require_peft
 from attentive_probes.probe.sweep import HeadRun
 from attentive_probes.training.arguments import ProbeTrainingArguments
-
-
-@dataclass
-class BackboneRecipe:
-    """Which backbone.
-
-    Args:
-        name: Hub id, folder or `embedded:<name>`.
-        revision: Branch, tag or commit.
-        image_size: [height, width] in pixels; by default what its image processor produces.
-        dtype: Precision of the weights.
-        attn_implementation: For instance `sdpa`.
-        device_map: Where a large backbone goes, for instance `auto`.
-        trust_remote_code: Whether code from its repository may run.
-        random_weights: Whether to leave it untrained, as a control.
-    """
-
-    name: str
-    revision: str | None = None
-    image_size: list[int] | None = None
-    dtype: str = "float32"
-    attn_implementation: str | None = None
-    device_map: str | None = None
-    trust_remote_code: bool = False
-    random_weights: bool = False
-
-
-@dataclass
-class LoraRecipe:
-    """A LoRA adapter on the backbone, trained with the only head; `train.lora_learning_rate` is its learning rate.
-
-    Args:
-        r: Rank.
-        lora_alpha: Scale, over the rank.
-        lora_dropout: Dropout before the adapter.
-        target_modules: Names of the adapted layers; by default those of queries and values in the trunk.
-        options: Further arguments of `peft.LoraConfig`, such as `use_dora: true`.
-        start_from: Folder or Hub id of a trained probe whose head is the start ("Fine-Tuning can Distort Pretrained
-            Features", arXiv 2202.10054).
-    """
-
-    r: int = 8
-    lora_alpha: int = 16
-    lora_dropout: float = 0.0
-    target_modules: list[str] | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    start_from: str | None = None
-
-    def config(self) -> Any:
-        """The `peft.LoraConfig`.
-
-        Raises:
-            ValueError: If PEFT is not installed or does not know an option.
-        """
-        peft = require_peft()
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("options", "start_from")}
-        try:
-            return peft.LoraConfig(**values, **self.options)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"lora: {error}") from error
-
-
-@dataclass
-class DataRecipe:
-    """Which images.
-
-    Args:
-        dataset: `embedded:<name>`, a folder of image folders or Parquet, a Parquet file, or a Hub id.
-        name: Configuration of a Hub dataset.
-        revision: Branch, tag or commit of a Hub dataset.
-        train_split: Name of the training split.
-        validation_split: Name of the validation split; `null` holds `validation_fraction` of train out.
-        validation_fraction: Share of the training split that is held out, class by class where there are classes.
-        test_split: Name of the test split, scored once; `null` for none.
-        allow_selection_on_test: Whether `validation_split` may be the test split. It makes every number optimistic; the
-            results say so.
-        labels: Names of the classes, when the label column does not know them.
-        num_labels: Number of targets of a regression, or of unnamed classes.
-        problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
-        streaming: Whether to read on the fly.
-        shots: Number of training images per class to keep; `null` keeps all.
-        fraction: Share of the training images to keep, class by class where there are classes; `null` keeps all.
-        draw: Number of the random draw of `shots` or `fraction`.
-        tokens: `online` runs the backbone in every epoch; `cached` runs it once and keeps its tokens on disk.
-        cache: How tokens are cached.
-        images: Columns, and the policy for images that cannot be read.
-        augmentation: What is random about training images; `null` for nothing.
-
-    Raises:
-        ValueError: If `tokens` is unknown, or a stream is to be cached.
-    """
-
-    dataset: str
-    name: str | None = None
-    revision: str | None = None
-    train_split: str = "train"
-    validation_split: str | None = None
-    validation_fraction: float = 0.1
-    test_split: str | None = None
-    labels: list[str] | None = None
-    num_labels: int | None = None
-    problem_type: str = "single_label_classification"
-    streaming: bool = False
-    allow_selection_on_test: bool = False
-    shots: int | None = None
-    fraction: float | None = None
-    draw: int = 0
-    tokens: str = "online"
-    cache: CacheOptions = field(default_factory=CacheOptions)
-    images: ImageOptions = field(default_factory=ImageOptions)
-    augmentation: Augmentation | None = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if self.tokens not in ("online", "cached"):
-            raise ValueError(unknown_name("data.tokens", self.tokens, ("online", "cached")))
-        if self.tokens == "cached" and self.streaming:
-            raise ValueError("A stream cannot be cached; set data.streaming=false or data.tokens=online.")
-
-
-@dataclass
-class EvaluationRecipe:
-    """How the test split is reported.
-
-    Args:
-        baseline: Head that the others are compared with, image by image; the selected head by default.
-        attention_head: Head whose attention maps are drawn over test images; `null` draws none.
-        references: Name -> k-NN or logistic regression on fixed features, beside the heads.
-        num_images: Number of images in that picture.
-        layers_head: Head whose attention per layer, over all test images, is drawn beside the accuracy of the heads
-            that read a single layer; `null` draws none.
-    """
-
-    baseline: str | None = None
-    attention_head: str | None = None
-    references: dict[str, Reference] = field(default_factory=dict)
-    num_images: int = 8
-    layers_head: str | None = None
 
 
 def _flat(*classes: type) -> list[tuple[str, Any, Any]]:
@@ -206,6 +65,7 @@ class Recipe:
         try:
             schema = OmegaConf.structured(cls)
             merged = OmegaConf.merge(schema, OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+            merged.data.labels = labels_as_written(path, overrides)
             return OmegaConf.to_object(merged)  # type: ignore[return-value]  # an instance of the schema
         except FileNotFoundError as error:
             raise ValueError(f"There is no recipe {str(path)!r}.") from error
@@ -237,6 +97,17 @@ class Recipe:
     def save(self, path: str | Path) -> None:
         """Write the recipe with all overrides applied, as YAML."""
         OmegaConf.save(OmegaConf.structured(self), path)
+
+
+def labels_as_written(path: str | Path, overrides: Sequence[str]) -> list[str] | None:
+    """The names in `data.labels` letter by letter: `no` and `001` are names, though YAML has other values for them."""
+    content = yaml.load(Path(path).read_text(), yaml.BaseLoader) or {}
+    data = content.get("data") if isinstance(content, dict) else None
+    labels = data.get("labels") if isinstance(data, dict) else None
+    for override in overrides:
+        if override.startswith("data.labels="):
+            labels = yaml.load(override.partition("=")[2], yaml.BaseLoader)
+    return labels if isinstance(labels, list) else None
 
 
 def _unknown_key(error: ConfigKeyError, path: str | Path) -> str:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.plots import attention_grid, layer_figure
-from attentive_probes.data.images import ImageSplit, ImageStream
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.evaluation.references import Reference, evaluate_reference, linear_probe, read_features
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
+from attentive_probes.experiments.blocks import EvaluationRecipe
 from attentive_probes.experiments.checks import backbone_options, check_recipe
 from attentive_probes.experiments.data import (
     cache_splits,
     describe_dataset,
-    labels_of,
-    load_split_of,
-    load_train_and_validation,
+    load_splits,
     open_splits,
 )
-from attentive_probes.experiments.recipe import EvaluationRecipe, Recipe
+from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.hub.model_card import ATTENTION_PICTURE
 from attentive_probes.probe.files import add_adapter
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -101,8 +103,7 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
     """
     runs = check_recipe(recipe)
     data = recipe.data
-    train, validation = load_train_and_validation(data, recipe.train.seed)
-    test = load_split_of(data, data.test_split) if data.test_split else None
+    splits = load_splits(data)
     sweep = ProbeSweep.from_backbone(
         recipe.backbone.name,
         runs,
@@ -110,8 +111,7 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
         attn_implementation=recipe.backbone.attn_implementation,
         device_map=recipe.backbone.device_map,
         random_weights=recipe.backbone.random_weights,
-        labels=labels_of(data, train),
-        num_labels=data.num_labels,
+        labels=splits.table,
         problem_type=data.problem_type,
         **backbone_options(recipe),
     )
@@ -119,7 +119,7 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
         if recipe.lora.start_from is not None:
             start_from(sweep, recipe.lora.start_from)
         add_adapter(sweep.config, sweep.backbone, recipe.lora.config(), next(iter(runs.values())).seed)
-    return sweep, open_splits(data, sweep, {"train": train, "validation": validation, "test": test})
+    return sweep, open_splits(data, sweep, splits.by_name(), recipe.train.seed)
 
 
 def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, splits: Mapping[str, Any]) -> None:
@@ -154,11 +154,16 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
 def _draw(recipe: Recipe, sweep: ProbeSweep, results: SweepResults, test: ImageSplit, folder: Path) -> None:
     evaluation = recipe.evaluation
     if evaluation.attention_head is not None:
-        images = [test[row].image for row in range(min(evaluation.num_images, len(test)))]
+        images = list(islice(_readable(test), evaluation.num_images))
         attention_grid(sweep.probe(evaluation.attention_head), images, folder / ATTENTION_PICTURE)
     if evaluation.layers_head is not None:
-        layers = layer_heatmap(sweep.probe(evaluation.layers_head), (test[row].image for row in range(len(test))))
+        layers = layer_heatmap(sweep.probe(evaluation.layers_head), _readable(test))
         layer_figure(results, layers, folder / LAYERS_PICTURE)
+
+
+def _readable(split: ImageSplit) -> Iterator[Image.Image]:
+    images = (split[row].image for row in range(len(split)))
+    return (image for image in images if image is not None)
 
 
 def start_from(sweep: ProbeSweep, probe: str) -> None:
@@ -181,3 +186,4 @@ def start_from(sweep: ProbeSweep, probe: str) -> None:
                 f"The probe {probe!r} cannot be the start: its {what} is {theirs}, that of the run is {ours}."
             )
     sweep.heads[name].load_state_dict(found.head.state_dict())
+    sweep.heads[name].is_trained = True

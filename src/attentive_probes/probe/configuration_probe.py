@@ -85,6 +85,7 @@ class ProbeConfig(PreTrainedConfig):
         num_layers: Number of equal blocks; 0 for a hierarchical backbone, which has stages instead.
         image_size: Height and width of the input in pixels.
         head: The `HeadConfig` as a mapping.
+        label_values: Label of each class as it stands in the training data (`LabelTable`); `None`: integers are ids.
         pooling_package: Package that brings the head's pooling; `None` for ours.
         lora: Whether an adapter belongs to the probe, in its folder `lora`.
         schema_version: Version of this layout of `config.json`.
@@ -106,6 +107,7 @@ class ProbeConfig(PreTrainedConfig):
     num_layers: int = 0
     image_size: list[int] | tuple[int, ...] = (0, 0)
     head: dict | None = None
+    label_values: list[Any] | None = None
     pooling_package: str | None = None
     lora: bool = False
     schema_version: int = SCHEMA_VERSION

@@ -34,6 +34,9 @@ class ProbeHead(nn.Module):
         num_labels: Number of classes C.
         reading: What is read; by default the configured reading, in which `all` must be spelled out.
 
+    Attributes:
+        is_trained: Whether its tensors are those of a training that ended, not fresh ones.
+
     Raises:
         ValueError: If the pooling is unknown, or an option does not fit.
     """
@@ -53,6 +56,7 @@ class ProbeHead(nn.Module):
         self.norm = build_feature_norm(config.feature_norm, self.pooling.num_features)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.pooling.num_features, num_labels)
+        self.is_trained = False
 
     def read(self, tokens: Mapping[str, Tokens]) -> Tensor:
         """The sequence `(B, T, D)` that this head reads, in its own precision unless autocast decides."""

@@ -164,7 +164,7 @@ class ProbeForImageClassification(PreTrainedModel):
         )
         if info["missing_keys"]:
             raise ValueError(f"{name!r} lacks learned tensors of the probe: {sorted(info['missing_keys'])}.")
-        probe.backbone = loaded.to(probe.device)
+        probe.backbone, probe.head.is_trained = loaded.to(probe.device), True
         probe.image_processor = read_processor(name, hub)
         return (probe, info) if output_loading_info else probe
 

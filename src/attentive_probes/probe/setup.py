@@ -26,13 +26,14 @@ from attentive_probes.backbones import (
 from attentive_probes.poolings import known_poolings, package_of
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.head import ProbeHead
+from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.tokens import Reading, TokenLayout
 
 
 def describe_probe(
     source: str | OwnBackbone,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | LabelTable | None = None,
     num_labels: int | None = None,
     problem_type: str | None = None,
     revision: str | None = None,
@@ -44,7 +45,7 @@ def describe_probe(
 
     Args:
         source: Hub id, local folder or `embedded:<name>` of the backbone; or a backbone of one's own.
-        labels: Names of the classes.
+        labels: Names of the classes, or the label table that `attentive_probes.data.label_tables` makes.
         num_labels: Number of classes or targets C, when they have no names.
         problem_type: `single_label_classification` (default), `multi_label_classification` or `regression`.
         revision: Branch, tag or commit of a Hub backbone; the commit is stored.
@@ -59,7 +60,7 @@ def describe_probe(
     Raises:
         ValueError: If the backbone cannot be found or read, or the labels are missing or contradict each other.
     """
-    names = _label_names(labels, num_labels)
+    table = _label_table(labels, num_labels)
     if isinstance(source, OwnBackbone):
         geometry, processor, num_channels = source.geometry, image_processor, getattr(source.model, "num_channels", 3)
         if revision or image_size not in (None, geometry.image_size):
@@ -79,22 +80,20 @@ def describe_probe(
     config = ProbeConfig(
         **backbone,
         **geometry.to_dict(),
-        id2label=dict(enumerate(names)),
-        label2id={label: i for i, label in enumerate(names)},
+        **table.to_config(),
         problem_type=problem_type or "single_label_classification",
     )
     return config, processor
 
 
-def _label_names(labels: Sequence[str] | None, num_labels: int | None) -> list[str]:
+def _label_table(labels: Sequence[str] | LabelTable | None, num_labels: int | None) -> LabelTable:
+    if isinstance(labels, LabelTable):
+        return labels
     if labels is None and num_labels is None:
         raise ValueError("Pass `labels`, the names of the classes, or `num_labels`.")
     if labels is not None and num_labels not in (None, len(labels)):
         raise ValueError(f"num_labels={num_labels} contradicts the {len(labels)} names in `labels`.")
-    names = list(labels) if labels is not None else [f"LABEL_{i}" for i in range(cast(int, num_labels))]
-    if len(set(names)) < len(names) or not names:
-        raise ValueError(f"`labels` must be distinct names, at least one; got {names}.")
-    return names
+    return LabelTable(tuple(labels)) if labels is not None else LabelTable.numbered(cast(int, num_labels))
 
 
 def set_head(config: ProbeConfig, head: HeadConfig) -> None:

@@ -27,6 +27,7 @@ from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
 from attentive_probes.training.report import adapter_rates
 from attentive_probes.training.rules import epochs_for
+from attentive_probes.training.targets import TargetScale
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class TrainingLoop:
         train: Loader of training batches, and what is told the epoch, so that views change.
         validation: Loader of validation batches.
         class_weights: `(C,)` weights of the loss; `None` weighs all images the same.
+        scale: What targets of a regression are standardized by; `None` for other problems.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class TrainingLoop:
         train: tuple[DataLoader, Collator | TokenCache],
         validation: DataLoader,
         class_weights: Tensor | None = None,
+        scale: TargetScale | None = None,
     ):
+        self.scale = scale
         self.sweep, self.arguments, self.accelerator = sweep, arguments, accelerator
         self.views = train[1]
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
@@ -138,7 +142,9 @@ class TrainingLoop:
         random_state = torch.get_rng_state()
         scores = score_split(self.model, self.validation_loader, self.accelerator, lambda count: None)
         torch.set_rng_state(random_state)
-        return scores
+        if self.scale is None:
+            return scores
+        return {name: Scores(self.scale.restored(found.logits), found.labels) for name, found in scores.items()}
 
     def show(self, results: SweepResults) -> None:
         """Name the currently best head beside the progress bar."""
@@ -199,6 +205,7 @@ class TrainingLoop:
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.class_weights is not None:
             return F.cross_entropy(logits, labels, self.class_weights)
+        labels = labels if self.scale is None else self.scale.standardized(labels)
         return ForSequenceClassificationLoss(labels, logits, self.sweep.config)
 
     def _schedule(self, optimizer: Optimizer) -> LRScheduler:

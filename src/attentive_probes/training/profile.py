@@ -13,7 +13,7 @@ from rich.table import Table
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.data.batches import make_collator
-from attentive_probes.data.images import ImageSplit
+from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.training.optimizers import build_optimizer
 from attentive_probes.training.report import head_rates
 from attentive_probes.training.trainer import ProbeTrainer

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 
 from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.statistics import proportion_interval
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates
 from attentive_probes.training.selection import selection_metric
+
+logger = logging.getLogger(__name__)
+FEW_IMAGES = 200  # of a validation split, below which a choice by it is a game of chance
 
 
 def head_rates(sweep: ProbeSweep, arguments: ProbeTrainingArguments) -> dict[str, HeadRates]:
@@ -64,6 +69,25 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
         num_processes=num_processes,
         adaptation="lora" if config.lora else "frozen",
     )
+
+
+def note_validation(results: SweepResults, num_images: int) -> None:
+    """Note how sure the validation accuracies are, and warn of a validation split that is too small to select on.
+
+    Args:
+        results: The results of a run, whose heads have their values at their best epoch.
+        num_images: Images of the validation split.
+    """
+    for head in results.heads:
+        if "top1" in head.validation:
+            head.validation_interval = list(proportion_interval(head.validation["top1"], num_images))
+    warning = (
+        f"The validation split holds {num_images} images: what was selected on it, epochs and the best head, may be so "
+        "by chance."
+    )
+    if num_images < FEW_IMAGES and warning not in results.warnings:
+        results.warnings.append(warning)
+        logger.warning(warning)
 
 
 def check_baseline(baseline: str, sweep: ProbeSweep) -> None:

@@ -8,19 +8,44 @@ from typing import Any, TypeAlias, Union
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from transformers import BaseImageProcessor
 
 from attentive_probes.backbones import Backbone
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_cached_loader, make_collator, make_loader
-from attentive_probes.data.images import ImageSplit, ImageStream
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import FLOAT_TARGETS, LabelEncoder
+from attentive_probes.data.open_split import open_split
 from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.rules import balanced_class_weights, fitting_batch_size
 
 AnySplit: TypeAlias = ImageSplit | ImageStream | TokenCache
-AnyDataset: TypeAlias = Union[Dataset, IterableDataset, AnySplit]  # noqa: UP007 (datasets are untyped)
+AnyDataset: TypeAlias = Union[Dataset, IterableDataset, TorchDataset, AnySplit]  # noqa: UP007 (datasets are untyped)
+
+
+def open_any(
+    name: str,
+    dataset: AnyDataset,
+    sweep: ProbeSweep,
+    images: ImageOptions,
+    encoder: LabelEncoder,
+    shuffle: tuple[int, int] | None,
+) -> AnySplit:
+    """A split opened for reading; token caches are checked, and what was opened already stays as it is.
+
+    Raises:
+        ValueError: If its columns, labels, images or cached tokens do not fit.
+    """
+    if isinstance(dataset, TokenCache):
+        dataset.check(sweep.backbone, sweep.readings)
+    if isinstance(dataset, TokenCache | ImageSplit | ImageStream):
+        return dataset
+    return open_split(name, dataset, images, encoder, num_channels=sweep.backbone.num_channels, shuffle=shuffle)
 
 
 def split_loader(
@@ -39,7 +64,7 @@ def split_loader(
     options: dict[str, Any] = {"train": train, "drop_last": arguments.drop_last}
     if isinstance(split, TokenCache):
         return make_cached_loader(split, batch_size, seed=arguments.seed, **options), split
-    collator = make_collator(split, processor, backbone, augmentation if train else None, arguments.seed)
+    collator = make_collator(split, processor, backbone, augmentation if train else None, arguments.seed, train)
     return make_loader(split, collator, batch_size, num_workers=arguments.num_workers, **options), collator
 
 

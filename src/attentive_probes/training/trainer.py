@@ -13,7 +13,8 @@ from transformers import BaseImageProcessor
 
 from attentive_probes.data.augment import DEFAULT_AUGMENTATION, Augmentation
 from attentive_probes.data.batches import Collator
-from attentive_probes.data.images import ImageOptions, ImageSplit, ImageStream, open_split
+from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.label_tables import adopt_names
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import SweepResults
@@ -24,16 +25,10 @@ from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.checkpoint import (
-    CHECKPOINTS,
-    PROBES,
-    RESULTS,
-    check_output_dir,
-    clear_output_dir,
-    save_states,
-)
+from attentive_probes.training.checkpoint import CHECKPOINTS, PROBES, RESULTS, check_output_dir, clear_output_dir
 from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.report import check_baseline, empty_results, head_rates
+from attentive_probes.training.outcome import begin, take_best, write_states
+from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_validation
 from attentive_probes.training.resume import check_resumable, load_run, save_run
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import (
@@ -41,9 +36,11 @@ from attentive_probes.training.splits import (
     AnySplit,
     class_weights_of,
     fit_batch_size,
+    open_any,
     split_loader,
     split_size,
 )
+from attentive_probes.training.targets import TargetScale
 
 
 class ProbeTrainer:
@@ -59,6 +56,7 @@ class ProbeTrainer:
         images: Columns, and the policy for images that cannot be read.
         augmentation: What is random about training images; `None` for nothing.
         image_processor: By default the one that came with the backbone.
+        shuffle_buffer: Images of a training stream that wait to be drawn from; 0 keeps its order.
 
     Attributes:
         results: What is known so far.
@@ -78,6 +76,7 @@ class ProbeTrainer:
         images: ImageOptions | None = None,
         augmentation: Augmentation | None = DEFAULT_AUGMENTATION,
         image_processor: BaseImageProcessor | None = None,
+        shuffle_buffer: int = 1000,
     ):
         self._model, self.sweep = model, model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)
         self.arguments, self.folder = arguments, Path(arguments.output_dir)
@@ -86,7 +85,7 @@ class ProbeTrainer:
         if self.processor is None:
             raise ValueError("The backbone came without a usable image processor; pass image_processor=...")
         self.sweep.image_processor = self.processor
-        self.images, self.augmentation = images or ImageOptions(), augmentation
+        self.images, self.augmentation, self.shuffle_buffer = images or ImageOptions(), augmentation, shuffle_buffer
         self.accelerator = make_accelerator(
             arguments.mixed_precision,
             arguments.gradient_accumulation_steps,
@@ -97,12 +96,14 @@ class ProbeTrainer:
         )
         if isinstance(train_dataset, IterableDataset) and arguments.max_steps < 1:
             raise ValueError("A stream has no known length; set max_steps to the number of optimizer steps.")
-        self.encoder = LabelEncoder(self.sweep.config)
+        adopt_names(self.sweep.config, train_dataset, self.images.label_column)
+        self.encoder = LabelEncoder.of_probe(self.sweep.config, self.images.label_separator)
         self.train_split = self.open_split("train", train_dataset)
         self.validation_split = self.open_split("validation", validation_dataset)
         self.arguments = arguments = fit_batch_size(arguments, self.train_split)
         arguments.check_processes(self.accelerator.num_processes)
         self.class_weights = class_weights_of(self.train_split, arguments, self.encoder)
+        self.scale = TargetScale.of(self.train_split, self.encoder)
         self.results = empty_results(self.sweep, arguments, self.accelerator.num_processes)
         self._note_sizes(train=self.train_split, validation=self.validation_split)
         if arguments.resume:
@@ -114,8 +115,8 @@ class ProbeTrainer:
     def train(self) -> SweepResults:
         """Train, and leave every head at its best validation epoch.
 
-        Writes `results.json`, `probes/<head>/` (each loadable by `from_pretrained`) and `checkpoints/` with the
-        tensors of all heads at their best and at the last epoch, renewed after every epoch.
+        Writes `results.json`, `probes/<head>/` (each loadable by `from_pretrained`), and `checkpoints/` after every
+        epoch.
         """
         self.accelerator.wait_for_everyone()  # all processes have looked at the folder before one writes to it
         if self.accelerator.is_main_process and not self.arguments.resume:
@@ -129,7 +130,9 @@ class ProbeTrainer:
             self.loader(self.train_split, train=True),
             self.loader(self.validation_split, train=False)[0],
             self.class_weights,
+            self.scale,
         )
+        begin(self.sweep, self.scale)
         selection = EpochSelection(self.results.heads, self.results.selection_metric)
         rank, epoch = self.accelerator.process_index, 0
         if self.arguments.resume:
@@ -143,9 +146,11 @@ class ProbeTrainer:
         while not loop.finished:
             losses = loop.run_epoch(epoch + 1, save)
             epoch += 1
-            validation = {name: scores.metrics(self.sweep.config) for name, scores in loop.evaluate().items()}
+            scores = loop.evaluate()
+            validation = {name: found.metrics(self.sweep.config) for name, found in scores.items()}
             self.results.seconds = time.perf_counter() - start
             selection.update(epoch, self.results.seconds, self.sweep.learned, losses, validation)
+            note_validation(self.results, len(next(iter(scores.values())).labels))
             if self.arguments.halving_epochs and epoch % self.arguments.halving_epochs == 0:
                 loop.keep_only(selection.better_half(self.sweep.active))
             self._checkpoint(selection)
@@ -157,18 +162,13 @@ class ProbeTrainer:
         return self.results
 
     def open_split(self, name: str, dataset: AnyDataset) -> AnySplit:
-        """Check a split and open it for reading, for instance the test split before the training starts.
-
-        Token caches and splits that were opened already stay as they are.
+        """Check a split and open it for reading, for instance the test split before training starts; see `open_any`.
 
         Raises:
             ValueError: If its columns, labels, images or cached tokens do not fit.
         """
-        if isinstance(dataset, TokenCache):
-            dataset.check(self.sweep.backbone, self.sweep.readings)
-        if isinstance(dataset, TokenCache | ImageSplit | ImageStream):
-            return dataset
-        return open_split(name, dataset, self.images, self.encoder)
+        shuffle = (self.shuffle_buffer, self.arguments.seed) if name == "train" else None
+        return open_any(name, dataset, self.sweep, self.images, self.encoder, shuffle)
 
     def test(self, dataset: AnyDataset, baseline: str | None = None) -> SweepResults:
         """Score the test split, once, with every head at its selected epoch, and add it to `results.json`.
@@ -222,8 +222,8 @@ class ProbeTrainer:
     def loader(self, split: AnySplit, *, train: bool) -> tuple[DataLoader, Collator | TokenCache]:
         """The loader of a split, not yet prepared for several processes, and what is told the epoch."""
         assert self.processor is not None
-        backbone = self.sweep.backbone
-        return split_loader(split, self.processor, backbone, self.augmentation, self.arguments, train=train)
+        options = (self.processor, self.sweep.backbone, self.augmentation, self.arguments)
+        return split_loader(split, *options, train=train)
 
     def _note_sizes(self, **splits: AnySplit) -> None:
         sizes = {name: split_size(split, self.arguments.num_workers) for name, split in splits.items()}
@@ -233,17 +233,14 @@ class ProbeTrainer:
         self._note_sizes(train=self.train_split, validation=self.validation_split)  # streams count as they go
         if self.accelerator.is_main_process:
             checkpoints = self.folder / CHECKPOINTS
-            last = {name: self.sweep.learned(name) for name in self.sweep.runs}
-            save_states(checkpoints / "last.safetensors", last)
-            save_states(checkpoints / "best.safetensors", selection.states)
+            write_states(checkpoints, self.sweep, selection, self.scale)
             self.results.save(self.folder / RESULTS)
         self.accelerator.wait_for_everyone()
 
     def _finish(self, selection: EpochSelection) -> None:
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
-        for name in self.sweep.runs:
-            self.sweep.restore(name, selection.states[name])
+        take_best(self.sweep, selection, self.scale)
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
                 self.probe(name).save_pretrained(self.folder / PROBES / name)

@@ -1,0 +1,134 @@
+"""One image, however it is stored, as 8-bit pixels: what training, `evaluate`, `predict` and pipelines see of a file.
+
+| stored as | read as |
+|---|---|
+| 8-bit grey, RGB, palette, 1-bit, CMYK, YCbCr, LAB, HSV | RGB (grey for backbones of one channel) |
+| alpha, also of a palette | laid over white; kept for backbones of four channels |
+| 16-bit grey | divided by 257, so that the full range stays the full range |
+| floating point | times 255 if all values lie in [0, 1]; else refused, since nothing says what is white |
+| 32-bit integers | refused, for the same reason |
+| animated | the first frame |
+| with an EXIF orientation | turned upright |
+"""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+from PIL import Image, ImageOps
+
+from attentive_probes.backbones import MODES
+
+PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_avif": None, "pillow_jxl": None}
+TIFF = (b"II*\0", b"MM\0*")
+
+
+def open_image(cell: Any, name: str, jpeg_min_size: int | None = None, num_channels: int = 3) -> Image.Image:
+    """Decode an image to 8 bits, upright, in the channels that a backbone reads; the table above says how.
+
+    Args:
+        cell: `{"path": ..., "bytes": ...}`, one of which may be `None`; or a PIL image.
+        name: What to call it in messages, where it has no path.
+        jpeg_min_size: Least side in pixels to which a large JPEG may be decoded at a reduced scale.
+        num_channels: 1, 3 or 4.
+
+    Raises:
+        ValueError: If it cannot be decoded; the text names the file.
+    """
+    path = cell.get("path") if isinstance(cell, dict) else None
+    content = None
+    try:
+        if isinstance(cell, Image.Image):
+            return to_mode(ImageOps.exif_transpose(cell), MODES[num_channels])
+        content = encoded_bytes(cell)
+        register_plugins()
+        with Image.open(io.BytesIO(content)) as image:
+            if jpeg_min_size is not None:
+                image.draft("RGB", (jpeg_min_size, jpeg_min_size))  # of no effect on other formats
+            return to_mode(ImageOps.exif_transpose(image), MODES[num_channels])
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"The image {path or name} cannot be read ({_cause(error, content)}); repair or remove it, or set "
+            "unreadable='skip'."
+        ) from error
+
+
+def encoded_bytes(cell: dict[str, Any] | None) -> bytes:
+    """The stored bytes of an image cell.
+
+    Raises:
+        ValueError: If the cell is empty.
+        OSError: If its file cannot be read.
+    """
+    path, content = (cell or {}).get("path"), (cell or {}).get("bytes")
+    if content is None:
+        if path is None:
+            raise ValueError("the cell is empty")
+        if "://" not in path:  # a local file, whatever characters are in its name
+            return Path(path).read_bytes()
+        with fsspec.open(path, "rb") as file:
+            content = file.read()
+    return content
+
+
+def to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """An image in 8-bit grey (`L`), `RGB` or `RGBA`.
+
+    Raises:
+        ValueError: If nothing says which of its values is white.
+    """
+    if image.mode.startswith("I;16"):
+        wide = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    elif image.mode == "I" and image.format == "PNG":  # 16-bit grey, as older versions of Pillow open it
+        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    elif image.mode == "F":
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                f"its values are floating-point numbers from {values.min():g} to {values.max():g}, and nothing says "
+                "which is white: scale them to [0, 1], or save 8 or 16 bits"
+            )
+        image = Image.fromarray(np.round(values * 255).astype(np.uint8))
+    elif image.mode == "I":
+        raise ValueError("its values are 32-bit integers, and nothing says which is white: save 8 or 16 bits")
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    if has_alpha and mode != "RGBA":
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+@cache
+def register_plugins() -> None:
+    """Let Pillow open the formats for which a plug-in is installed (HEIC, AVIF, JPEG XL)."""
+    for plugin, function in PLUGINS.items():
+        try:
+            module = import_module(plugin)
+        except ImportError:
+            continue
+        if function is not None:
+            getattr(module, function)()
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """Endings of the files that Pillow can open here, with their dots, in small letters."""
+    register_plugins()
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN) - {
+        ".pdf", ".mpg", ".mpeg", ".h5", ".hdf",
+    }  # fmt: skip
+
+
+def _cause(error: Exception, content: bytes | None) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        if content is not None and content[:4] in TIFF:
+            return "a TIFF with more bands than four, or of another kind that Pillow does not know; save three bands"
+        return "it is no image, or of a kind that Pillow does not know"
+    return str(error)

@@ -1,0 +1,34 @@
+"""Probes in `transformers.pipeline`: an image file gives the pixels there that it gives everywhere else."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from PIL import Image
+from transformers.pipelines import PIPELINE_REGISTRY, ImageClassificationPipeline
+
+TASK = "image-classification"
+
+
+class ProbePipeline(ImageClassificationPipeline):
+    """The image classification of transformers, for probes with our way to open an image; as it is for other models.
+
+    Transformers' own way clips 16-bit images to white and drops what alpha lets through.
+    """
+
+    def preprocess(self, image: Any, timeout: float | None = None) -> Any:
+        """Pixel values of an image: a file, address, base64 text, PIL image, array or tensor."""
+        is_file = isinstance(image, str) and os.path.isfile(image)
+        if self.model.config.model_type == "attentive_probe" and (is_file or isinstance(image, Image.Image)):
+            from attentive_probes.data.decode import open_image  # here, so that importing transformers stays cheap
+
+            cell = {"path": image, "bytes": None} if isinstance(image, str) else image
+            opened = open_image(cell, "of the pipeline", num_channels=self.model.backbone.num_channels)
+            return self.image_processor(images=opened, return_tensors="pt").to(self.dtype)
+        return super().preprocess(image, timeout=timeout)
+
+
+def register_pipeline() -> None:
+    """Make it the pipeline of its task; models that are no probes are served as before."""
+    PIPELINE_REGISTRY.supported_tasks[TASK]["impl"] = ProbePipeline

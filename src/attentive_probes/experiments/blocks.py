@@ -1,0 +1,157 @@
+"""The blocks of a recipe: which backbone, which images, what adapter, what is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from attentive_probes.data.augment import Augmentation
+from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.token_cache import CacheOptions
+from attentive_probes.evaluation.references import Reference
+from attentive_probes.naming import unknown_name
+from attentive_probes.probe.lora import require_peft
+
+
+@dataclass
+class BackboneRecipe:
+    """Which backbone.
+
+    Args:
+        name: Hub id, folder or `embedded:<name>`.
+        revision: Branch, tag or commit.
+        image_size: [height, width] in pixels; by default what its image processor produces.
+        dtype: Precision of the weights.
+        attn_implementation: For instance `sdpa`.
+        device_map: Where a large backbone goes, for instance `auto`.
+        trust_remote_code: Whether code from its repository may run.
+        random_weights: Whether to leave it untrained, as a control.
+    """
+
+    name: str
+    revision: str | None = None
+    image_size: list[int] | None = None
+    dtype: str = "float32"
+    attn_implementation: str | None = None
+    device_map: str | None = None
+    trust_remote_code: bool = False
+    random_weights: bool = False
+
+
+@dataclass
+class LoraRecipe:
+    """A LoRA adapter on the backbone, trained with the only head; `train.lora_learning_rate` is its learning rate.
+
+    Args:
+        r: Rank.
+        lora_alpha: Scale, over the rank.
+        lora_dropout: Dropout before the adapter.
+        target_modules: Names of the adapted layers; by default those of queries and values in the trunk.
+        options: Further arguments of `peft.LoraConfig`, such as `use_dora: true`.
+        start_from: Folder or Hub id of a trained probe whose head is the start ("Fine-Tuning can Distort Pretrained
+            Features", arXiv 2202.10054).
+    """
+
+    r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    target_modules: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
+
+    def config(self) -> Any:
+        """The `peft.LoraConfig`.
+
+        Raises:
+            ValueError: If PEFT is not installed or does not know an option.
+        """
+        peft = require_peft()
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("options", "start_from")}
+        try:
+            return peft.LoraConfig(**values, **self.options)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"lora: {error}") from error
+
+
+@dataclass
+class DataRecipe:
+    """Which images.
+
+    Args:
+        dataset: `embedded:<name>`, a folder of image folders or Parquet, a Parquet file, or a Hub id.
+        name: Configuration of a Hub dataset.
+        revision: Branch, tag or commit of a Hub dataset.
+        train_split: Name of the training split.
+        validation_split: Name of the validation split; `null` holds `validation_fraction` of train out.
+        validation_fraction: Share of the training split that is held out, class by class where there are classes.
+        split_seed: Seed of what is held out; `train.seed` leaves it alone.
+        test_split: Name of the test split, scored once; `null` for none.
+        allow_selection_on_test: Whether `validation_split` may be the test split. It makes every number optimistic; the
+            results say so.
+        labels: Names of the classes, when the label column does not know them.
+        num_labels: Number of targets of a regression, or of unnamed classes.
+        problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
+        streaming: Whether to read on the fly.
+        shuffle_buffer: Images of a training stream that wait to be drawn from; 0 keeps its order.
+        shots: Number of training images per class to keep; `null` keeps all.
+        fraction: Share of the training images to keep, class by class where there are classes; `null` keeps all.
+        draw: Number of the random draw of `shots` or `fraction`.
+        full_validation: Whether a low-shot run selects on the whole validation split; by default that shrinks with the
+            training split, for its labels would have to be paid for, too.
+        tokens: `online` runs the backbone in every epoch; `cached` runs it once and keeps its tokens on disk.
+        cache: How tokens are cached.
+        images: Columns, and the policy for images that cannot be read.
+        augmentation: What is random about training images; `null` for nothing.
+
+    Raises:
+        ValueError: If `tokens` is unknown, or a stream is to be cached.
+    """
+
+    dataset: str
+    name: str | None = None
+    revision: str | None = None
+    train_split: str = "train"
+    validation_split: str | None = None
+    validation_fraction: float = 0.1
+    split_seed: int = 0
+    test_split: str | None = None
+    labels: list[str] | None = None
+    num_labels: int | None = None
+    problem_type: str = "single_label_classification"
+    streaming: bool = False
+    shuffle_buffer: int = 1000
+    allow_selection_on_test: bool = False
+    shots: int | None = None
+    fraction: float | None = None
+    draw: int = 0
+    full_validation: bool = False
+    tokens: str = "online"
+    cache: CacheOptions = field(default_factory=CacheOptions)
+    images: ImageOptions = field(default_factory=ImageOptions)
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.tokens not in ("online", "cached"):
+            raise ValueError(unknown_name("data.tokens", self.tokens, ("online", "cached")))
+        if self.tokens == "cached" and self.streaming:
+            raise ValueError("A stream cannot be cached; set data.streaming=false or data.tokens=online.")
+
+
+@dataclass
+class EvaluationRecipe:
+    """How the test split is reported.
+
+    Args:
+        baseline: Head that the others are compared with, image by image; the selected head by default.
+        attention_head: Head whose attention maps are drawn over test images; `null` draws none.
+        references: Name -> k-NN or logistic regression on fixed features, beside the heads.
+        num_images: Number of images in that picture.
+        layers_head: Head whose attention per layer, over all test images, is drawn beside the accuracy of the heads
+            that read a single layer; `null` draws none.
+    """
+
+    baseline: str | None = None
+    attention_head: str | None = None
+    references: dict[str, Reference] = field(default_factory=dict)
+    num_images: int = 8
+    layers_head: str | None = None
