@@ -8,6 +8,10 @@ import transformers as hf
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.labels import LabelEncoder
+
 SIZE, PATCH, WIDTH = 16, 4, 32
 COMMON = {
     "hidden_size": WIDTH,
@@ -79,3 +83,8 @@ def image_dataset(num_images: int, num_classes: int = 3, seed: int = 0, size: in
     names = [f"band {i}" for i in range(num_classes)]
     features = Features({"image": Image(), "label": ClassLabel(names=names)})
     return Dataset.from_dict({"image": images, "label": labels.tolist()}, features=features)
+
+
+def image_split(config, num_images=20, seed=0):
+    """`image_dataset` as a training split of a probe's configuration."""
+    return ImageSplit("train", image_dataset(num_images, seed=seed), ImageOptions(), LabelEncoder.of_probe(config))

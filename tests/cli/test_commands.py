@@ -4,36 +4,10 @@ import json
 import pytest
 from PIL import Image
 
-from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.cli.main import app
+from attentive_probes import ProbeForImageClassification
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.poolings import POOLINGS
 from tiny import image_dataset
-
-LABELS = ["band 0", "band 1", "band 2"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line; exit code, standard output and standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["attentive-probes", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            app()
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def probe_folder(tiny_backbone, tmp_path):
-    probe = ProbeForImageClassification.from_backbone(
-        tiny_backbone("vit"), HeadConfig("ep", {"num_queries": 4}), labels=LABELS
-    )
-    probe.save_pretrained(tmp_path / "probe")
-    return tmp_path / "probe"
 
 
 @pytest.fixture
@@ -74,6 +48,20 @@ def test_predict_a_folder(run, probe_folder, image_folder, tmp_path):
         assert entry["scores"] == sorted(entry["scores"], reverse=True)
 
 
+def test_predict_scores_chosen_classes(run, probe_folder, image_folder, tmp_path):
+    """`--label` gives the scores of these classes in their order; one that the probe does not know is refused."""
+    run("predict", probe_folder, image_folder, "--output", tmp_path / "all.json")
+    whole = {e["path"]: dict(zip(e["labels"], e["scores"], strict=True))
+             for e in json.loads((tmp_path / "all.json").read_text())}  # fmt: skip
+    options = ("--label", "band 2", "--label", "band 0", "--output", tmp_path / "some.json")
+    run("predict", probe_folder, image_folder, *options)
+    for entry in json.loads((tmp_path / "some.json").read_text()):
+        assert entry["labels"] == ["band 2", "band 0"]
+        assert entry["scores"] == pytest.approx([whole[entry["path"]][label] for label in entry["labels"]])
+    code, _, err = run("predict", probe_folder, image_folder, "--label", "Band 2")
+    assert code == 2 and "no class 'Band 2'. Did you mean 'band 2'" in err
+
+
 def test_predict_agrees_with_the_probe(run, probe_folder, image_folder):
     """One file: the class the probe gives."""
     probe = ProbeForImageClassification.from_pretrained(probe_folder).eval()
@@ -81,7 +69,7 @@ def test_predict_agrees_with_the_probe(run, probe_folder, image_folder):
     with Image.open(path) as image:
         pixels = probe.image_processor(image, return_tensors="pt")["pixel_values"]
     best = probe(pixels).logits.argmax().item()
-    assert run("predict", probe_folder, path, "--top-k", 1)[1].startswith(f"{path}: {LABELS[best]} ")
+    assert run("predict", probe_folder, path, "--top-k", 1)[1].startswith(f"{path}: band {best} ")
 
 
 def test_predict_names_what_it_cannot_read(run, probe_folder, image_folder, tmp_path):

@@ -6,11 +6,8 @@ import torch
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.data.build_cache import build_token_cache
 from attentive_probes.data.hub_cache import pull_token_cache, push_token_cache
-from attentive_probes.data.image_split import ImageSplit
-from attentive_probes.data.images import ImageOptions
-from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import CacheOptions
-from tiny import image_dataset
+from tiny import image_split
 
 REPO = "me/tokens"
 
@@ -22,7 +19,7 @@ def sweep(tiny_backbone):
 
 
 def build(sweep, folder, seed=0, repository=None):
-    split = ImageSplit("train", image_dataset(20, seed=seed), ImageOptions(), LabelEncoder.of_probe(sweep.config))
+    split = image_split(sweep.config, seed=seed)
     options = CacheOptions(str(folder), encoding="int8", shard_size=8, repository=repository)
     return build_token_cache(sweep.backbone, split, sweep.readings, sweep.image_processor, options)
 

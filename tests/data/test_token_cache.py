@@ -9,11 +9,8 @@ from attentive_probes.data import build_cache
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.build_cache import build_token_cache
 from attentive_probes.data.encoding import ENCODINGS, channel_spread, decode, encode, relative_error
-from attentive_probes.data.image_split import ImageSplit
-from attentive_probes.data.images import ImageOptions
-from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import BlockShuffle, CacheOptions, TokenCache
-from tiny import image_dataset
+from tiny import image_split
 
 LABELS = ["band 0", "band 1", "band 2"]
 RUNS = {
@@ -30,9 +27,7 @@ def sweep(tiny_backbone):
 
 
 def split_of(sweep, num_images=20, seed=0):
-    return ImageSplit(
-        "train", image_dataset(num_images, seed=seed), ImageOptions(), LabelEncoder.of_probe(sweep.config)
-    )
+    return image_split(sweep.config, num_images, seed)
 
 
 def build(sweep, folder, split=None, augmentation=None, **options):

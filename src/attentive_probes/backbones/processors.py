@@ -95,7 +95,8 @@ def fit_processor(processor: BaseImageProcessor, image_size: Size, num_channels:
         fitted = plain_processor({**numbers, "size": {"shortest_edge": edge}, "crop_size": target}, num_channels)
     else:
         fitted = plain_processor({**numbers, "do_resize": True, "size": target}, num_channels)
-    if (result := _result(fitted, num_channels)) != (num_channels, height, width):
+    if _result(fitted, num_channels) != (num_channels, height, width):
+        result = _result(fitted, num_channels) or _result(fitted, 3)
         raise ValueError(
             f"The image processor {type(processor).__name__} gives images of shape {result}, but the backbone reads "
             f"{(num_channels, height, width)}; save a matching preprocessor_config.json beside the backbone."

@@ -16,6 +16,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Name of the split.")] = "test",
     image_column: Annotated[str, typer.Option(help="Column of images.")] = "image",
     label_column: Annotated[str, typer.Option(help="Column of labels.")] = "label",
+    label_separator: Annotated[str | None, typer.Option(help="What stands between several labels in a cell.")] = None,
+    name: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub dataset.")] = None,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Read on the fly.")] = False,
     unreadable: Annotated[str, typer.Option(help="raise, or skip unreadable images.")] = "raise",
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 256,
 ) -> None:
@@ -26,7 +30,8 @@ def evaluate(
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
     quiet()
-    options = ImageOptions(image_column, label_column, unreadable)
-    data = load_split(dataset, split, image_column=image_column, label_column=label_column)
+    options = ImageOptions(image_column, label_column, unreadable, label_separator=label_separator)
+    columns = {"image_column": image_column, "label_column": label_column}
+    data = load_split(dataset, split, name=name, revision=revision, streaming=streaming, **columns)
     metrics = evaluate_probe(ProbeForImageClassification.from_pretrained(probe), data, options, batch_size=batch_size)
     console.print_json(json.dumps(metrics))

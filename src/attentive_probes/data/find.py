@@ -47,14 +47,15 @@ def children(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All files below a folder, in order; links are followed, but never in a circle."""
+def walk(folder: Path, above: frozenset[Path] | None = None) -> Iterator[Path]:
+    """All files below a folder, in order; links are followed, but none to a folder that it lies in."""
     here = folder.resolve()
+    above = frozenset(here.parents) if above is None else above
     if here in above:
         return
     for path in children(folder):
         if path.is_dir():
-            yield from walk(path, (*above, here))
+            yield from walk(path, above | {here})
         elif path.is_file():
             yield path
 
@@ -89,7 +90,10 @@ def find_layout(root: Path, wanted: frozenset[str] = frozenset()) -> Layout:
             by_kind.setdefault(SHARDS[ending], []).append(path)
     most = max(by_kind, key=lambda kind: len(by_kind[kind])) if by_kind else None
     tables = [path for path in files if path.suffix.lower() in TABLES and path.name not in METADATA]
-    if most is not None and len(by_kind[most]) >= len(images):
+    listed = [path for path in tables if path.parent == root and split_in(path.stem, wanted, whole=False)]
+    if listed and len(class_folders(root)) < 2:  # train.csv beside a folder of images
+        layout = Layout("table", by_split(root, listed, wanted))
+    elif most is not None and len(by_kind[most]) >= len(images):
         layout = Layout(most, by_split(root, by_kind[most], wanted))
     elif images:
         layout = _image_layout(root, wanted)

@@ -127,19 +127,22 @@ class ImageSplit(torch.utils.data.Dataset):
 
 
 def check_apart(one: ImageSplit, other: ImageSplit) -> None:
-    """Check that no split lies in another, byte for byte; images that two of them share draw a warning.
+    """Check that two splits are not the same images, byte for byte; images that they share draw a warning.
 
     Args:
         one: A split whose images were checked.
         other: Another one.
 
     Raises:
-        ValueError: If all images of one are in the other.
+        ValueError: If they are.
     """
     small, large = sorted((one, other), key=len)
     assert small.digests is not None and large.digests is not None
+    if len(small) == len(large) and np.array_equal(np.sort(small.digests), np.sort(large.digests)):
+        raise ValueError(f"The {one.name} split and the {other.name} split hold the same images; name others.")
     shared = int(np.isin(small.digests, large.digests).sum())
-    if shared == len(small):
-        raise ValueError(f"Every image of the {small.name} split is in the {large.name} split; name splits apart.")
     if shared:
-        logger.warning("%d images of the %s split are, byte for byte, in the %s split.", shared, small.name, large.name)
+        logger.warning(
+            "%d of %d images of the %s split are, byte for byte, in the %s split as well.",
+            shared, len(small), small.name, large.name,
+        )  # fmt: skip

@@ -115,6 +115,9 @@ class LabelEncoder:
             names: Names behind the ids of a `ClassLabel` column, in its order.
             indicators: Whether rows are zeros and ones; `None` decides row by row, and takes what could be both for
                 zeros and ones, unless there are names.
+
+        Raises:
+            ValueError: By the function, if a label is no valid target.
         """
         indicators = names is None if indicators is None else indicators
 

@@ -120,9 +120,7 @@ def unpacked(archive: Path) -> Path:
     Raises:
         ValueError: If it is no zip.
     """
-    status = archive.stat()
-    key = hashlib.blake2b(f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}".encode(), digest_size=16)
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "unpacked" / key.hexdigest()
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "unpacked" / _hash_of(archive)
     if not folder.exists():
         partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
@@ -226,6 +224,19 @@ def _stored_names(path: Path, label_column: str) -> tuple[str, ...] | None:
     return tuple(feature["names"]) if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
 
 
+def _hash_of(path: Path) -> str:
+    """A name for what a file holds now."""
+    status = path.stat()
+    text = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def _literal(path: Path) -> str:
-    """A path in which no character is a pattern."""
+    """A path in which no character is a pattern; one with `::`, which datasets takes for a chain, by a link to it."""
+    if "::" in str(path):
+        link = Path(datasets.config.HF_DATASETS_CACHE) / "links" / f"{_hash_of(path)}.parquet"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.symlink_to(path.resolve())
+        path = link
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))

@@ -148,7 +148,8 @@ def open_splits(
             shuffle = (data.shuffle_buffer, seed) if name == "train" else None
             num_channels = sweep.backbone.num_channels
             opened[name] = open_split(name, dataset, data.images, encoder, num_channels=num_channels, shuffle=shuffle)
-    known = [split for split in opened.values() if isinstance(split, ImageSplit) and split.digests is not None]
+    named = [name for name in opened if name != "validation" or data.validation_split is not None]
+    known = [split for name in named if isinstance(split := opened[name], ImageSplit) and split.digests is not None]
     for one, other in combinations(known, 2):
         if not (data.allow_selection_on_test and {one.name, other.name} == {"validation", "test"}):
             check_apart(one, other)

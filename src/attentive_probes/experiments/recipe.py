@@ -29,6 +29,8 @@ def _flat(*classes: type) -> list[tuple[str, Any, Any]]:
     return blocks
 
 
+LABELS = "data.labels="
+
 # A head in YAML is one flat block: the fields of HeadConfig beside the training settings of HeadRun.
 HeadBlock = make_dataclass("HeadBlock", _flat(HeadConfig, HeadRun))
 
@@ -64,8 +66,10 @@ class Recipe:
         """
         try:
             schema = OmegaConf.structured(cls)
-            merged = OmegaConf.merge(schema, OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-            merged.data.labels = labels_as_written(path, overrides)
+            loaded, changes = OmegaConf.load(path), [text for text in overrides if not text.startswith(LABELS)]
+            if (labels := labels_as_written(path, overrides)) is not None:
+                OmegaConf.update(loaded, "data.labels", labels)
+            merged = OmegaConf.merge(schema, loaded, OmegaConf.from_dotlist(changes))
             return OmegaConf.to_object(merged)  # type: ignore[return-value]  # an instance of the schema
         except FileNotFoundError as error:
             raise ValueError(f"There is no recipe {str(path)!r}.") from error
@@ -105,8 +109,8 @@ def labels_as_written(path: str | Path, overrides: Sequence[str]) -> list[str] |
     data = content.get("data") if isinstance(content, dict) else None
     labels = data.get("labels") if isinstance(data, dict) else None
     for override in overrides:
-        if override.startswith("data.labels="):
-            labels = yaml.load(override.partition("=")[2], yaml.BaseLoader)
+        if override.startswith(LABELS):
+            labels = yaml.load(override.removeprefix(LABELS), yaml.BaseLoader)
     return labels if isinstance(labels, list) else None
 
 

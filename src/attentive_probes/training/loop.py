@@ -25,6 +25,7 @@ from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
+from attentive_probes.training.outcome import begin
 from attentive_probes.training.report import adapter_rates
 from attentive_probes.training.rules import epochs_for
 from attentive_probes.training.targets import TargetScale
@@ -79,6 +80,7 @@ class TrainingLoop:
         self.sweep, self.arguments, self.accelerator = sweep, arguments, accelerator
         self.views = train[1]
         self.class_weights = None if class_weights is None else class_weights.to(accelerator.device)
+        begin(sweep, scale)
         if arguments.compile:
             sweep.backbone.compile_blocks()
         adapter = list(sweep.adapter_parameters.values())
@@ -146,13 +148,16 @@ class TrainingLoop:
             return scores
         return {name: Scores(self.scale.restored(found.logits), found.labels) for name, found in scores.items()}
 
-    def show(self, results: SweepResults) -> None:
-        """Name the currently best head beside the progress bar."""
+    def report(
+        self,
+        epoch: int,
+        losses: Mapping[str, float],
+        validation: Mapping[str, Mapping[str, float]],
+        results: SweepResults,
+    ) -> None:
+        """Name the currently best head beside the progress bar, and tell the trackers about an epoch."""
         best, metric = results.best, results.selection_metric
         self.bar.set_postfix_str(f"best {best.name}: {metric} {best.validation[metric]:.2f}")
-
-    def log(self, epoch: int, losses: Mapping[str, float], validation: Mapping[str, Mapping[str, float]]) -> None:
-        """Tell the trackers about an epoch."""
         values = {f"{name}/train_loss": loss for name, loss in losses.items()}
         values |= {f"{name}/{key}": value for name, metrics in validation.items() for key, value in metrics.items()}
         self.accelerator.log(values, step=epoch)

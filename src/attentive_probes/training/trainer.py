@@ -27,7 +27,7 @@ from attentive_probes.processes import make_accelerator
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.checkpoint import CHECKPOINTS, PROBES, RESULTS, check_output_dir, clear_output_dir
 from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.outcome import begin, take_best, write_states
+from attentive_probes.training.outcome import take_best, write_states
 from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_validation
 from attentive_probes.training.resume import check_resumable, load_run, save_run
 from attentive_probes.training.selection import EpochSelection
@@ -132,7 +132,6 @@ class ProbeTrainer:
             self.class_weights,
             self.scale,
         )
-        begin(self.sweep, self.scale)
         selection = EpochSelection(self.results.heads, self.results.selection_metric)
         rank, epoch = self.accelerator.process_index, 0
         if self.arguments.resume:
@@ -155,8 +154,7 @@ class ProbeTrainer:
                 loop.keep_only(selection.better_half(self.sweep.active))
             self._checkpoint(selection)
             save()
-            loop.show(self.results)
-            loop.log(epoch, losses, validation)
+            loop.report(epoch, losses, validation, self.results)
         loop.close()
         self._finish(selection)
         return self.results
