@@ -24,7 +24,8 @@ def test_any_character_in_a_path(tmp_path, odd):
     class_folders(root / "folders", {"train/x y": [0], "train/#z": [1]})
     class_folders(root / "listed", {"100%": [0], "im [2]": [1]})
     (root / "listed" / "list.csv").write_text("image,label\n100%/000.png,x y\nim [2]/000.png,#z\n")
-    table([0, 1], ["x y", "#z"]).to_parquet(root / "one.parquet")
+    with (root / "one.parquet").open("wb") as file:
+        table([0, 1], ["x y", "#z"]).to_parquet(file)
     shard(root / "shards" / "train-0.tar", [{"png": png(0), "cls": b"x y"}, {"png": png(1), "cls": b"#z"}])
     for source in ("folders", "listed/list.csv", "one.parquet", "shards"):
         for streaming in (False, True):
