@@ -130,7 +130,7 @@ def images_in(num_workers: int, rounds: int) -> tuple[float, float, float]:
     """Images per second with raw pixels over that with normalized ones; the ratio and both rates."""
     config = make_sweep(384, {"mean": HeadRun(HeadConfig("mean"))}, classes=1).config
     config.id2label, config.label2id, config.problem_type = {0: "a"}, {"a": 0}, "single_label_classification"
-    split = ImageSplit("train", photographs(512), ImageOptions(check=False), LabelEncoder(config))
+    split = ImageSplit("train", photographs(512), ImageOptions(check=False), LabelEncoder.of_probe(config))
     processor = ViTImageProcessorPil(size={"height": 224, "width": 224})
     pairs = []
     for _ in range(rounds):

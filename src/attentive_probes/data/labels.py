@@ -121,7 +121,7 @@ class LabelEncoder:
         """
         indicators = names is None if indicators is None else indicators
 
-        def encode(label: Any, where: str) -> Any:
+        def _target(label: Any, where: str) -> Any:
             try:
                 if self.problem_type == "regression":
                     return self._numbers(label)
@@ -132,7 +132,7 @@ class LabelEncoder:
                 shown = _short(label if self.table.is_generic else named(label, names))
                 raise ValueError(f"The label {shown} {where}: {error}" if where else str(error)) from error
 
-        return encode
+        return _target
 
     def ignored(self) -> Any:
         """The target of an image that does not count."""

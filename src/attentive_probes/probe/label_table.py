@@ -84,6 +84,8 @@ class LabelTable:
             found = self._by_name.get(label)
             is_id = found is None and self.is_generic and label.isdecimal() and str(int(label)) == label
             return self.id_of(int(label)) if is_id else found
+        if isinstance(label, bool) and str(label) in self._by_name:
+            return self._by_name[str(label)]
         if not isinstance(label, int | float) or not math.isfinite(label) or label != int(label):
             return None
         number = int(label)
