@@ -104,6 +104,17 @@ def test_class_labels_of_other_orders_and_subsets():
         encoder.column(Labels(pa.array([-1]), ("cat", "dog")), "test")
 
 
+def test_numbers_beside_names():
+    """Folders 1, 2, 10, 11 stand in the order of the alphabet: an integer is its folder, not a place in that order."""
+    folders = make_table(Labels(pa.array([0, 1, 2, 3]), ("1", "10", "11", "2")), SINGLE)
+    assert [folders.id_of(label) for label in (1, 2, 10, 11, "2", 0, 3)] == [0, 3, 1, 2, 3, None, None]
+    padded = make_table(Labels(pa.array([0, 1]), ("001", "010")), SINGLE)
+    assert [padded.id_of(label) for label in ("010", 1, 10, 0)] == [1, None, None, None]
+    names = make_table(Labels(pa.array([0, 1]), ("cat", "dog")), SINGLE)
+    assert [names.id_of(label) for label in (0, 1, 2, "dog")] == [0, 1, None, 1]
+    assert LabelTable.of_values(["False", "True"]).id_of(True) == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "names", "targets"),
     [

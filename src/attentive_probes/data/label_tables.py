@@ -44,7 +44,7 @@ def make_table(
     if names is not None:
         return LabelTable(tuple(names))
     if labels.names is not None and num_labels in (None, len(labels.names)):
-        return _more_than_one(LabelTable(labels.names))
+        return _more_than_one(LabelTable.of_names(labels.names))
     if problem_type == "multi_label_classification":
         found = _labels_of_rows(labels, separator)
     else:
@@ -74,7 +74,7 @@ def adopt_names(config: PreTrainedConfig, dataset: Any, column: str) -> None:
         found = [label for label in Labels.of(dataset, column).distinct()[0] if label is not None]
         names = tuple(sorted(found)) if all(isinstance(label, str) for label in found) else None
     if names is not None and len(names) == len(table.names):
-        for key, value in LabelTable(names).to_config().items():
+        for key, value in LabelTable.of_names(names).to_config().items():
             setattr(config, key, value)
 
 

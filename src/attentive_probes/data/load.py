@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ class LocalData:
         """
         whole = {part.splitname: self._read(self.named(part.splitname), image_column, label_column, streaming)
                  for part in parts}  # fmt: skip
-        if self.aside:
-            logger.info("%s: read as %s; left aside: %s.", self.path, self.kind, ", ".join(self.aside))
+        aside = f"; left aside: {', '.join(self.aside)}" if self.aside else ""
+        _say(f"{self.path}: read as {self.kind}, with the splits {', '.join(self.splits)}{aside}.")
         if len(parts) == 1 and parts[0].from_ is None and parts[0].to is None:
             return whole[parts[0].splitname]
         if streaming:
@@ -153,6 +154,12 @@ def open_local(path: Path, wanted: frozenset[str]) -> LocalData:
     if layout.kind == "zip":
         return _zips(path, layout.splits)
     return LocalData(path, layout.kind, dict(layout.splits), layout.aside)
+
+
+@cache
+def _say(text: str) -> None:
+    """Say something once, however many splits are read."""
+    logger.info(text)
 
 
 def same_rows(split: str, other: str) -> bool:

@@ -94,7 +94,7 @@ def label_table(data: DataRecipe, train: AnyData) -> LabelTable:
     if data.labels is not None:
         return LabelTable(tuple(data.labels))
     if names is not None and data.num_labels in (None, len(names)):
-        return LabelTable(names)
+        return LabelTable.of_names(names)
     if data.num_labels is None:
         raise ValueError("The stream does not know its classes; list their names as data.labels.")
     return LabelTable.numbered(data.num_labels)

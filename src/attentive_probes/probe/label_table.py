@@ -45,6 +45,12 @@ class LabelTable:
         return cls(tuple(f"{GENERIC}{i}" for i in range(num_labels)))
 
     @classmethod
+    def of_names(cls, names: Iterable[str]) -> LabelTable:
+        """Classes that data name, in their order. Integers are ids, unless a name is a number: then they are names."""
+        ordered = tuple(names)
+        return cls(ordered, ordered if any(map(_is_number, ordered)) else None)
+
+    @classmethod
     def of_values(cls, values: Iterable[Value]) -> LabelTable:
         """Classes of distinct labels, in order: numbers by their size, names by the alphabet."""
         ordered = tuple(sorted(values))
@@ -108,6 +114,10 @@ class LabelTable:
                 "of their ids (labels), or let the training split say which labels there are."
             )
         return f"The probe knows no class {label!r}. It knows {_some(self.values)}."
+
+
+def _is_number(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
 
 
 def _some(values: Sequence[Any], count: int = 10) -> str:

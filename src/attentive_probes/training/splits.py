@@ -69,10 +69,15 @@ def split_loader(
 
 
 def split_size(split: AnySplit, num_workers: int) -> dict[str, Any]:
-    """Number of images of a split, and of those left out as unreadable; `None` for what a stream cannot know."""
-    if not isinstance(split, ImageStream):
-        return {"images": len(split), "unreadable": split.num_unreadable}
-    return {"images": None, "unreadable": None if num_workers else split.num_unreadable}
+    """Number of images of a split, and of those left out as unreadable; `None` for what cannot be known.
+
+    A stream has no length, and what worker processes leave out on the way is not counted.
+    """
+    on_the_way = isinstance(split, ImageStream) or (isinstance(split, ImageSplit) and split.digests is None)
+    return {
+        "images": None if isinstance(split, ImageStream) else len(split),
+        "unreadable": None if on_the_way and num_workers else split.num_unreadable,
+    }
 
 
 def fit_batch_size(arguments: ProbeTrainingArguments, split: AnySplit) -> ProbeTrainingArguments:

@@ -188,6 +188,7 @@ class ProbeTrainer:
             result.test = scores[result.name].test_metrics(scores[baseline], self.sweep.config)
         self.results.baseline, self._tested, self.baseline_scores = baseline, True, scores[baseline]
         self._note_sizes(test=split)
+        self.results.data["test"]["images"] = len(scores[baseline].labels)  # also of a stream: those that count
         self.save_results()
         return self.results
 
