@@ -158,6 +158,13 @@ def test_causes_are_one_sentence(tmp_path, name, bytes_, message):
     assert "\n" not in str(caught.value) and str(source) in str(caught.value) and len(str(caught.value)) < 700
 
 
+@pytest.mark.parametrize("source", ["/no/such/place", "./pets", "~/no-such-pets", "a/b/c", "list.csv"])
+def test_nothing_there(source):
+    """What can only be a file or folder is not looked for on the Hub."""
+    with pytest.raises(ValueError, match="there is no such file or folder"):
+        load_split(source, "train")
+
+
 def test_other_objects(tmp_path):
     """Datasets with a transform, with a format, joined ones, and PyTorch datasets are read as they are stored."""
     plain = table([0, 1, 0], ["a", "b", "a"])

@@ -45,15 +45,23 @@ def load_split(
     Raises:
         ValueError: If there is no such dataset or split, or it cannot be read; one sentence with the cause.
     """
-    path = embedded_path(source) if source.startswith(EMBEDDED_PREFIX) else Path(source)
+    path = embedded_path(source) if source.startswith(EMBEDDED_PREFIX) else Path(source).expanduser()
     try:
+        if not path.exists() and _is_local(source):
+            raise ValueError("there is no such file or folder.")
         if not path.exists():
             return load_dataset(source, name, revision=revision, split=split, streaming=streaming)
         parts = _instructions(split)
         local = open_local(path, frozenset(part.splitname for part in parts))
         return local.load(split, parts, image_column, label_column, streaming)
     except Exception as error:  # whatever datasets, PyArrow or a file system raise
-        raise ValueError(f"Cannot load the split {split!r} of {source!r}: {root_cause(error)}") from error
+        nowhere = "" if path.exists() or _is_local(source) else "there is no such folder here; on the Hub: "
+        raise ValueError(f"Cannot load the split {split!r} of {source!r}: {nowhere}{root_cause(error)}") from error
+
+
+def _is_local(source: str) -> bool:
+    """Whether a name can only be that of a file or folder, not of a repository on the Hub."""
+    return source.startswith(("/", ".", "~", EMBEDDED_PREFIX)) or source.count("/") > 1 or Path(source).suffix in FILES
 
 
 def root_cause(error: BaseException) -> str:
