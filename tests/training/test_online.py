@@ -15,10 +15,7 @@ from attentive_probes.training.online_callbacks import OnlineProbesCallback, lig
 from tiny import COMMON, SIZE
 
 LAYOUT = TokenLayout(COMMON["hidden_size"], 1, 0, (SIZE // 4, SIZE // 4))
-HEADS = {
-    "linear": HeadRun(HeadConfig("mean"), learning_rate=0.05),
-    "ep": HeadConfig("ep", {"num_queries": 4}, tokens=("cls", "patches"), dropout=0.1),
-}
+HEADS = ("linear", "ep")
 MAE = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
 MAE["decoder_intermediate_size"] = 16
 
@@ -46,8 +43,9 @@ def tokens_of(backbone, pixels):
     return LAYOUT.split(backbone(pixels).last_hidden_state)
 
 
-def make_probes(**options):
-    return OnlineProbes(HEADS, 2, learning_rate=0.01, **options)
+def make_probes(dropout=0.1):
+    ep = HeadConfig("ep", {"num_queries": 4}, tokens=("cls", "patches"), dropout=dropout)
+    return OnlineProbes({"linear": HeadRun(HeadConfig("mean"), learning_rate=0.05), "ep": ep}, 2, learning_rate=0.01)
 
 
 def test_the_backbone_is_left_alone():
@@ -122,7 +120,7 @@ def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match="at least one head"):
         OnlineProbes({}, 2)
     with pytest.raises(ValueError, match="'adam'; choose one of"):
-        OnlineProbes(HEADS, 2, optimizer="adam")
+        OnlineProbes({"gap": HeadConfig("mean")}, 2, optimizer="adam")
 
 
 def _trainer(folder, callbacks, steps=6, **options):
@@ -195,6 +193,37 @@ for key in ("online/ep/top1", "online/linear/top1"):
     assert whole.callback_metrics[key] == resumed.callback_metrics[key], key
     print(key, float(whole.callback_metrics[key]))
 """
+
+
+PROCESSES = """
+import os, sys, torch
+import torch.distributed as dist
+from test_online import LAYOUT, make_probes
+dist.init_process_group("gloo")
+rank, count = dist.get_rank(), dist.get_world_size()
+probes = make_probes()
+for step in range(4):
+    states = torch.randn(8, 1 + LAYOUT.num_patches, LAYOUT.width, generator=torch.Generator().manual_seed(step))
+    labels = torch.arange(8) % 2
+    part = slice(rank * 8 // count, (rank + 1) * 8 // count)
+    probes.eval().update(LAYOUT.split(states[part]), labels[part])
+if rank == 0:
+    torch.save({k: v for k, v in probes.state_dict().items() if torch.is_tensor(v)}, sys.argv[1])
+"""
+
+
+def test_processes_learn_the_same(tmp_path):
+    """Two processes with half of a batch each learn what one learns from all of it, batch statistics included."""
+    script = f"import sys; sys.path[:0] = {[path for path in sys.path if 'tests' in path]}\n{PROCESSES}"
+    (tmp_path / "script.py").write_text(script.replace("make_probes()", "make_probes(dropout=0.0)"))
+    states = []
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        done = subprocess.run([*command, tmp_path / "script.py", tmp_path / f"{processes}.pt"], capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        states.append(torch.load(tmp_path / f"{processes}.pt"))
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=1e-4, atol=1e-5)
 
 
 def test_in_lightning(tmp_path):

@@ -27,7 +27,7 @@ class OnlineProbes(nn.Module):
 
     No gradient reaches the backbone, and nothing that it draws is disturbed: its random numbers go on as if there were
     no probes. The heads are built when the first tokens tell their shapes; a state dict holds all that is needed to go
-    on, the optimizer included, also before that. Over several processes gradients are averaged.
+    on, the optimizer included, also before that. Several processes with equal parts of a batch learn what one learns.
 
         probes = OnlineProbes({"linear": HeadConfig("mean"), "ep": HeadConfig("ep")}, num_labels=10)
         losses = probes.update(tokens, labels)      # a training step of the heads
