@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from attentive_probes.data.readers import read, unpacked
 from attentive_probes.naming import unknown_name
 
 logger = logging.getLogger(__name__)
+LARGE = 10**9  # rows, of a data set whose slices are compared before it is read
 FILES = {**SHARDS, **dict.fromkeys(TABLES, "table")}
 
 
@@ -29,6 +30,7 @@ def load_split(
     streaming: bool = False,
     image_column: str = "image",
     label_column: str = "label",
+    beside: Collection[str] = (),
 ) -> Dataset | IterableDataset:
     """Load the split of a dataset; `docs/data.md` shows all that can be brought.
 
@@ -41,6 +43,7 @@ def load_split(
         streaming: Whether to read on the fly instead of preparing a copy.
         image_column: What the column of images is, or will be, called.
         label_column: What the column of labels is, or will be, called.
+        beside: Other splits that will be asked for, so that folders of their names are known to be splits.
 
     Raises:
         ValueError: If there is no such dataset or split, or it cannot be read; one sentence with the cause.
@@ -52,7 +55,8 @@ def load_split(
         if not path.exists():
             return load_dataset(source, name, revision=revision, split=split, streaming=streaming)
         parts = _instructions(split)
-        local = open_local(path, frozenset(part.splitname for part in parts))
+        wanted = [part for name in (split, *beside) for part in _instructions(name)]
+        local = open_local(path, frozenset(part.splitname for part in wanted))
         return local.load(split, parts, image_column, label_column, streaming)
     except Exception as error:  # whatever datasets, PyArrow or a file system raise
         nowhere = "" if path.exists() or _is_local(source) else "there is no such folder here; on the Hub: "
@@ -171,17 +175,22 @@ def _say(text: str) -> None:
 
 
 def same_rows(split: str, other: str) -> bool:
-    """Whether two names of splits of one data set stand for rows in common; overlapping slices do."""
-    parts, others = (_instructions(name) for name in (split, other))
-    for one in parts:
-        for two in others:
-            names = [CANONICAL.get(part.splitname.lower(), part.splitname) for part in (one, two)]
-            if names[0] == names[1]:
-                size = {part.splitname: 10_000 for part in (one, two)}
-                (_, first, last), (_, begin, end) = (rows_of(_text(part), size)[0] for part in (one, two))
-                if max(first, begin) < min(last, end):
-                    return True
-    return False
+    """Whether two names of splits of one data set stand for rows in common, as far as names tell: overlapping slices.
+
+    A share and a number of rows (`train[:50%]`, `train[100:]`) cannot be compared without the data.
+    """
+    return any(_overlap(one, another) for one in _instructions(split) for another in _instructions(other))
+
+
+def _overlap(one: Any, other: Any) -> bool:
+    if CANONICAL.get(one.splitname.lower(), one.splitname) != CANONICAL.get(other.splitname.lower(), other.splitname):
+        return False
+    is_whole = [part.from_ is None and part.to is None for part in (one, other)]
+    if any(is_whole) or one.unit != other.unit:
+        return any(is_whole)
+    sizes = {part.splitname: LARGE for part in (one, other)}
+    (_, first, last), (_, begin, end) = (rows_of(_text(part), sizes)[0] for part in (one, other))
+    return max(first, begin) < min(last, end)
 
 
 def rows_of(split: str, sizes: dict[str, int]) -> list[tuple[str, int, int]]:

@@ -91,6 +91,8 @@ def label_table(data: DataRecipe, train: AnyData) -> LabelTable:
         except ValueError as error:
             raise ValueError(f"The label column {column!r} of the train split: {error}") from error
     names = names_of((train.features or {}).get(column))
+    if data.problem_type == "regression":
+        return LabelTable.numbered(data.num_labels or 1)
     if data.labels is not None:
         return LabelTable(tuple(data.labels))
     if names is not None and data.num_labels in (None, len(names)):
@@ -130,6 +132,7 @@ def load_split_of(data: DataRecipe, split: str) -> AnyData:
         streaming=data.streaming,
         image_column=data.images.image_column,
         label_column=data.images.label_column,
+        beside=[name for name in (data.train_split, data.validation_split, data.test_split) if name is not None],
     )
 
 
