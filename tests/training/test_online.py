@@ -212,6 +212,7 @@ if rank == 0:
 """
 
 
+@pytest.mark.slow
 def test_processes_learn_the_same(tmp_path):
     """Two processes with half of a batch each learn what one learns from all of it, batch statistics included."""
     script = f"import sys; sys.path[:0] = {[path for path in sys.path if 'tests' in path]}\n{PROCESSES}"
@@ -226,6 +227,7 @@ def test_processes_learn_the_same(tmp_path):
         torch.testing.assert_close(value, states[1][key], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_in_lightning(tmp_path):
     """Probes are scored at each validation and go on from a checkpoint; in a process of its own, for its warnings."""
     pytest.importorskip("lightning", reason="Lightning is not installed")
