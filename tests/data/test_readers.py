@@ -130,8 +130,10 @@ def test_webdataset(tmp_path, streaming):
         assert content(tmp_path / name, streaming=streaming) == labels
     field = load_split(str(tmp_path / "json"), "train", label_column="json.id", streaming=streaming)
     assert [row["json.id"] for row in field] == [7] * 4
-    with pytest.raises(ValueError, match=r"have no 'json'; set label_column to one of \['json.id', 'json.label'\]"):
-        load_split(str(tmp_path / "json"), "train", label_column="json")
+    assert [row["json"] for row in load_split(str(tmp_path / "json"), "train", label_column="json")] == list("xyyx")
+    shard(tmp_path / "two" / "train-000.tar", [{"png": png(0), "json": {"id": 1, "species": "x"}}])
+    with pytest.raises(ValueError, match=r"have no 'json'; set label_column to one of \['json.id', 'json.species'\]"):
+        load_split(str(tmp_path / "two"), "train", label_column="json")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ def read_webdataset(files: Sequence[Path], image_column: str, label_column: str,
     Args:
         files: The shards.
         image_column: Ending of the images; where no file has it, whatever file of a sample is an image.
-        label_column: Ending of the labels (`cls`, `txt`), or a field of a JSON file (`json.label`); by default the
-            first of these that there is.
+        label_column: Ending of the labels (`cls`, `txt`), or a field of a JSON file (`json.label`; `json` is its
+            field `label`, or its only one); by default the first of these that there is.
         streaming: Whether to read on the fly.
 
     Raises:
@@ -87,6 +87,9 @@ def _label_source(sample: dict[str, Any], label_column: str, shard: Path) -> str
     if ending in sample and (ending != "json" or label):
         return label_column
     fields = sorted(json.loads(sample["json"][1])) if "json" in sample else []
+    in_json = "label" if "label" in fields else fields[0] if len(fields) == 1 else None
+    if label_column == "json" and in_json is not None:
+        return f"json.{in_json}"
     found = next((e for e in LABEL_ENDINGS[:2] if e in sample), "json.label" if "label" in fields else None)
     if found is None or ending in LABEL_ENDINGS:
         offered = [e for e in sample if e in LABEL_ENDINGS[:2]] + [f"json.{name}" for name in fields]
