@@ -46,7 +46,7 @@ CACHED = ["data.tokens=cached", "data.augmentation=null", "data.cache.shard_size
 HALVING = ["train.halving_epochs=2", "train.selection_metric=loss"]
 
 
-@pytest.mark.parametrize("source", ["images", "stream", "cache", "halving"])
+@pytest.mark.parametrize("source", ["images", "stream", "cache", pytest.param("halving", marks=pytest.mark.slow)])
 def test_two_processes_are_one(recipe_file, source, tmp_path):
     """Two processes count every sample once and give the results of one, batch statistics included."""
     overrides = [
