@@ -120,3 +120,15 @@ def test_broken_images_met_on_the_way():
     assert (streamed["images"], streamed["top1"]) == (9, 100)
     with pytest.raises(ValueError, match="The image in row 1 cannot be read"):
         evaluate_probe(probe, with_broken_images(), ImageOptions(check=False))
+
+
+def test_splits_without_an_image():
+    """An empty split, and one of which no image can be read, are refused by name."""
+    probe = perfect_probe(LabelTable.numbered(3), {0: 0, 1: 1, 2: 2})
+    with pytest.raises(ValueError, match="The evaluation split holds no images"):
+        evaluate_probe(probe, with_broken_images().select([]))
+    broken = with_broken_images(3, broken=(0, 1, 2))
+    with pytest.raises(ValueError, match="holds no images that can be read"):
+        evaluate_probe(probe, broken, ImageOptions(unreadable="skip"))
+    with pytest.raises(ValueError, match="no image to evaluate on"):
+        evaluate_probe(probe, broken, ImageOptions(unreadable="skip", check=False))

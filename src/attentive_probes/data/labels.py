@@ -34,7 +34,8 @@ class Labels(NamedTuple):
         """
         feature = dataset.features[column]
         stored = dataset.with_format("arrow", columns=[column])[:][column]
-        array = pa.concat_arrays(stored.chunks) if isinstance(stored, pa.ChunkedArray) else stored
+        chunks = stored.chunks if isinstance(stored, pa.ChunkedArray) else [stored]
+        array = pa.concat_arrays(chunks) if chunks else pa.array([], stored.type)
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         if pa.types.is_struct(array.type) or (pa.types.is_binary(array.type) and not pa.types.is_string(array.type)):

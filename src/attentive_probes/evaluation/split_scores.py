@@ -95,6 +95,6 @@ def score_split(
         for name, values in gathered["logits"].items():
             logits.setdefault(name, []).append(values[counts].float().cpu())
         tick(len(labels[-1]))
-    if not labels:
+    if not any(map(len, labels)):
         raise ValueError("There is no image to evaluate on.")
     return {name: Scores(torch.cat(values), torch.cat(labels)) for name, values in logits.items()}
