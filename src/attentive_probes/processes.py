@@ -1,11 +1,16 @@
-"""One process or many: how work is spread is decided by Accelerate."""
+"""One process or many: what they are is decided by Accelerate, what crosses between them is decided here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, parse_flag_from_env
+from accelerate.utils import parse_flag_from_env
+from torch import Tensor
+
+PRECISIONS: dict[str, torch.dtype | None] = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def process_state() -> PartialState:
@@ -13,23 +18,12 @@ def process_state() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
-def make_accelerator(
-    mixed_precision: str = "no",
-    gradient_accumulation_steps: int = 1,
-    seed: int = 0,
-    report_to: str | None = None,
-    output_dir: str | None = None,
-    find_unused_parameters: bool = False,
-) -> Accelerator:
-    """An accelerator that splits each batch over the processes, so that batch sizes count over all of them.
+def make_accelerator(report_to: str | None = None, output_dir: str | None = None) -> Accelerator:
+    """An accelerator: the device of this process, its place among others, and a tracker.
 
     Args:
-        mixed_precision: `no`, `bf16` or `fp16`; an earlier accelerator of this process may have used another one.
-        gradient_accumulation_steps: Batches per optimizer step.
-        seed: Seed of the order of training images, the same for any number of processes.
         report_to: Name of a tracker; `None` for none.
         output_dir: Where trackers that write files put them.
-        find_unused_parameters: Whether some trained parameters may go without a gradient.
 
     Raises:
         ValueError: If the tracker is unknown or not installed.
@@ -37,15 +31,30 @@ def make_accelerator(
     available = [tracker.value for tracker in get_available_trackers()]
     if report_to is not None and report_to not in available:
         raise ValueError(f"The tracker {report_to!r} is not installed; installed are {available}. Try pip install it.")
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        log_with=report_to,
-        project_dir=output_dir,
-        mixed_precision=mixed_precision,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)],
-        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=seed),
-    )
+    accelerator = Accelerator(log_with=report_to, project_dir=output_dir)
     if report_to is not None:
         accelerator.init_trackers("attentive-probes")
     return accelerator
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context of mixed precision: `no`, `bf16` or `fp16`."""
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+def gather_rows(tensors: Mapping[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor]:
+    """The rows of all processes, process by process, of tensors with as many rows as each process has images."""
+    if accelerator.num_processes == 1 or not tensors:
+        return dict(tensors)
+    count = len(next(iter(tensors.values())))
+    counts = accelerator.gather(torch.tensor([count], device=accelerator.device)).tolist()
+    longest = max(counts)
+    if longest == 0:
+        return dict(tensors)
+    found = {}
+    for name, rows in tensors.items():
+        padding = rows.new_zeros(longest - count, *rows.shape[1:])
+        everyone = accelerator.gather(torch.cat([rows, padding])).unflatten(0, (-1, longest))
+        found[name] = torch.cat([part[:length] for part, length in zip(everyone, counts, strict=True)])
+    return found

@@ -97,6 +97,11 @@ class Tokens(NamedTuple):
             return self.patches.mean(dim=1, keepdim=True)
         return getattr(self, kind)
 
+    def of_images(self, count: int) -> Tokens:
+        """The tokens of the first images alone."""
+        mean = None if self.mean is None else self.mean[:count]
+        return Tokens(self.cls[:count], self.registers[:count], self.patches[:count], self.grid, mean)
+
     def keep(self, kinds: Collection[str]) -> Tokens:
         """The same tokens without the memory of any but these kinds; the others are empty."""
         if "patches" in kinds:

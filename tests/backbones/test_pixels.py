@@ -12,6 +12,7 @@ from attentive_probes.data.batches import Collator, make_collator, make_loader
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
+from attentive_probes.data.steps import StepPlan
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from tiny import image_dataset
 
@@ -61,9 +62,9 @@ def test_batches_carry_bytes_and_tokens_stay_the_same(tiny_backbone, num_workers
     split = ImageSplit("test", image_dataset(5), ImageOptions(), LabelEncoder.of_probe(probe.config))
     collator = make_collator(split, probe.image_processor, probe.backbone)
     plain = Collator(split, probe.image_processor, probe.backbone.geometry.image_size)
-    for batch, expected in zip(
-        make_loader(split, collator, 2, train=False, num_workers=num_workers),
-        make_loader(split, plain, 2, train=False),
+    for (batch,), (expected,) in zip(
+        make_loader(split, collator, StepPlan(2), train=False, num_workers=num_workers),
+        make_loader(split, plain, StepPlan(2), train=False),
         strict=True,
     ):
         assert batch["pixel_values"].dtype == torch.uint8

@@ -15,6 +15,7 @@ from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.open_split import open_split
+from attentive_probes.data.steps import StepPlan
 from tiny import image_dataset
 
 NAMES = ["band 0", "band 1", "band 2"]
@@ -182,8 +183,8 @@ def test_evaluation_pixels_are_the_processors():
     """Without augmentation a batch is exactly what the image processor makes."""
     data = image_dataset(5)
     split = ImageSplit("test", data, ImageOptions(), encoder())
-    loader = make_loader(split, Collator(split, PROCESSOR, (16, 16)), 2, train=False)
-    batches = list(loader)
+    loader = make_loader(split, Collator(split, PROCESSOR, (16, 16)), StepPlan(2), train=False)
+    batches = [batch for (batch,) in loader]
     expected = PROCESSOR([row["image"] for row in data], return_tensors="pt")["pixel_values"]
     assert torch.equal(torch.cat([b["pixel_values"] for b in batches]), expected)
     assert torch.cat([b["labels"] for b in batches]).tolist() == data["label"][:]
@@ -196,8 +197,8 @@ def test_views_depend_on_seed_epoch_and_image_alone(num_workers):
     collator = Collator(split, PROCESSOR, (16, 16), Augmentation(), seed=3)
 
     def views(batch_size):
-        loader = make_loader(split, collator, batch_size, train=False, num_workers=num_workers)
-        return torch.cat([batch["pixel_values"] for batch in loader])
+        loader = make_loader(split, collator, StepPlan(batch_size), train=False, num_workers=num_workers)
+        return torch.cat([batch["pixel_values"] for (batch,) in loader])
 
     first = views(2)
     assert torch.equal(first, views(3))
@@ -210,7 +211,11 @@ def test_training_drops_the_last_incomplete_batch_only():
     """Full batches in training, unless there is no full one; every image in evaluation."""
     split = ImageSplit("train", image_dataset(5), ImageOptions(), encoder())
     collator = Collator(split, PROCESSOR, (16, 16))
-    sizes = lambda size, train: [len(b["labels"]) for b in make_loader(split, collator, size, train=train)]  # noqa: E731
+
+    def sizes(size, train):
+        loader = make_loader(split, collator, StepPlan(size, drop_last=train), train=train)
+        return [len(batch["labels"]) for (batch,) in loader]
+
     assert sizes(2, True) == [2, 2]
     assert sizes(8, True) == [5]
     assert sizes(2, False) == [2, 2, 1]

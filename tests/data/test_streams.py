@@ -15,8 +15,10 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
 from attentive_probes.data.open_split import open_split
+from attentive_probes.data.steps import StepPlan
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.training.losses import total_weight
 from colours import class_folders, perfect_probe, png, table
 
 ENCODER = LabelEncoder(LabelTable(("a", "b", "c")), "single_label_classification")
@@ -62,8 +64,8 @@ def test_training_streams_are_mixed(tmp_path, caplog):
 
 def views(split, num_workers=0, seed=3):
     collator = Collator(split, PROCESSOR, (8, 8), Augmentation(), seed=seed)
-    loader = make_loader(split, collator, 4, train=False, num_workers=num_workers)
-    batches = list(loader)
+    loader = make_loader(split, collator, StepPlan(4), train=False, num_workers=num_workers)
+    batches = [batch for (batch,) in loader]
     labels = torch.cat([batch["labels"] for batch in batches])
     return {
         int(label): pixels
@@ -103,16 +105,18 @@ def with_broken_images(count=12, broken=(1, 4, 5)):
 
 
 def test_broken_images_met_on_the_way():
-    """Without a check beforehand: a training batch repeats a neighbour, evaluation leaves them out; both count them."""
+    """Without a check beforehand: batches go without them, and they are counted."""
     options = ImageOptions(unreadable="skip", check=False)
     split = open_split("train", with_broken_images(), options, ENCODER)
     assert (len(split), split.num_unreadable) == (12, 0)
-    collator = Collator(split, PROCESSOR, (8, 8), train=True)
+    collator = Collator(split, PROCESSOR, (8, 8))
     batch = collator(split.__getitems__([0, 1, 2, 4]))
-    assert batch["labels"].tolist() == [0, 0, 2, 2] and split.num_unreadable == 2
-    assert torch.equal(batch["pixel_values"][0], batch["pixel_values"][1])
-    with pytest.raises(ValueError, match="None of the 2 images of a train batch can be read"):
-        collator(split.__getitems__([4, 5]))
+    assert batch["labels"].tolist() == [0, 2] and split.num_unreadable == 2
+    assert batch["pixel_values"].shape == (2, 3, 8, 8)
+    nothing = collator(split.__getitems__([4, 5]))
+    assert nothing["pixel_values"].shape == (0, 3, 8, 8) and nothing["labels"].dtype == torch.long
+    with pytest.raises(ValueError, match="None of the images of a training batch can be read"):
+        total_weight([nothing["labels"]])
     probe = perfect_probe(LabelTable.numbered(3), {0: 0, 1: 1, 2: 2})
     metrics = evaluate_probe(probe, with_broken_images(), options, batch_size=5)
     assert (metrics["images"], metrics["unreadable"], metrics["top1"]) == (9, 3, 100)

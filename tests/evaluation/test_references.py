@@ -86,7 +86,7 @@ def test_features_of_images_and_of_cached_tokens(tiny_backbone):
     pixels, labels = torch.rand(5, 3, 16, 16), torch.tensor([0, 1, 0, 1, 1])
     tokens = sweep.backbone(pixels)
     found = [
-        read_features(sweep, [batch], [reading], Accelerator())[reading]
+        read_features(sweep, [[batch]], [reading], Accelerator())[reading]
         for batch in ({"pixel_values": pixels, "labels": labels}, {"tokens": tokens, "labels": labels})
     ]
     expected = torch.cat([tokens["last"].cls[:, 0], tokens["last"].patches.mean(1)], 1)

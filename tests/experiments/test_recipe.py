@@ -30,8 +30,8 @@ def test_blocks_become_typed(minimal):
     """A head block holds the fields of HeadConfig and of HeadRun; everything else has its default."""
     recipe = Recipe.load(minimal)
     assert recipe.head_runs() == {
-        "ep8": HeadRun(HeadConfig("ep", {"num_queries": 8}), learning_rate=0.01),
-        "ep8-lr0.1": HeadRun(HeadConfig("ep", {"num_queries": 8}, tokens=("cls", "patches@prenorm"))),
+        "ep8": HeadRun(HeadConfig("ep", {"num_queries": 8}), learning_rate=0.01, seed=0),
+        "ep8-lr0.1": HeadRun(HeadConfig("ep", {"num_queries": 8}, tokens=("cls", "patches@prenorm")), seed=0),
     }
     assert recipe.data.augmentation.crop
     assert recipe.data.validation_split is None

@@ -4,7 +4,7 @@ import torch
 from attentive_probes.hub.published_heads import import_probe_head
 from attentive_probes.poolings import POOLINGS, pooling_options
 from attentive_probes.probe.configuration_probe import HeadConfig
-from attentive_probes.probe.head import ProbeHead, run_heads
+from attentive_probes.probe.head import ProbeHead, pool_heads
 from attentive_probes.tokens import SequenceLayout, Tokens
 from golden_data import assert_golden, load_golden
 
@@ -58,7 +58,7 @@ def test_noise_is_each_heads_own():
     configs = [HeadConfig("mean"), HeadConfig("mean", token_noise=1.0, token_noise_probability=1.0), HeadConfig("mean")]
     heads = [ProbeHead(config, 8, SequenceLayout(4, (2, 2)), 3).train() for config in configs]
     tokens = torch.randn(16, 4, 8)
-    features = [output.features for output in run_heads(heads, tokens)]
+    features = [output.features for output in pool_heads(heads, tokens)]
     assert torch.allclose(features[0], tokens.mean(1), atol=1e-6)
     assert torch.equal(features[0], features[2])
     assert (features[1] - features[0]).abs().min() > 0

@@ -44,11 +44,11 @@ EVERY = [
     (6, {}),
     (6, {"optimizer": "lars"}),
     (6, {"halving_epochs": 2}),
-    (12, {"optimizer": "sgd", "gradient_accumulation_steps": 2}),
+    (6, {"optimizer": "sgd", "gradient_accumulation_steps": 2}),
     (2, {"save_steps": 1}),
     (11, {"save_steps": 1}),
     (10, {"save_steps": 2}),
-    (15, {"save_steps": 2, "gradient_accumulation_steps": 2}),
+    (7, {"save_steps": 2, "gradient_accumulation_steps": 2}),
     (11, {"save_steps": 1, "max_steps": 12, "stream": True}),
     (8, {"save_steps": 3, "max_steps": 12, "stream": True, "num_workers": 2}),
 ]

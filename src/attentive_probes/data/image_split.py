@@ -73,7 +73,7 @@ class ImageSplit(torch.utils.data.Dataset):
         return len(self.data)
 
     def __getitems__(self, indices: list[int]) -> list[Example]:
-        cells = self.data[indices][self.options.image_column]
+        cells = self.data[indices][self.options.image_column] if indices else []
         return [Example(i, self._open(i, cell), self.labels[i]) for i, cell in zip(indices, cells, strict=True)]
 
     def __getitem__(self, index: int) -> Example:

@@ -23,7 +23,7 @@ class ImageOptions:
         label_column: Column of labels.
         unreadable: `raise` names the first unreadable image; `skip` leaves such images out and counts them.
         check: Whether to decode every image once before the work starts. Without it, as in streams, an unreadable image
-            is met on the way: a training batch repeats a neighbour in its place, in evaluation it does not count.
+            is met on the way, and its batch goes without it.
         label_separator: What stands between the labels of an image, where several are text in one cell.
         jpeg_min_size: Decode large JPEGs at a reduced scale, with sides of at least this many pixels; `None` decodes
             them in full. Twice the input size loses nothing visible and is several times faster on photographs.

@@ -16,7 +16,6 @@ from transformers import PreTrainedConfig
 from attentive_probes.probe.label_table import LabelTable
 
 FLOAT_TARGETS = ("multi_label_classification", "regression")
-IGNORED = -100  # what PyTorch's losses leave out
 
 
 class Labels(NamedTuple):
@@ -135,16 +134,14 @@ class LabelEncoder:
 
         return _target
 
-    def ignored(self) -> Any:
-        """The target of an image that does not count."""
-        if self.problem_type not in FLOAT_TARGETS:
-            return IGNORED
-        shape = () if self.problem_type == "regression" and self.num_labels == 1 else (self.num_labels,)
-        return np.full(shape, np.nan, np.float32)
-
     def batch(self, targets: list[Any]) -> Tensor:
         """Targets of a batch: `(B,)` class ids, or `(B,)` or `(B, C)` floats."""
-        return torch.as_tensor(np.stack([np.asarray(target) for target in targets]))
+        if targets:
+            return torch.as_tensor(np.stack([np.asarray(target) for target in targets]))
+        if self.problem_type not in FLOAT_TARGETS:
+            return torch.empty(0, dtype=torch.long)
+        shape = () if self.problem_type == "regression" and self.num_labels == 1 else (self.num_labels,)
+        return torch.empty(0, *shape)
 
     def _id(self, label: Any, names: Sequence[str] | None) -> int:
         label = named(label, names) if not (self.table.is_generic and names) else label

@@ -99,7 +99,7 @@ class TokenCache(torch.utils.data.Dataset):
         return self.manifest.num_images
 
     def __getitems__(self, indices: list[int]) -> dict[str, Any]:
-        images = np.asarray(indices)
+        images = np.asarray(indices, np.int64)
         view = max(self.epoch - 1, 0) % self.manifest.views
         return {"tokens": self._tokens(images + view * len(self)), "labels": self.labels[images]}
 

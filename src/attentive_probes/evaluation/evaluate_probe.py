@@ -10,6 +10,7 @@ from attentive_probes.data.batches import make_collator, make_loader
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.open_split import open_split
+from attentive_probes.data.steps import StepPlan
 from attentive_probes.evaluation.split_scores import score_split
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
@@ -43,11 +44,12 @@ def evaluate_probe(
     split = open_split("evaluation", dataset, options, encoder, num_channels=probe.backbone.num_channels)
     accelerator = make_accelerator()
     collator = make_collator(split, probe.image_processor, probe.backbone)
-    loader = accelerator.prepare(make_loader(split, collator, batch_size, train=False, num_workers=num_workers))
+    plan = StepPlan(batch_size, rank=accelerator.process_index, processes=accelerator.num_processes)
+    loader = make_loader(split, collator, plan, train=False, num_workers=num_workers)
     sweep = ProbeSweep.from_probe(probe)
-    model = accelerator.prepare_model(sweep, evaluation_mode=True)
+    sweep.to(accelerator.device)
     with tqdm(unit="img", disable=not accelerator.is_main_process, leave=False) as bar:
-        scores = score_split(model, loader, accelerator, bar.update)[next(iter(sweep.runs))]
+        scores = score_split(sweep, loader, accelerator, tick=bar.update)[next(iter(sweep.runs))]
     metrics: dict[str, Any] = {"images": len(scores.labels), "unreadable": split.num_unreadable}
     metrics.update(scores.metrics(probe.config))
     if "top1" in metrics:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor
 
+from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.knn import knn_scores
 from attentive_probes.evaluation.logistic import LinearModel, fit_logistic
 from attentive_probes.evaluation.metrics import top1
-from attentive_probes.evaluation.split_scores import Scores, counted
+from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import set_head
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.tokens import Reading, kinds_by_tap
+from attentive_probes.processes import gather_rows
+from attentive_probes.tokens import Reading
 
 logger = logging.getLogger(__name__)
 METHODS = ("knn", "logistic")
@@ -80,7 +83,7 @@ class ReferenceScores(NamedTuple):
 
 @torch.no_grad()
 def read_features(
-    sweep: ProbeSweep, batches: Iterable[Mapping[str, Any]], readings: Sequence[Reading], accelerator: Accelerator
+    sweep: ProbeSweep, loader: StepLoader, readings: Sequence[Reading], accelerator: Accelerator
 ) -> dict[Reading, Features]:
     """Features of every image of a split for each reading, in one pass, gathered from all processes.
 
@@ -88,16 +91,16 @@ def read_features(
     """
     values: dict[Reading, list[Tensor]] = {reading: [] for reading in readings}
     labels = []
-    for batch in batches:
-        tokens = batch.get("tokens")
-        if tokens is None:
-            tokens = sweep.backbone(batch["pixel_values"], kinds_by_tap(readings))
-        features = {str(i): reading(tokens).flatten(1).float() for i, reading in enumerate(values)}
-        gathered = accelerator.gather_for_metrics({**features, "labels": batch["labels"]})
-        counts = counted(gathered["labels"])
-        for i, parts in enumerate(values.values()):
-            parts.append(gathered[str(i)][counts])
-        labels.append(gathered["labels"][counts])
+    for parts in loader:
+        for batch in send_to_device(parts, accelerator.device, non_blocking=True):
+            tokens = batch.get("tokens")
+            if tokens is None:
+                tokens = sweep.read(batch["pixel_values"], readings)
+            features = {str(i): reading(tokens).flatten(1).float() for i, reading in enumerate(values)}
+            everyone = gather_rows({**features, "labels": batch["labels"]}, accelerator)
+            for i, found in enumerate(values.values()):
+                found.append(everyone[str(i)])
+            labels.append(everyone["labels"])
     return {reading: Features(torch.cat(parts), torch.cat(labels)) for reading, parts in values.items()}
 
 

@@ -35,11 +35,13 @@ class HeadResult:
         learning_rate: Peak learning rate.
         weight_decay: Weight decay.
         trainable_parameters: Number of parameters that were trained.
-        seed: Seed of its initial weights.
-        best_epoch: Epoch (from 1) with the best validation value of the selection metric.
+        seed: Seed of its initial weights, and of order and views of its images.
+        best_epoch: Epoch (from 1) with the best validation value of the selection metric; 0 if there is none.
         seconds: Time of the run up to the end of that epoch; heads of one run share their backbone pass.
         validation: Metrics at that epoch.
         validation_interval: 95% Wilson interval of the top-1 accuracy there, in percent.
+        diverged: Optimizer step (from 1) at which its loss was no finite number any more, 0 if its scores on the
+            validation split were the first to be none; `None` for most. It trained no further; earlier epochs count.
         history: Per epoch: training loss and validation metrics.
         test: Metrics on the test split, with `top1_interval` and `top1_difference` (mean, low, high) to the baseline.
     """
@@ -54,6 +56,7 @@ class HeadResult:
     seconds: float = 0.0
     validation: dict[str, float] = field(default_factory=dict)
     validation_interval: list[float] | None = None
+    diverged: int | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     test: dict[str, Any] | None = None
 
@@ -123,15 +126,23 @@ class SweepResults:
     def best(self) -> HeadResult:
         """The head with the best validation value of the selection metric; the first one among equals.
 
-        A head that diverged, whose loss is no number, comes last.
+        A head that diverged before it had a single good epoch comes last.
         """
         sign = 1 if self.selection_metric in SMALLER_IS_BETTER else -1
 
         def rank(head: HeadResult) -> float:
-            value = head.validation[self.selection_metric]
-            return math.inf if value is None or math.isnan(value) else sign * value
+            value, loss = head.validation.get(self.selection_metric), head.validation.get("loss", 0.0)
+            if value is None or loss is None or not (math.isfinite(value) and math.isfinite(loss)):
+                return math.inf
+            return sign * value
 
         return min(self.heads, key=rank)
+
+    @property
+    def best_so_far(self) -> str:
+        """The best head and its value, in a few words."""
+        best, metric = self.best, self.selection_metric
+        return f"best {best.name}: {metric} {best.validation[metric]:.2f}" if best.validation else ""
 
     def head(self, name: str) -> HeadResult:
         """The entry of one head.
@@ -191,7 +202,7 @@ class SweepResults:
                 f"{head.name} *" if head.name == self.best.name else head.name,
                 f"{head.trainable_parameters:,}",
                 f"{head.learning_rate:g}",
-                f"{head.validation[metric]:.2f}",
+                "diverged" if (value := head.validation.get(metric)) is None else f"{value:.2f}",
                 str(head.best_epoch),
                 f"{head.seconds:.0f}",
             ]

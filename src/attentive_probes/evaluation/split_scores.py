@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from accelerate.utils import send_to_device
+from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.data.batches import inputs_of
-from attentive_probes.data.labels import IGNORED
+from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.metrics import all_metrics, confusion_matrix, per_class_accuracy, top_k_correct
 from attentive_probes.evaluation.statistics import mean_interval, paired_difference
+from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.processes import autocast, gather_rows
 
 MAX_CONFUSION = 100  # classes, up to which the confusion matrix is worth its space
 
@@ -32,6 +35,11 @@ class Scores:
     def correct(self) -> np.ndarray:
         """Per image, whether the best class is the label: bool `(B,)`."""
         return top_k_correct(self.logits, self.labels, 1).numpy()
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether every score is a finite number."""
+        return bool(self.logits.isfinite().all())
 
     def metrics(self, config: PreTrainedConfig) -> dict[str, float]:
         """Loss (negative log-likelihood for classes) and all metrics of the problem."""
@@ -56,23 +64,24 @@ class Scores:
         return 100 * low, 100 * high
 
 
-def counted(labels: Tensor) -> Tensor:
-    """Which rows `(B,)` of targets count: not those of images that could not be read (`LabelEncoder.ignored`)."""
-    if not labels.is_floating_point():
-        return labels != IGNORED
-    return ~labels.isnan().reshape(len(labels), -1).any(1)
-
-
 @torch.no_grad()
 def score_split(
-    model: nn.Module, batches: Iterable[dict[str, Any]], accelerator: Accelerator, tick: Callable[[int], None]
+    sweep: ProbeSweep,
+    loader: StepLoader,
+    accelerator: Accelerator,
+    *,
+    precision: str = "no",
+    tick: Callable[[int], object] | None = None,
 ) -> dict[str, Scores]:
-    """Run all heads over a split in evaluation mode; every process gets all scores.
+    """Run all heads over a split in evaluation mode; every process gets all scores, of every image once.
+
+    Heads run in float32, whatever the precision of the backbone.
 
     Args:
-        model: A (wrapped) `ProbeSweep`.
-        batches: A loader prepared by `accelerator`, whose padding of the last batch is dropped.
+        sweep: The heads, on the device of `accelerator`.
+        loader: The split, of which each process reads its share.
         accelerator: Where to run.
+        precision: Mixed precision of the backbone: `no`, `bf16` or `fp16`.
         tick: Called with the number of images of each batch.
 
     Returns:
@@ -81,20 +90,22 @@ def score_split(
     Raises:
         ValueError: If the split is empty.
     """
-    model.eval()
-    logits: dict[str, list[Tensor]] = {}
-    labels: list[Tensor] = []
-    for batch in batches:
-        with accelerator.autocast():
-            outputs = model(**inputs_of(batch))
-        gathered = accelerator.gather_for_metrics(
-            {"labels": batch["labels"], "logits": {name: output.logits for name, output in outputs.items()}}
-        )
-        counts = counted(gathered["labels"])
-        labels.append(gathered["labels"][counts].cpu())
-        for name, values in gathered["logits"].items():
-            logits.setdefault(name, []).append(values[counts].float().cpu())
-        tick(len(labels[-1]))
+    sweep.eval()
+    logits, labels, names = [], [], list[str]()
+    for parts in loader:
+        for batch in send_to_device(parts, accelerator.device, non_blocking=True):
+            with autocast(accelerator.device, precision):
+                tokens = sweep.tokens_of(**inputs_of(batch))
+            with autocast(accelerator.device, "no"):
+                outputs = sweep.classify(sweep.sequences(tokens))
+            names = list(outputs)
+            mine = torch.stack([output.logits for output in outputs.values()], dim=1)  # (B, H, C)
+            everyone = gather_rows({"labels": batch["labels"], "logits": mine}, accelerator)
+            labels.append(everyone["labels"].cpu())
+            logits.append(everyone["logits"].cpu())
+            if tick is not None:
+                tick(len(labels[-1]))
     if not any(map(len, labels)):
         raise ValueError("There is no image to evaluate on.")
-    return {name: Scores(torch.cat(values), torch.cat(labels)) for name, values in logits.items()}
+    joined, targets = torch.cat(logits), torch.cat(labels)
+    return {name: Scores(joined[:, i], targets) for i, name in enumerate(names)}

@@ -10,8 +10,9 @@ import torch
 from attentive_probes.analysis.plots import require_matplotlib
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.naming import unknown_name
+from attentive_probes.probe.head_run import HeadRun, check_heads
 from attentive_probes.probe.setup import describe_probe
-from attentive_probes.probe.sweep import SHARED_ADAPTER, HeadRun, check_heads
+from attentive_probes.probe.sweep import SHARED_ADAPTER
 from attentive_probes.training.checkpoint import check_output_dir
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -96,7 +96,10 @@ class Recipe:
             except ValueError as error:
                 raise ValueError(f"Head {name!r}: {error}") from error
             runs[name] = HeadRun(head, **{key: value for key, value in values.items() if key not in head_keys})
-        return cross(runs, self.grid)
+        crossed = cross(runs, self.grid)
+        return {
+            name: replace(run, seed=self.train.seed if run.seed is None else run.seed) for name, run in crossed.items()
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the recipe with all overrides applied, as YAML."""

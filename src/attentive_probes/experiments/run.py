@@ -118,7 +118,7 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
     if recipe.lora is not None:
         if recipe.lora.start_from is not None:
             start_from(sweep, recipe.lora.start_from)
-        add_adapter(sweep.config, sweep.backbone, recipe.lora.config(), next(iter(runs.values())).seed)
+        add_adapter(sweep.config, sweep.backbone, recipe.lora.config(), recipe.train.seed)
     return sweep, open_splits(data, sweep, splits.by_name(), recipe.train.seed)
 
 
@@ -135,7 +135,7 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
     features = {}
     for name, split in splits.items():
         if split is not None:
-            loader = trainer.accelerator.prepare(trainer.loader(split, train=False)[0])
+            loader = trainer.loader(split, train=False)
             features[name] = read_features(trainer.sweep, loader, list(readings.values()), trainer.accelerator)
     for name, reference in references.items():
         mine = {split: by_reading[readings[name]] for split, by_reading in features.items()}

@@ -189,7 +189,7 @@ def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict
         "images": sizes,
         "learning rate": rates,
         "epochs": f"{head.best_epoch} selected of {len(head.history)}; batch {results.arguments['batch_size']}",
-        "seeds": f"head {head.seed}, order and augmentation {results.arguments['seed']}",
+        "seeds": f"{head.seed} (weights, order, augmentation)",
         "validation": f"{results.selection_metric} {head.validation.get(results.selection_metric, float('nan')):.2f}",
         "hardware": f"{results.hardware}, {results.num_processes} process{'es' if results.num_processes > 1 else ''}",
         "training time": f"{results.seconds:.0f} s for all heads of the run",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 class BatchNorm(nn.Module):
@@ -49,45 +51,109 @@ class BatchNorm(nn.Module):
         Raises:
             ValueError: If a training batch holds a single image, over all processes.
         """
-        values = features.to(torch.promote_types(features.dtype, torch.float32))
-        mean, variance = self.running_mean, self.running_var
-        if self.training:
-            local = values.mean(0)
-            mean, variance = self.update(local, (values - local).square().mean(0), values.shape[0])
+        return normalize_together([self], [features])[0]
+
+    def normalize(self, values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Values `(B, F)` less a mean, by a deviation, through the affine map if there is one."""
         normalized = (values - mean) * (variance + self.eps).rsqrt()
         if self.weight is not None and self.bias is not None:
             normalized = normalized * self.weight + self.bias
-        return normalized.to(features.dtype)
+        return normalized
 
-    def update(self, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Join this process's moments with those of the others, and update the running statistics.
+    @torch.no_grad()
+    def track(self, mean: Tensor, variance: Tensor, count: int | Tensor) -> None:
+        """Move the running statistics towards the moments `(F,)` of a batch of `count` rows over all processes."""
+        rest = count - 1 if isinstance(count, int) else (count - 1).clamp(min=1)
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_((variance * count / rest).to(self.running_var.dtype), self.momentum)
 
-        Args:
-            mean: `(F,)`, over `count` rows.
-            variance: `(F,)`, biased.
-            count: Number of rows of this process.
 
-        Returns:
-            Mean and biased variance over the rows of all processes.
+def normalize_together(norms: Sequence[nn.Module], features: Sequence[Tensor]) -> list[Tensor]:
+    """Apply several norms, each to its own features `(B, F)`; batch statistics cross the processes in one exchange.
 
-        Raises:
-            ValueError: If there is a single row over all processes.
-        """
-        total: Tensor | int = count
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            total = all_reduce(torch.tensor(float(count), device=mean.device))
-            share = count / total
-            joint = all_reduce(mean * share)
-            variance = all_reduce((variance + (mean - joint).square()) * share)
-            mean = joint
-        elif count < 2:
+    Args:
+        norms: `BatchNorm`s and any other modules.
+        features: What each is applied to, all of the same images.
+
+    Raises:
+        ValueError: If batch statistics would be those of a single image, over all processes.
+    """
+    values = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in features]
+    learning = [i for i, norm in enumerate(norms) if isinstance(norm, BatchNorm) and norm.training]
+    moments = [_moments(values[i]) for i in learning]
+    count = len(features[learning[0]]) if learning else 0
+    joint = dict(zip(learning, join_moments(moments, count), strict=True))
+    found = []
+    for i, norm in enumerate(norms):
+        if not isinstance(norm, BatchNorm):
+            found.append(norm(features[i]))
+            continue
+        mean, variance = norm.running_mean, norm.running_var
+        if i in joint:
+            mean, variance, count = joint[i]
+            norm.track(mean, variance, count)
+        found.append(norm.normalize(values[i], mean, variance).to(features[i].dtype))
+    return found
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance `(F,)`; zeros, with a history, of no rows."""
+    if len(values) == 0:
+        return values.sum(0), values.sum(0)
+    mean = values.mean(0)
+    return mean, (values - mean).square().mean(0)
+
+
+def join_moments(moments: Sequence[tuple[Tensor, Tensor]], count: int) -> list[tuple[Tensor, Tensor, int | Tensor]]:
+    """Moments over the rows of all processes from those of the `count` rows of this one, all in one exchange.
+
+    Args:
+        moments: Means and biased variances, `(F,)` each, of sizes that may differ.
+        count: Number of rows behind each of them, here; a process may have none.
+
+    Returns:
+        Mean, biased variance and number of rows over all processes, for each.
+
+    Raises:
+        ValueError: If there is a single row.
+    """
+    if not moments:
+        return []
+    if not is_distributed():
+        if count < 2:
             raise ValueError("Batch normalization cannot train on a batch of one image; use a larger batch_size.")
-        with torch.no_grad():
-            unbiased = variance * total / (total - 1)
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        return mean, variance
+        return [(mean, variance, count) for mean, variance in moments]
+    sizes = [len(mean) for mean, _ in moments]
+    flat = torch.cat([part for pair in zip(*moments, strict=True) for part in pair])
+    everyone = _Gather.apply(torch.cat([flat, flat.new_tensor([float(count)])]))  # (processes, 2 F + 1)
+    means, variances, counts = everyone.split([sum(sizes), sum(sizes), 1], dim=1)
+    total = counts.sum()
+    shares = counts / total
+    mean = (means * shares).sum(0)
+    variance = ((variances + (means - mean).square()) * shares).sum(0)
+    return [(*pair, total.detach()) for pair in zip(mean.split(sizes), variance.split(sizes), strict=True)]
+
+
+def is_distributed() -> bool:
+    """Whether there are several processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class _Gather(torch.autograd.Function):
+    """The vectors `(F,)` of all processes as rows; the gradient of a vector is the sum of all processes' for it."""
+
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor) -> Tensor:
+        rows = [torch.empty_like(vector) for _ in range(dist.get_world_size())]
+        dist.all_gather(rows, vector.contiguous())
+        return torch.stack(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous()
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank()]
 
 
 def build_feature_norm(name: str, num_features: int) -> nn.Module:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attentive_probes.layers.normalization import join_moments
+
 CACHED_NUMBERS = 2**19  # 2 MiB of float32
 
 
@@ -25,6 +27,7 @@ class TokenStatistics:
         self.dtype = torch.promote_types(tokens.dtype, torch.float32)
         self._token_mean, self._token_square_mean = token_mean, token_square_mean
         self._scales: dict[float, Tensor] = {}
+        self._joint: tuple[Tensor, Tensor, int | Tensor] | None = None
 
     @property
     def token_mean(self) -> Tensor:
@@ -55,12 +58,25 @@ class TokenStatistics:
         images at a time, which stay in its cache: four times faster there.
         """
         batch, length, width = self.tokens.shape
+        if batch == 0:
+            nothing = self.tokens.sum((0, 1), dtype=self.dtype)
+            return nothing, nothing
         on_cpu = self.tokens.device.type == "cpu" and not torch.compiler.is_compiling()
         chunk = max(1, CACHED_NUMBERS // (length * width)) if on_cpu else batch
         means, variances = zip(*(_image_moments(part.to(self.dtype)) for part in self.tokens.split(chunk)), strict=True)
         image_mean = torch.cat(means)
         mean = image_mean.mean(0)
         return mean, torch.cat(variances).mean(0) + (image_mean - mean).square().mean(0)
+
+    def joint_channel_moments(self) -> tuple[Tensor, Tensor, int | Tensor]:
+        """`channel_moments` over the images of all processes, and the number of tokens behind them; exchanged once.
+
+        Raises:
+            ValueError: If there is a single token.
+        """
+        if self._joint is None:
+            self._joint = join_moments([self.channel_moments()], self.tokens.shape[:2].numel())[0]
+        return self._joint
 
 
 def _image_moments(tokens: Tensor) -> tuple[Tensor, Tensor]:

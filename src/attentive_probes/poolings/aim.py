@@ -55,7 +55,8 @@ class AimPooling(QueryPooling):
         """Each query per attention head; in training this updates the running statistics."""
         mean, variance = self.norm.running_mean, self.norm.running_var
         if self.training:
-            mean, variance = self.norm.update(*statistics.channel_moments(), statistics.tokens.shape[:2].numel())
+            mean, variance, count = statistics.joint_channel_moments()
+            self.norm.track(mean, variance, count)
         scale = (variance + self.norm.eps).rsqrt()
         vectors = fold_keys(self.query, self.key_map, self.num_attention_heads).flatten(0, 1)
         return Queries(vectors * scale, channels=(mean, scale))

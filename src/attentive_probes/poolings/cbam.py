@@ -53,7 +53,7 @@ class CbamPooling(Pooling):
         squeezed = self.fc2(self.fc1(tokens.mean(1)).relu()) + self.fc2(self.fc1(tokens.amax(1)).relu())
         gated = tokens * squeezed.sigmoid()[:, None]
         summary = torch.stack([gated.mean(-1), gated.amax(-1)], dim=1).unflatten(-1, self.grid)  # (B, 2, rows, columns)
-        gates = self.norm(self.conv(summary).flatten()[:, None]).sigmoid().view(tokens.shape[0], 1, -1)
+        gates = self.norm(self.conv(summary).flatten()[:, None]).sigmoid().view(tokens.shape[0], 1, tokens.shape[1])
         return Pooled((gated * gates.mT + tokens).relu().mean(1), gates)
 
     def multiply_adds(self) -> MultiplyAdds:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attentive_probes.layers.normalization import build_feature_norm
+from attentive_probes.layers.normalization import build_feature_norm, normalize_together
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import Pooled, Pooling, build_pooling, pool_together
 from attentive_probes.probe.configuration_probe import HeadConfig
@@ -83,15 +83,21 @@ class ProbeHead(nn.Module):
 
     def classify(self, pooled: Pooled) -> HeadOutput:
         """Classify what the pooling made."""
-        logits = self.classifier(self.dropout(self.norm(pooled.features)))
-        return HeadOutput(logits.float(), pooled.attention, pooled.features)
+        return classify_together([self], [pooled])[0]
 
 
-def run_heads(heads: Sequence[ProbeHead], sequence: Tensor) -> list[HeadOutput]:
-    """Run heads that read the same sequence `(B, T, D)`: one call of `attend`, one set of token statistics.
+def pool_heads(heads: Sequence[ProbeHead], sequence: Tensor) -> list[Pooled]:
+    """Pool one sequence `(B, T, D)` by several heads: one call of `attend`, one set of token statistics.
 
     Heads that add noise see a sequence of their own.
     """
     quiet = [head for head in heads if not head.is_noisy]
     pooled = iter(pool_together([head.pooling for head in quiet], TokenStatistics(sequence)) if quiet else ())
-    return [head(sequence) if head.is_noisy else head.classify(next(pooled)) for head in heads]
+    return [head.pooling(head.perturb(sequence)) if head.is_noisy else next(pooled) for head in heads]
+
+
+def classify_together(heads: Sequence[ProbeHead], pooled: Sequence[Pooled]) -> list[HeadOutput]:
+    """Classify what each head pooled from the same images; batch statistics cross the processes in one exchange."""
+    normed = normalize_together([head.norm for head in heads], [each.features for each in pooled])
+    logits = [head.classifier(head.dropout(features)).float() for head, features in zip(heads, normed, strict=True)]
+    return [HeadOutput(score, p.attention, p.features) for score, p in zip(logits, pooled, strict=True)]

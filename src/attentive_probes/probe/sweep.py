@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from transformers import BaseImageProcessor
 
 from attentive_probes.backbones import Backbone, OwnBackbone
-from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.poolings import Pooled
+from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.files import add_adapter
-from attentive_probes.probe.head import HeadOutput, ProbeHead, run_heads
+from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads
+from attentive_probes.probe.head_run import HeadRun, check_heads
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe.setup import (
-    build_head,
-    describe_probe,
-    set_head,
-    store_head,
-)
+from attentive_probes.probe.setup import build_head, describe_probe, store_head
 from attentive_probes.probe.weights import load_backbone, random_backbone
 from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
 
@@ -31,23 +28,6 @@ SHARED_ADAPTER = (
     "one head per run."
 )
 ADAPTER_PREFIX = "lora."
-
-
-@dataclass(frozen=True)
-class HeadRun:
-    """One head of a sweep and how it is trained.
-
-    Args:
-        head: The head.
-        learning_rate: Its peak learning rate; `None` takes that of the training arguments.
-        weight_decay: Its weight decay; `None` takes that of the training arguments.
-        seed: Seed of its initial weights, which do not depend on the other heads.
-    """
-
-    head: HeadConfig
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    seed: int = 0
 
 
 class ProbeSweep(nn.Module):
@@ -134,7 +114,7 @@ class ProbeSweep(nn.Module):
             placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
             backbone = load_backbone(config, heads, **placement)
         if lora is not None:
-            add_adapter(config, backbone, lora, next(iter(runs.values())).seed)
+            add_adapter(config, backbone, lora, next(iter(runs.values())).seed or 0)
         return cls(config, backbone, runs, processor=processor)
 
     @classmethod
@@ -186,22 +166,35 @@ class ProbeSweep(nn.Module):
         """The distinct readings of the active heads."""
         return list(dict.fromkeys(head.reading for name, head in self.heads.items() if name in self.active))
 
-    def read(self, pixel_values: Tensor) -> dict[str, Tokens]:
-        """The tokens that the heads need, by tap, for images `(B, channels, H, W)`: one backbone pass."""
-        return self.backbone(pixel_values, kinds_by_tap(self.readings))
+    def read(self, pixel_values: Tensor, readings: Sequence[Reading] | None = None) -> dict[str, Tokens]:
+        """The tokens that some readings, by default those of the heads, need, by tap: one backbone pass.
+
+        Args:
+            pixel_values: Images `(B, channels, H, W)`; B may be 0.
+            readings: What is needed.
+        """
+        needs = kinds_by_tap(self.readings if readings is None else readings)
+        if len(pixel_values):
+            return self.backbone(pixel_values, needs)
+        blank = self.backbone(pixel_values.new_zeros(1, *pixel_values.shape[1:]), needs)
+        return {tap: tokens.of_images(0) for tap, tokens in blank.items()}
 
     def sequences(self, tokens: Mapping[str, Tokens]) -> dict[SequenceKey, Tensor]:
         """The token sequences `(B, T, D)` of all heads, each distinct one once."""
         return {key: self.heads[names[0]].read(tokens) for key, names in self._groups().items()}
 
     def classify(self, sequences: Mapping[SequenceKey, Tensor]) -> dict[str, HeadOutput]:
-        """Name -> output of each active head; heads that read the same sequence share one call of `attend`."""
+        """Name -> output of each active head.
+
+        Heads that read the same sequence share one call of `attend`; all exchange their batch statistics at once.
+        """
         heads = self.heads
-        outputs: dict[str, HeadOutput] = {}
+        pooled: dict[str, Pooled] = {}
         for key, names in self._groups().items():
-            results = run_heads([heads[name] for name in names], sequences[key])
-            outputs.update(zip(names, results, strict=True))
-        return {name: outputs[name] for name in heads if name in outputs}
+            pooled.update(zip(names, pool_heads([heads[name] for name in names], sequences[key]), strict=True))
+        order = [name for name in heads if name in pooled]
+        outputs = classify_together([heads[name] for name in order], [pooled[name] for name in order])
+        return dict(zip(order, outputs, strict=True))
 
     def forward(
         self, pixel_values: Tensor | None = None, tokens: Mapping[str, Tokens] | None = None
@@ -215,11 +208,30 @@ class ProbeSweep(nn.Module):
         Raises:
             ValueError: If neither is given.
         """
+        return self.classify(self.sequences(self.tokens_of(pixel_values, tokens)))
+
+    def tokens_of(
+        self, pixel_values: Tensor | None = None, tokens: Mapping[str, Tokens] | None = None
+    ) -> Mapping[str, Tokens]:
+        """The tokens that were given, or those of the images; arguments as in `forward`.
+
+        Raises:
+            ValueError: If neither is given.
+        """
         if tokens is None:
             if pixel_values is None:
                 raise ValueError("Pass pixel_values or tokens.")
             tokens = self.read(pixel_values)
-        return self.classify(self.sequences(tokens))
+        return tokens
+
+    @contextmanager
+    def only(self, names: Collection[str]) -> Iterator[None]:
+        """A context in which no other heads than these run."""
+        before, self.active = self.active, set(names)
+        try:
+            yield
+        finally:
+            self.active = before
 
     def _groups(self) -> dict[SequenceKey, list[str]]:
         groups: dict[SequenceKey, list[str]] = {}
@@ -231,18 +243,5 @@ class ProbeSweep(nn.Module):
 
     def _build(self, run: HeadRun) -> ProbeHead:
         with torch.random.fork_rng():
-            torch.manual_seed(run.seed)
+            torch.manual_seed(run.seed or 0)
             return build_head(self.config, run.head)
-
-
-def check_heads(config: ProbeConfig, runs: Mapping[str, HeadRun]) -> None:
-    """Build every head without memory, so that a wrong option fails at once.
-
-    Raises:
-        ValueError: If a head does not fit the backbone; it names the head.
-    """
-    for name, run in runs.items():
-        try:
-            set_head(deepcopy(config), run.head)
-        except ValueError as error:
-            raise ValueError(f"Head {name!r}: {error}") from error

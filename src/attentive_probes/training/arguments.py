@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attentive_probes.naming import unknown_name
+from attentive_probes.processes import PRECISIONS
 from attentive_probes.training.optimizers import OPTIMIZERS
 
-PRECISIONS = ("no", "bf16", "fp16")
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -15,7 +16,8 @@ CLASS_WEIGHTS = ("none", "balanced")
 class ProbeTrainingArguments:
     """Settings of a training run. `batch_size` counts over all processes, whose number changes no result.
 
-    The draws of dropout and token noise alone differ with the number of processes.
+    Any number of images, batch size, parts and processes goes together: a step is that of its whole batch. The draws of
+    dropout and token noise alone differ with the number of processes.
 
     Args:
         output_dir: Folder of the run; it must not hold another one.
@@ -26,9 +28,9 @@ class ProbeTrainingArguments:
         fit_batch_size: Whether to change `batch_size` to one that fills an epoch evenly (`rules.fitting_batch_size`).
         drop_last: Whether to leave out the last, incomplete batch of an epoch.
         eval_batch_size: Images per evaluation batch, over all processes.
-        gradient_accumulation_steps: Parts in which a batch passes through the model, to save memory. Batch
-            normalization then sees the parts.
-        optimizer: `adamw` or `sgd`.
+        gradient_accumulation_steps: Parts in which a batch passes through the model, to save memory. The gradient is
+            that of the whole batch, with one exception: batch normalization takes its statistics from each part.
+        optimizer: `adamw`, `sgd` or `lars`.
         learning_rate: Peak learning rate of heads that name none; linear warm-up from zero, then a half-cosine down to
             `min_learning_rate`.
         scale_learning_rate: Whether learning rates are per 256 images, as published recipes state them: each is
@@ -37,17 +39,18 @@ class ProbeTrainingArguments:
         lora_weight_decay: Weight decay of the adapter; `None` takes `weight_decay`.
         min_learning_rate: Where the half-cosine ends.
         weight_decay: Weight decay of heads that name none.
-        momentum: Momentum of `sgd`.
+        momentum: Momentum of `sgd` and `lars`.
         warmup_ratio: Share of the steps that warm up.
         class_weights: `balanced` weighs the loss of each class by `n / (C n_c)`; `none` does not.
         max_grad_norm: Largest gradient norm, for each head by itself; `None` does not clip.
-        mixed_precision: `no`, `bf16` or `fp16`.
+        mixed_precision: `no`, `bf16` or `fp16`, of the backbone in all passes and of the heads in training; under
+            `fp16`, whose range is small, and when they are scored, heads run in float32.
         num_workers: Worker processes that decode images, per process.
         selection_metric: What chooses epoch and head on the validation split: `loss` or a metric of the problem, such
             as `balanced_accuracy`. `None` is `top1` for single labels and `loss` otherwise.
         halving_epochs: Successive halving: after every so many epochs only the better half of the heads, by their best
             validation value, trains on; `None` trains all to the end.
-        seed: Seed of the order of images and of the augmentation.
+        seed: Seed of the order of images, of the augmentation, of dropout and noise; heads may have their own.
         report_to: Tracker by its name in Accelerate (`tensorboard`, `trackio`, `wandb`, ...); `None` for none.
         compile: Whether to compile the backbone. It pays on GPUs and long online runs; on short or cached runs the
             compilation takes longer than it saves.
@@ -92,7 +95,11 @@ class ProbeTrainingArguments:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": OPTIMIZERS, "mixed_precision": PRECISIONS, "class_weights": CLASS_WEIGHTS}
+        choices: dict[str, Iterable[str]] = {
+            "optimizer": OPTIMIZERS,
+            "mixed_precision": PRECISIONS,
+            "class_weights": CLASS_WEIGHTS,
+        }
         for name, valid in choices.items():
             if getattr(self, name) not in valid:
                 raise ValueError(unknown_name(name, getattr(self, name), valid))
@@ -107,21 +114,3 @@ class ProbeTrainingArguments:
             raise ValueError(f"save_steps is {self.save_steps}; it must be at least 1, or null for whole epochs.")
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be positive, or null for no clipping.")
-
-    def check_processes(self, num_processes: int) -> None:
-        """Check that batches divide evenly.
-
-        Raises:
-            ValueError: If they do not.
-        """
-        parts = num_processes * self.gradient_accumulation_steps
-        if self.batch_size % parts:
-            raise ValueError(
-                f"batch_size={self.batch_size} does not divide into {num_processes} processes x "
-                f"{self.gradient_accumulation_steps} accumulation steps; use a multiple of {parts}."
-            )
-        if self.eval_batch_size % num_processes:
-            raise ValueError(
-                f"eval_batch_size={self.eval_batch_size} does not divide into {num_processes} processes; "
-                f"use a multiple of {num_processes}."
-            )

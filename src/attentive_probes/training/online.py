@@ -7,16 +7,17 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
-from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.evaluation.metrics import all_metrics
+from attentive_probes.poolings import Pooled
 from attentive_probes.probe.configuration_probe import HeadConfig
-from attentive_probes.probe.head import HeadOutput, ProbeHead, run_heads
+from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads
 from attentive_probes.probe.sweep import HeadRun
 from attentive_probes.tokens import DEFAULT_TAP, TokenLayout, Tokens
+from attentive_probes.training.gradients import HeadGradients
+from attentive_probes.training.losses import summed_loss, total_weight
 from attentive_probes.training.optimizers import OPTIMIZERS, HeadRates, build_optimizer
 
 AnyTokens: TypeAlias = Tokens | Mapping[str, Tokens]
@@ -27,7 +28,8 @@ class OnlineProbes(nn.Module):
 
     No gradient reaches the backbone, and nothing that it draws is disturbed: its random numbers go on as if there were
     no probes. The heads are built when the first tokens tell their shapes; a state dict holds all that is needed to go
-    on, the optimizer included, also before that. Several processes with equal parts of a batch learn what one learns.
+    on, the optimizer included, also before that. Several processes, each with a part of a batch, learn what one learns;
+    a head that diverges learns no more.
 
         probes = OnlineProbes({"linear": HeadConfig("mean"), "ep": HeadConfig("ep")}, num_labels=10)
         losses = probes.update(tokens, labels)      # a training step of the heads
@@ -78,6 +80,7 @@ class OnlineProbes(nn.Module):
         self.optimizer: torch.optim.Optimizer | None = None
         self._stored_optimizer: dict[str, Any] | None = None
         self._steps = 0
+        self._shared: HeadGradients | None = None
         self._seen: list[tuple[dict[str, Tensor], Tensor]] = []
 
     @property
@@ -106,17 +109,20 @@ class OnlineProbes(nn.Module):
         self.train()
         device = next(iter(by_tap.values())).patches.device
         self._steps += 1
+        gradients = self._gradients()
+        gradients.zero()
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
             torch.manual_seed(self._steps)  # for dropout and noise: the same after a resume
-            losses = {
-                name: ForSequenceClassificationLoss(labels.to(output.logits.device), output.logits, self.config)
-                for name, output in self._run(by_tap).items()
-            }
-            torch.stack(list(losses.values())).sum().backward()
-        self._average_gradients()
+            labels = labels.to(device)
+            total, problem_type = total_weight([labels]), self.config.problem_type
+            outputs = self._run(by_tap).values()
+            losses = torch.stack([summed_loss(output.logits, labels, problem_type) for output in outputs]) / total
+            losses.sum().backward()
+        gradients.losses.copy_(losses.detach())
+        gradients.add_up()
+        gradients.settle(self._steps, None)
         self.optimizer.step()
-        self.optimizer.zero_grad()
-        return {name: loss.detach() for name, loss in losses.items()}
+        return dict(zip(self.runs, gradients.losses.clone(), strict=True))
 
     @torch.no_grad()
     def observe(self, tokens: AnyTokens, labels: Tensor) -> None:
@@ -184,7 +190,7 @@ class OnlineProbes(nn.Module):
         for run in self.runs.values():
             reading = run.head.reading
             with torch.random.fork_rng():
-                torch.manual_seed(run.seed)
+                torch.manual_seed(run.seed or 0)
                 width, layout = reading.width(layouts), reading.sequence_layout(layouts)
                 self._heads.append(ProbeHead(run.head, width, layout, self.config.num_labels))
         self._heads.to(device)
@@ -197,18 +203,18 @@ class OnlineProbes(nn.Module):
             groups: dict[tuple[Any, str], list[str]] = {}
             for name, head in self.heads.items():
                 groups.setdefault((head.reading, head.token_norm), []).append(name)
-            outputs: dict[str, HeadOutput] = {}
+            pooled: dict[str, Pooled] = {}
             for names in groups.values():
                 heads = [self.heads[name] for name in names]
-                outputs.update(zip(names, run_heads(heads, heads[0].read(tokens)), strict=True))
-        return {name: outputs[name] for name in self.runs}
+                pooled.update(zip(names, pool_heads(heads, heads[0].read(tokens)), strict=True))
+            outputs = classify_together(list(self.heads.values()), [pooled[name] for name in self.runs])
+        return dict(zip(self.runs, outputs, strict=True))
 
-    def _average_gradients(self) -> None:
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            for parameter in self.parameters():
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-                    parameter.grad /= dist.get_world_size()
+    def _gradients(self) -> HeadGradients:
+        """Where the gradients of all heads are added up; made anew where the heads were moved."""
+        if self._shared is None or self._shared.losses.device != next(self._heads.parameters()).device:
+            self._shared = HeadGradients({name: list(head.parameters()) for name, head in self.heads.items()})
+        return self._shared
 
 
 def _detached(tokens: Tokens) -> Tokens:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
+
+from accelerate import Accelerator
 
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.evaluation.statistics import proportion_interval
@@ -54,7 +57,7 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
                 learning_rate=rates[name].learning_rate,
                 weight_decay=rates[name].weight_decay,
                 trainable_parameters=in_adapter + sum(p.numel() for p in heads[name].parameters()),
-                seed=run.seed,
+                seed=arguments.seed if run.seed is None else run.seed,
             )
             for name, run in sweep.runs.items()
         ],
@@ -98,3 +101,12 @@ def check_baseline(baseline: str, sweep: ProbeSweep) -> None:
     """
     if baseline not in sweep.runs:
         raise ValueError(unknown_name("head, as baseline:", baseline, sweep.runs))
+
+
+def tell_trackers(
+    accelerator: Accelerator, epoch: int, losses: Mapping[str, float], validation: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Tell the trackers of a run about an epoch: training losses and validation metrics by head."""
+    values = {f"{name}/train_loss": loss for name, loss in losses.items()}
+    values |= {f"{name}/{key}": value for name, metrics in validation.items() for key, value in metrics.items()}
+    accelerator.log(values, step=epoch)

@@ -12,7 +12,7 @@ import torch
 
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS
-from attentive_probes.training.loop import TrainingLoop
+from attentive_probes.training.loop import EpochProgress, TrainingLoop
 from attentive_probes.training.selection import EpochSelection
 
 # What may differ between a run and its continuation.
@@ -36,8 +36,9 @@ def save_run(
     state = {
         "epoch": epoch,
         "steps_done": loop.steps_done,
-        "batches": loop.progress.batches,
-        "totals": loop.progress.totals,
+        "progress": asdict(loop.progress),
+        "diverged": loop.diverged,
+        "scaler": loop.scaler.state_dict(),
         "heads": {name: loop.sweep.learned(name) for name in loop.sweep.runs},
         "best": selection.states,
         "active": sorted(loop.sweep.active),
@@ -87,7 +88,9 @@ def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, result
     loop.keep_only(set(state["active"]))
     loop.optimizer.load_state_dict(state["optimizer"])
     loop.schedule.load_state_dict(state["schedule"])
-    loop.go_to(state["steps_done"], state["batches"], state["totals"])
+    loop.go_to(state["steps_done"], EpochProgress(**state["progress"]))
+    loop.diverged = state["diverged"]
+    loop.scaler.load_state_dict(state["scaler"])
     results.seconds = state["seconds"]
     results.heads[:] = [HeadResult(**head) for head in state["results"]]
     selection.restore(results.heads, state["best"])

@@ -51,29 +51,58 @@ class EpochSelection:
         learned: Callable[[str], dict[str, Tensor]],
         train_losses: Mapping[str, float],
         validation: Mapping[str, Mapping[str, float]],
+        diverged: Mapping[str, int] | None = None,
     ) -> None:
-        """Note an epoch (from 1) that ended `seconds` after the start of the run; `learned` copies a head's tensors."""
-        for name, result in self.results.items():
-            if name not in validation:
-                continue
-            metrics = dict(validation[name])
-            result.history.append({"epoch": epoch, "train_loss": train_losses[name], **metrics})
-            if not math.isfinite(train_losses[name]):
-                logger.warning("Head %s diverged in epoch %d; lower its learning rate.", name, epoch)
-            if name not in self.states or self._better(metrics, result.validation):
+        """Note an epoch.
+
+        Args:
+            epoch: Its number, from 1.
+            seconds: Time from the start of the run to its end.
+            learned: Copies the tensors of a head.
+            train_losses: Name -> mean training loss of each head that took part.
+            validation: Name -> metrics, of the heads whose scores are finite numbers.
+            diverged: Name -> step at which a head diverged; its epoch has no metrics.
+        """
+        for name, loss in train_losses.items():
+            result, step = self.results[name], (diverged or {}).get(name)
+            metrics = dict(validation.get(name, {}))
+            if step is not None or not (math.isfinite(loss) and math.isfinite(metrics.get("loss", math.nan))):
+                metrics, result.diverged = {}, step or 0
+                when = f"at step {step}" if step else f"in epoch {epoch}"
+                logger.warning("Head %s diverged %s; lower its learning rate.", name, when)
+            result.history.append({"epoch": epoch, "train_loss": loss, **metrics})
+            if metrics and (not result.best_epoch or self._better(metrics, result.validation)):
                 result.validation, result.best_epoch, result.seconds = metrics, epoch, seconds
                 self.states[name] = learned(name)
+            elif name not in self.states:
+                self.states[name] = learned(name)
+
+    def alive(self, names: Collection[str]) -> set[str]:
+        """Those of some heads that did not diverge.
+
+        Raises:
+            ValueError: If no head has a single good epoch.
+        """
+        found = {name for name in names if self.results[name].diverged is None}
+        if not found and not any(result.best_epoch for result in self.results.values()):
+            raise ValueError(
+                f"All heads diverged: {sorted(self.results)}. Lower the learning rates; if that does not help, the "
+                "backbone's tokens are no finite numbers in this precision."
+            )
+        return found
 
     def better_half(self, names: Collection[str]) -> set[str]:
         """The half of some heads, rounded up, whose best validation value so far is better; ties go to the first."""
         sign = 1 if self.metric in SMALLER_IS_BETTER else -1
 
         def rank(name: str) -> float:
-            value = self.results[name].validation[self.metric]
-            return math.inf if math.isnan(value) else sign * value
+            return sign * self.results[name].validation.get(self.metric, sign * math.inf)
 
         ranked = sorted((name for name in self.results if name in names), key=rank)
-        return set(ranked[: (len(ranked) + 1) // 2])
+        kept = set(ranked[: (len(ranked) + 1) // 2])
+        dropped = ", ".join(sorted(set(ranked) - kept))
+        logger.info("Successive halving: %d heads train on; dropped %s.", len(kept), dropped or "none")
+        return kept
 
     def restore(self, results: list[HeadResult], states: HeadStates) -> None:
         """Go on from entries and states of an earlier run."""
@@ -81,8 +110,6 @@ class EpochSelection:
         self.states = states
 
     def _better(self, new: Mapping[str, float], old: Mapping[str, float]) -> bool:
-        if math.isnan(old[self.metric]):
-            return not math.isnan(new[self.metric])
         if self.metric in SMALLER_IS_BETTER:
             return new[self.metric] < old[self.metric]
         return new[self.metric] > old[self.metric]

@@ -5,21 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeAlias, Union
 
+from accelerate import Accelerator
 from datasets import Dataset, IterableDataset
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import BaseImageProcessor
 
 from attentive_probes.backbones import Backbone
 from attentive_probes.data.augment import Augmentation
-from attentive_probes.data.batches import Collator, make_cached_loader, make_collator, make_loader
+from attentive_probes.data.batches import make_cached_loader, make_collator, make_loader
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import FLOAT_TARGETS, LabelEncoder
 from attentive_probes.data.open_split import open_split
+from attentive_probes.data.steps import StepLoader, StepPlan
 from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.layers.normalization import BatchNorm
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.rules import balanced_class_weights, fitting_batch_size
@@ -54,18 +56,43 @@ def split_loader(
     backbone: Backbone,
     augmentation: Augmentation | None,
     arguments: ProbeTrainingArguments,
+    accelerator: Accelerator,
     *,
     train: bool,
-) -> tuple[DataLoader, Collator | TokenCache]:
-    """The loader of a split, not yet prepared for several processes, and what is told the epoch."""
-    batch_size = arguments.eval_batch_size
+    seed: int = 0,
+) -> StepLoader:
+    """The loader of this process's share of a split; `seed` is that of order and views in training."""
+    plan = StepPlan(arguments.eval_batch_size)
     if train:
-        batch_size = arguments.batch_size // arguments.gradient_accumulation_steps
-    options: dict[str, Any] = {"train": train, "drop_last": arguments.drop_last}
+        plan = StepPlan(arguments.batch_size, arguments.drop_last, arguments.gradient_accumulation_steps)
+    plan = replace(plan, rank=accelerator.process_index, processes=accelerator.num_processes)
     if isinstance(split, TokenCache):
-        return make_cached_loader(split, batch_size, seed=arguments.seed, **options), split
-    collator = make_collator(split, processor, backbone, augmentation if train else None, arguments.seed, train)
-    return make_loader(split, collator, batch_size, num_workers=arguments.num_workers, **options), collator
+        return make_cached_loader(split, plan, train=train, seed=seed)
+    collator = make_collator(split, processor, backbone, augmentation if train else None, seed)
+    return make_loader(split, collator, plan, train=train, seed=seed, num_workers=arguments.num_workers)
+
+
+def check_batches(split: AnySplit, sweep: ProbeSweep, arguments: ProbeTrainingArguments) -> None:
+    """Check that no step of a training split gives batch normalization a single image.
+
+    Raises:
+        ValueError: If one does.
+    """
+    if not any(isinstance(module, BatchNorm) for head in sweep.heads.values() for module in head.modules()):
+        return
+    if arguments.batch_size <= arguments.gradient_accumulation_steps:
+        raise ValueError(
+            f"batch_size={arguments.batch_size} in {arguments.gradient_accumulation_steps} accumulation steps leaves "
+            "single images, of which batch normalization learns nothing; use fewer steps."
+        )
+    if isinstance(split, ImageStream):
+        return
+    full, rest = divmod(len(split), arguments.batch_size)
+    if rest == 1 and not (arguments.drop_last and full):
+        raise ValueError(
+            f"The last batch of {len(split)} training images, {arguments.batch_size} at a time, is a single image, of "
+            "which batch normalization learns nothing; set drop_last, or another batch_size."
+        )
 
 
 def split_size(split: AnySplit, num_workers: int) -> dict[str, Any]:
@@ -106,3 +133,17 @@ def class_weights_of(split: AnySplit, arguments: ProbeTrainingArguments, encoder
     return balanced_class_weights(
         split.labels if isinstance(split, TokenCache) else split.targets(), encoder.num_labels
     )
+
+
+def heads_by_seed(sweep: ProbeSweep, arguments: ProbeTrainingArguments, split: AnySplit) -> dict[int, list[str]]:
+    """Seed -> names of the heads that see the same images at a time.
+
+    Raises:
+        ValueError: If heads of several seeds would read one stream.
+    """
+    found: dict[int, list[str]] = {}
+    for name, run in sweep.runs.items():
+        found.setdefault(arguments.seed if run.seed is None else run.seed, []).append(name)
+    if len(found) > 1 and isinstance(split, ImageStream):
+        raise ValueError(f"A stream is read in one order, but the heads have the seeds {sorted(found)}; use one seed.")
+    return found

@@ -7,16 +7,14 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 from datasets import IterableDataset
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from attentive_probes.data.augment import DEFAULT_AUGMENTATION, Augmentation
-from attentive_probes.data.batches import Collator
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.label_tables import adopt_names
 from attentive_probes.data.labels import LabelEncoder
-from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.hub.model_card import card_files
@@ -28,14 +26,16 @@ from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.checkpoint import CHECKPOINTS, PROBES, RESULTS, check_output_dir, clear_output_dir
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import take_best, write_states
-from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_validation
+from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_validation, tell_trackers
 from attentive_probes.training.resume import check_resumable, load_run, save_run
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import (
     AnyDataset,
     AnySplit,
+    check_batches,
     class_weights_of,
     fit_batch_size,
+    heads_by_seed,
     open_any,
     split_loader,
     split_size,
@@ -86,14 +86,7 @@ class ProbeTrainer:
             raise ValueError("The backbone came without a usable image processor; pass image_processor=...")
         self.sweep.image_processor = self.processor
         self.images, self.augmentation, self.shuffle_buffer = images or ImageOptions(), augmentation, shuffle_buffer
-        self.accelerator = make_accelerator(
-            arguments.mixed_precision,
-            arguments.gradient_accumulation_steps,
-            arguments.seed,
-            arguments.report_to,
-            arguments.output_dir,
-            find_unused_parameters=self.sweep.config.lora,  # an adapter may lie behind the last tap
-        )
+        self.accelerator = make_accelerator(arguments.report_to, arguments.output_dir)
         if isinstance(train_dataset, IterableDataset) and arguments.max_steps < 1:
             raise ValueError("A stream has no known length; set max_steps to the number of optimizer steps.")
         adopt_names(self.sweep.config, train_dataset, self.images.label_column)
@@ -101,7 +94,8 @@ class ProbeTrainer:
         self.train_split = self.open_split("train", train_dataset)
         self.validation_split = self.open_split("validation", validation_dataset)
         self.arguments = arguments = fit_batch_size(arguments, self.train_split)
-        arguments.check_processes(self.accelerator.num_processes)
+        check_batches(self.train_split, self.sweep, arguments)
+        self.by_seed = heads_by_seed(self.sweep, arguments, self.train_split)
         self.class_weights = class_weights_of(self.train_split, arguments, self.encoder)
         self.scale = TargetScale.of(self.train_split, self.encoder)
         self.results = empty_results(self.sweep, arguments, self.accelerator.num_processes)
@@ -127,8 +121,8 @@ class ProbeTrainer:
             self.arguments,
             head_rates(self.sweep, self.arguments),
             self.accelerator,
-            self.loader(self.train_split, train=True),
-            self.loader(self.validation_split, train=False)[0],
+            [(names, self.loader(self.train_split, train=True, seed=seed)) for seed, names in self.by_seed.items()],
+            self.loader(self.validation_split, train=False),
             self.class_weights,
             self.scale,
         )
@@ -146,15 +140,17 @@ class ProbeTrainer:
             losses = loop.run_epoch(epoch + 1, save)
             epoch += 1
             scores = loop.evaluate()
-            validation = {name: found.metrics(self.sweep.config) for name, found in scores.items()}
+            validation = {name: found.metrics(self.sweep.config) for name, found in scores.items() if found.are_finite}
             self.results.seconds = time.perf_counter() - start
-            selection.update(epoch, self.results.seconds, self.sweep.learned, losses, validation)
+            selection.update(epoch, self.results.seconds, self.sweep.learned, losses, validation, loop.diverged)
+            loop.keep_only(selection.alive(self.sweep.active))
             note_validation(self.results, len(next(iter(scores.values())).labels))
             if self.arguments.halving_epochs and epoch % self.arguments.halving_epochs == 0:
                 loop.keep_only(selection.better_half(self.sweep.active))
             self._checkpoint(selection)
             save()
-            loop.report(epoch, losses, validation, self.results)
+            loop.bar.set_postfix_str(self.results.best_so_far)
+            tell_trackers(self.accelerator, epoch, losses, validation)
         loop.close()
         self._finish(selection)
         return self.results
@@ -183,9 +179,10 @@ class ProbeTrainer:
         baseline = baseline or self.results.best.name
         check_baseline(baseline, self.sweep)
         split = self.open_split("test", dataset)
-        scores = self.score(split)
+        scores = self._score(split)
         for result in self.results.heads:
-            result.test = scores[result.name].test_metrics(scores[baseline], self.sweep.config)
+            if result.best_epoch:
+                result.test = scores[result.name].test_metrics(scores[baseline], self.sweep.config)
         self.results.baseline, self._tested, self.baseline_scores = baseline, True, scores[baseline]
         self._note_sizes(test=split)
         self.results.data["test"]["images"] = len(scores[baseline].labels)  # also of a stream: those that count
@@ -211,18 +208,17 @@ class ProbeTrainer:
         """Save a file, such as a recipe or a picture, with every probe, or with one head's alone."""
         self._attachments.append((head, path, content))
 
-    def score(self, split: AnySplit) -> dict[str, Scores]:
-        """Scores of every head on a split, each image once."""
-        loader = self.accelerator.prepare(self.loader(split, train=False)[0])
-        model = self.accelerator.prepare_model(self.sweep, evaluation_mode=True)
-        with tqdm(desc="test", unit="img", disable=not self.accelerator.is_main_process, leave=False) as bar:
-            return score_split(model, loader, self.accelerator, bar.update)
-
-    def loader(self, split: AnySplit, *, train: bool) -> tuple[DataLoader, Collator | TokenCache]:
-        """The loader of a split, not yet prepared for several processes, and what is told the epoch."""
+    def loader(self, split: AnySplit, *, train: bool, seed: int = 0) -> StepLoader:
+        """The loader of this process's share of a split; `seed` is that of order and views in training."""
         assert self.processor is not None
-        options = (self.processor, self.sweep.backbone, self.augmentation, self.arguments)
-        return split_loader(split, *options, train=train)
+        options = (self.processor, self.sweep.backbone, self.augmentation, self.arguments, self.accelerator)
+        return split_loader(split, *options, train=train, seed=seed)
+
+    def _score(self, split: AnySplit) -> dict[str, Scores]:
+        loader, precision = self.loader(split, train=False), self.arguments.mixed_precision
+        self.sweep.to(self.accelerator.device)
+        with tqdm(desc="test", unit="img", disable=not self.accelerator.is_main_process, leave=False) as bar:
+            return score_split(self.sweep, loader, self.accelerator, precision=precision, tick=bar.update)
 
     def _note_sizes(self, **splits: AnySplit) -> None:
         sizes = {name: split_size(split, self.arguments.num_workers) for name, split in splits.items()}

@@ -1,0 +1,41 @@
+"""One head of a sweep and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+
+from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.probe.setup import set_head
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """One head of a sweep and how it is trained.
+
+    Args:
+        head: The head.
+        learning_rate: Its peak learning rate; `None` takes that of the training arguments.
+        weight_decay: Its weight decay; `None` takes that of the training arguments.
+        seed: Seed of all that is random about it: initial weights, order and views of images. Heads of different seeds
+            see different batches. `None` takes that of the training arguments, and 0 for the weights.
+    """
+
+    head: HeadConfig
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    seed: int | None = None
+
+
+def check_heads(config: ProbeConfig, runs: Mapping[str, HeadRun]) -> None:
+    """Build every head without memory, so that a wrong option fails at once.
+
+    Raises:
+        ValueError: If a head does not fit the backbone; it names the head.
+    """
+    for name, run in runs.items():
+        try:
+            set_head(deepcopy(config), run.head)
+        except ValueError as error:
+            raise ValueError(f"Head {name!r}: {error}") from error
