@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from attentive_probes.backbones.geometry import Geometry
 from attentive_probes.backbones.pixels import PixelNormalization
+from attentive_probes.fingerprint import tensor_fingerprint
 from attentive_probes.tokens import Layouts, Tokens
 
 
@@ -38,6 +40,7 @@ class Backbone(nn.Module, ABC):
         self.geometry = geometry
         self.adapter: Any = None
         self.normalization: PixelNormalization | None = None
+        self._digests = WeakTensorKeyDictionary()  # of weights that were hashed
 
     @abstractmethod
     def read(self, pixel_values: Tensor, layouts: Layouts, receive: Callable[[str, Tokens], None]) -> None:
@@ -46,6 +49,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def fingerprint(self) -> str | None:
         """Precision and hash of the weights; `None` if they are not all in memory."""
+
+    def hash_weights(self) -> str | None:
+        """Hash of all that is stored of the backbone, each tensor once; `None` if they are not all in memory."""
+        state = self.state_dict(keep_vars=True)
+        return None if any(t.is_meta for t in state.values()) else tensor_fingerprint(state, self._digests)
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class OwnBackbone(Backbone):
 
     def fingerprint(self) -> str:
         """Precision and hash of the state dict."""
-        return f"{str(self.dtype).removeprefix('torch.')}:{tensor_fingerprint(self.model.state_dict())}"
+        state = self.model.state_dict(keep_vars=True)
+        return f"{str(self.dtype).removeprefix('torch.')}:{tensor_fingerprint(state, self._digests)}"
 
     def describe(self) -> dict[str, Any]:
         """The name of the module's class."""

@@ -74,11 +74,11 @@ class VisionBackbone(Backbone):
 
         The projection of a tower, which is loaded only where it is read, does not count.
         """
-        state = self.model.state_dict() if self.adapter is None else self.adapter.base_tensors()
+        state = self.model.state_dict(keep_vars=True) if self.adapter is None else self.adapter.base_tensors()
         state = {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTION)}
         if any(tensor.is_meta for tensor in state.values()):
             return None
-        return f"{str(self.dtype).removeprefix('torch.')}:{tensor_fingerprint(state)}"
+        return f"{str(self.dtype).removeprefix('torch.')}:{tensor_fingerprint(state, self._digests)}"
 
     def compile_blocks(self) -> None:
         """Compile the blocks of a flat backbone one by one (they are equal: one compilation), else the whole model."""

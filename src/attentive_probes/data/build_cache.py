@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from PIL import Image
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
@@ -23,12 +21,13 @@ from transformers import BaseImageProcessor
 from attentive_probes.backbones import Backbone
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import make_collator
+from attentive_probes.data.cache_search import find_held
 from attentive_probes.data.encoding import channel_spread, relative_error
 from attentive_probes.data.hub_cache import find_token_cache
 from attentive_probes.data.image_split import ImageSplit
-from attentive_probes.data.token_cache import CacheOptions, TokenCache, cached_items, kind_and_tap
+from attentive_probes.data.token_cache import CacheOptions, CachePart, TokenCache, cached_items, kind_and_tap
 from attentive_probes.data.token_store import MANIFEST, Manifest, TokenStore
-from attentive_probes.fingerprint import fingerprint_of, tensor_fingerprint
+from attentive_probes.fingerprint import bytes_fingerprint, fingerprint_of
 from attentive_probes.processes import process_state
 from attentive_probes.tokens import Reading, kinds_by_tap
 
@@ -49,9 +48,10 @@ def build_token_cache(
 ) -> TokenCache:
     """Open the cache of a split, after computing what is missing of it.
 
-    The folder is named after everything the tokens depend on: the backbone's weights, the images and labels, the
-    processor, the readings, the encoding, the views. Nothing stale is ever read; a killed build goes on where it
-    stopped. With a repository on the Hub, a cache that it holds is downloaded instead of computed.
+    Tokens are known by everything that they depend on: the backbone's weights, the content of the images, the
+    processor, the readings, the encoding, the views. A copy of the images finds them, and so does a part of them,
+    another order, other labels, or fewer readings, if no view is random. Nothing stale is ever read; a killed build
+    goes on where it stopped. With a repository on the Hub, a cache that it holds is downloaded instead of computed.
 
     Args:
         backbone: The frozen backbone.
@@ -77,16 +77,30 @@ def build_token_cache(
         )
     if split.digests is None and split.options.unreadable == "skip":
         split.check_images()  # a cache holds rows that count, and no others
+    if options.encoding == "auto":
+        options = replace(options, encoding="bfloat16" if backbone.dtype == torch.bfloat16 else "float16")
     source = _TokenSource(backbone, split, readings, processor, options, augmentation, seed)
     folder = Path(options.folder) / fingerprint_of(source.key)
     state = process_state()
-    if not (folder / MANIFEST).exists() and options.repository is not None:
+    (found,) = broadcast_object_list([_find(source, folder)])  # the first process decides for all
+    if found is None and options.repository is not None:
         with state.main_process_first():
-            folder = find_token_cache(options.repository, folder.name) or folder
-    if not (folder / MANIFEST).exists():
+            downloaded = find_token_cache(options.repository, folder.name)
+        found = None if downloaded is None else (downloaded, None)
+    if found is None:
         backbone.to(state.device)
         _build(source, TokenStore(folder, source.manifest()), state, num_workers)
-    return TokenCache(folder, options.keep, state.device)
+    folder, part = found or (folder, None)
+    return TokenCache(folder, options.keep, state.device, part)
+
+
+def _find(source: _TokenSource, folder: Path) -> tuple[Path, CachePart | None] | None:
+    if (folder / MANIFEST).exists():
+        return folder, None
+    if source.augmentation is not None:
+        return None  # views are drawn for the rows of a split
+    split = source.split
+    return find_held(folder.parent, source.key, split.content(), split.targets())
 
 
 @dataclass
@@ -136,11 +150,14 @@ class _TokenSource:
                 yield {item: tokens[tap].read(kind) for item, (kind, tap) in places.items()}
 
     def _key(self) -> dict[str, Any]:
+        described = self.backbone.describe()
+        unhashed = {key: described.get(key) for key in ("_name_or_path", "_commit_hash")}
         return {
-            "weights": tensor_fingerprint(self.backbone.state_dict()),
-            "backbone": self.backbone.describe(),
+            "weights": self.backbone.hash_weights() or unhashed,
+            "backbone": {key: value for key, value in described.items() if key not in unhashed},
             "image_size": self.backbone.geometry.image_size,
-            "images": images_fingerprint(self.split),
+            "images": bytes_fingerprint(self.split.content()),
+            "labels": bytes_fingerprint(self.split.targets().numpy()),
             "unreadable": self.split.num_unreadable,
             "jpeg_min_size": self.split.options.jpeg_min_size,
             "processor": self.processor.to_dict(),
@@ -175,7 +192,7 @@ def _build(source: _TokenSource, store: TokenStore, state: PartialState, num_wor
             bar.update(len(store.rows_of(shard)))
     state.wait_for_everyone()
     if state.is_main_process:
-        store.finish(source.split.targets().numpy())
+        store.finish(source.split.targets().numpy(), source.split.content())
     state.wait_for_everyone()
 
 
@@ -194,22 +211,3 @@ def _estimate_time(store: TokenStore, state: PartialState, seconds_of_sample: fl
     rows = sum(len(store.rows_of(shard)) for shard in store.missing_shards())
     seconds = rows * seconds_of_sample / min(SAMPLE, store.manifest.num_rows) / state.num_processes
     logger.info("Caching %d views takes about %.0f minutes, by a first batch.", rows, seconds / 60)
-
-
-def images_fingerprint(split: ImageSplit) -> str:
-    """Hash of all images (their bytes, or path, size and time of change) and labels of a split, in order."""
-    digest = hashlib.blake2b(digest_size=16)
-    column = split.options.image_column
-    for start in range(0, len(split), 256):
-        for cell in split.data[list(range(start, min(start + 256, len(split))))][column]:
-            if isinstance(cell, Image.Image):
-                digest.update(f"{cell.mode} {cell.size}".encode() + cell.tobytes())
-            elif cell["bytes"] is not None:
-                digest.update(cell["bytes"])
-            elif "://" in cell["path"]:  # a remote file: its address has to do
-                digest.update(cell["path"].encode())
-            else:
-                status = os.stat(cell["path"])
-                digest.update(f"{cell['path']} {status.st_size} {status.st_mtime_ns}".encode())
-    digest.update(split.targets().numpy().tobytes())
-    return digest.hexdigest()

@@ -11,6 +11,7 @@ from torch import Tensor
 ENCODINGS = ("float32", "float16", "bfloat16", "int8")
 STORED = {"float32": np.float32, "float16": np.float16, "bfloat16": np.int16, "int8": np.int8}
 SCALE = ".scale"
+LARGEST = float(np.finfo(np.float16).max)
 
 
 def bytes_per_token(encoding: str, width: int) -> int:
@@ -38,17 +39,36 @@ def encode(tokens: Tensor, encoding: str, spread: Tensor | None = None) -> dict[
         tokens: The tokens.
         encoding: One of `ENCODINGS`.
         spread: `(D,)`, for int8: channels are divided by it before each token is scaled to [-127, 127].
+
+    Raises:
+        ValueError: If a token is no finite number, or does not fit the encoding.
     """
     tokens = tokens.detach().float().cpu()
+    _check_finite(tokens, encoding)
     if encoding == "int8":
         even = tokens if spread is None else tokens / spread
         scale = even.abs().amax(-1, keepdim=True).clamp(min=1e-6) / 127
-        scale = scale.half().float().clamp(min=6e-8)
+        scale = scale.clamp(max=LARGEST).half().float().clamp(min=6e-8)
         steps = (even / scale).round().clamp(-127, 127).to(torch.int8)
         return {"": steps.numpy(), SCALE: scale.half().numpy()}
     if encoding == "bfloat16":
         return {"": tokens.bfloat16().view(torch.int16).numpy()}
     return {"": tokens.numpy().astype(STORED[encoding])}
+
+
+def _check_finite(tokens: Tensor, encoding: str) -> None:
+    count = int((~tokens.isfinite()).sum())
+    if count:
+        raise ValueError(
+            f"{count} of {tokens.numel()} numbers are not finite as the backbone gives them; load it in float32 or "
+            "bfloat16 (backbone.dtype)."
+        )
+    count = int((tokens.abs() > LARGEST).sum()) if encoding == "float16" else 0
+    if count:
+        raise ValueError(
+            f"{count} of {tokens.numel()} numbers are beyond {LARGEST:g}, the largest of {encoding}; set the "
+            "encoding of the cache to bfloat16 or float32 (data.cache.encoding)."
+        )
 
 
 def decode(arrays: Mapping[str, Tensor], encoding: str, spread: Tensor | None = None) -> Tensor:

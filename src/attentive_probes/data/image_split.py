@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch.utils.data
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -60,6 +61,7 @@ class ImageSplit(torch.utils.data.Dataset):
             raise ValueError(f"The {name} split holds no images.")
         self.labels = encoder.column(found, name)
         self.digests: np.ndarray | None = None
+        self._content: np.ndarray | None = None
         self._num_left_out, self._unreadable = 0, set[int]()
         if options.check:
             self.check_images()
@@ -95,10 +97,9 @@ class ImageSplit(torch.utils.data.Dataset):
             cell = self.data[index][column]
             try:
                 open_image(cell, f"in row {index}", None, self.num_channels)
-                content = cell.tobytes() if isinstance(cell, Image.Image) else encoded_bytes(cell)
+                return None, _digest(cell)
             except ValueError as error:
                 return str(error), b""
-            return None, hashlib.blake2b(content, digest_size=8).digest()
 
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             checks = pool.map(problem, range(len(self.data)))
@@ -114,6 +115,26 @@ class ImageSplit(torch.utils.data.Dataset):
             self._num_left_out = len(problems)
             self.data, self.labels = self.data.select(kept), self.labels[kept]
 
+    def content(self) -> np.ndarray:
+        """A hash `(N,)` of the bytes of each image, whatever its file is called; read now if they were not checked."""
+        if self.digests is not None:
+            return self.digests
+        if self._content is None:
+            column = self.options.image_column
+            with ThreadPoolExecutor() as pool:
+                found = pool.map(lambda index: _digest(self.data[index][column]), range(len(self.data)))
+                self._content = np.frombuffer(b"".join(found), np.uint64)
+        return self._content
+
+    def joined(self, other: ImageSplit) -> ImageSplit:
+        """This split, then another one of the same dataset."""
+        both = copy.copy(self)
+        both.data = concatenate_datasets([self.data, other.data])
+        both.labels = np.concatenate([self.labels, other.labels])
+        both.digests, both._content = None, np.concatenate([self.content(), other.content()])
+        both._num_left_out = self._num_left_out + other._num_left_out
+        return both
+
     def _open(self, index: int, cell: Any) -> Image.Image | None:
         try:
             return open_image(cell, f"in row {index}", self.options.jpeg_min_size, self.num_channels)
@@ -124,6 +145,14 @@ class ImageSplit(torch.utils.data.Dataset):
                 logger.warning("Skipped: %s", error)
             self._unreadable.add(index)
             return None
+
+
+def _digest(cell: Any) -> bytes:
+    if isinstance(cell, Image.Image):
+        content = f"{cell.mode} {cell.size}".encode() + cell.tobytes()
+    else:
+        content = encoded_bytes(cell)
+    return hashlib.blake2b(content, digest_size=8).digest()
 
 
 def check_apart(one: ImageSplit, other: ImageSplit) -> None:

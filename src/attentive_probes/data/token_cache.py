@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -16,7 +16,7 @@ from torch import Tensor
 from attentive_probes.backbones import Backbone
 from attentive_probes.data.encoding import ENCODINGS
 from attentive_probes.data.token_store import TokenStore
-from attentive_probes.fingerprint import tensor_fingerprint
+from attentive_probes.fingerprint import bytes_fingerprint, fingerprint_of
 from attentive_probes.naming import unknown_name
 from attentive_probes.tokens import Reading, ReadingItem, Tokens, kinds_by_tap
 
@@ -30,7 +30,8 @@ class CacheOptions:
 
     Args:
         folder: Where caches live; each lies in a subfolder named after everything its tokens depend on.
-        encoding: `float32`, `float16`, `bfloat16`, or `int8` (a scale per token, channels evened out).
+        encoding: `float32`, `float16`, `bfloat16`, or `int8` (a scale per token, channels evened out); `auto` is
+            `bfloat16` for a backbone in that precision, whose range `float16` lacks, and `float16` for others.
         views: Augmented views per image; epoch e trains on view `(e - 1) % views`. Without augmentation, 1.
         keep: Where the tokens are while they are read: `disk` (mapped), `memory`, `device`, or `auto`: in memory if
             they take less than a third of what is free.
@@ -43,7 +44,7 @@ class CacheOptions:
     """
 
     folder: str = "outputs/tokens"
-    encoding: str = "float16"
+    encoding: str = "auto"
     views: int = 1
     keep: str = "auto"
     shard_size: int = 1024
@@ -51,13 +52,22 @@ class CacheOptions:
     repository: str | None = None
 
     def __post_init__(self) -> None:
-        if self.encoding not in ENCODINGS:
-            raise ValueError(unknown_name("encoding", self.encoding, ENCODINGS))
+        if self.encoding not in ("auto", *ENCODINGS):
+            raise ValueError(unknown_name("encoding", self.encoding, ("auto", *ENCODINGS)))
         if self.keep not in KEEP:
             raise ValueError(unknown_name("keep", self.keep, KEEP))
         for name in ("views", "shard_size", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+
+class CachePart(NamedTuple):
+    """A part of a stored cache: targets, rows `(N,)` of its images, items, and how many images were unreadable."""
+
+    labels: Tensor
+    rows: np.ndarray
+    items: list[str]
+    num_unreadable: int
 
 
 class TokenCache(torch.utils.data.Dataset):
@@ -69,6 +79,7 @@ class TokenCache(torch.utils.data.Dataset):
         folder: A complete cache.
         keep: Where to keep the tokens; see `CacheOptions`.
         device: The device of `keep="device"`.
+        part: What of the cache it is, if not all: some rows, some items, other labels.
 
     Attributes:
         num_unreadable: How many images were left out when it was built.
@@ -78,33 +89,50 @@ class TokenCache(torch.utils.data.Dataset):
         ValueError: If the folder holds no complete cache.
     """
 
-    def __init__(self, folder: str | os.PathLike, keep: str = "auto", device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        keep: str = "auto",
+        device: torch.device | str = "cpu",
+        part: CachePart | None = None,
+    ):
         self.store = TokenStore.open(folder)
-        self.manifest = self.store.manifest
-        self.labels = self.store.labels()
+        self.manifest, self.part = self.store.manifest, part
+        self.items = list(self.manifest.items)
         self.num_unreadable = int(self.manifest.key.get("unreadable", 0))
+        self._rows = np.arange(self.manifest.num_images)
+        if part is None:
+            self.labels = self.store.labels()
+        else:
+            self.labels, self._rows, self.items, self.num_unreadable = part
         self.epoch = 0
-        size = self.manifest.bytes_per_row * self.manifest.num_rows
+        per_row = self.manifest.bytes_per_row_of(self.items)
         if keep == "auto":
+            size = per_row * len(self._rows) * self.manifest.views
             keep = "memory" if size < SHARE_OF_MEMORY * psutil.virtual_memory().available else "disk"
         self.keep, self._device = keep, torch.device(device if keep == "device" else "cpu")
         self._kept: dict[str, dict[str, Tensor]] = {}
         if keep != "disk":
-            everything = np.arange(self.manifest.num_rows)
-            for item in self.manifest.items:
+            everything = np.concatenate([self._stored(self._rows, view) for view in range(self.manifest.views)])
+            for item in self.items:
                 parts = self.store.read(item, everything)
-                self._kept[item] = {suffix: part.to(self._device) for suffix, part in parts.items()}
+                self._kept[item] = {suffix: found.to(self._device) for suffix, found in parts.items()}
 
     def __len__(self) -> int:
-        return self.manifest.num_images
+        return len(self._rows)
 
     def __getitems__(self, indices: list[int]) -> dict[str, Any]:
         images = np.asarray(indices, np.int64)
         view = max(self.epoch - 1, 0) % self.manifest.views
-        return {"tokens": self._tokens(images + view * len(self)), "labels": self.labels[images]}
+        return {"tokens": self._tokens(images, view), "labels": self.labels[images]}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])
+
+    def fingerprint(self) -> str:
+        """What it holds: the key of the store, the rows in order, and their targets."""
+        parts = (fingerprint_of(self.manifest.key), self._rows, self.labels.numpy())
+        return bytes_fingerprint("".join(bytes_fingerprint(part) for part in parts))
 
     def check(self, backbone: Backbone, readings: list[Reading]) -> None:
         """Check that the cache is one of this backbone, and holds what some readings need.
@@ -114,31 +142,33 @@ class TokenCache(torch.utils.data.Dataset):
         """
         if backbone.adapter is not None:
             raise ValueError("An adapter changes the tokens with every step; train it online, not on a token cache.")
-        if self.manifest.key["weights"] != tensor_fingerprint(backbone.state_dict()):
+        if self.manifest.key["weights"] != backbone.hash_weights():
             raise ValueError(
                 f"The token cache {str(self.store.folder)!r} was built with other weights than this backbone's; "
                 "build it with the same backbone, in the same precision."
             )
         for item in cached_items(readings):
-            kind, tap = kind_and_tap(item)
-            if item not in self.manifest.items and (kind != "mean" or f"patches@{tap}" not in self.manifest.items):
+            if held_as(item, self.items) is None:
                 raise ValueError(
-                    f"The token cache {str(self.store.folder)!r} holds {list(self.manifest.items)}, not {item!r}; "
+                    f"The token cache {str(self.store.folder)!r} holds {self.items}, not {item!r}; "
                     "build it for these heads."
                 )
 
-    def _tokens(self, rows: np.ndarray) -> dict[str, Tokens]:
+    def _tokens(self, images: np.ndarray, view: int) -> dict[str, Tokens]:
         found: dict[str, dict[str, Tensor]] = {}
-        for item in self.manifest.items:
+        for item in self.items:
             kind, tap = kind_and_tap(item)
-            found.setdefault(tap, {})[kind] = self.store.decode(item, self._read(item, rows))
+            found.setdefault(tap, {})[kind] = self.store.decode(item, self._read(item, images, view))
         return {tap: _assemble(kinds, self.manifest.grids[tap]) for tap, kinds in found.items()}
 
-    def _read(self, item: str, rows: np.ndarray) -> dict[str, Tensor]:
+    def _read(self, item: str, images: np.ndarray, view: int) -> dict[str, Tensor]:
         if item not in self._kept:
-            return self.store.read(item, rows)
-        places = torch.from_numpy(rows).to(self._device)
+            return self.store.read(item, self._stored(self._rows[images], view))
+        places = torch.from_numpy(images + view * len(self)).to(self._device)
         return {suffix: part.index_select(0, places) for suffix, part in self._kept[item].items()}
+
+    def _stored(self, rows: np.ndarray, view: int) -> np.ndarray:
+        return rows + view * self.manifest.num_images
 
 
 def _assemble(kinds: dict[str, Tensor], grid: tuple[int, int]) -> Tokens:
@@ -154,6 +184,13 @@ def cached_items(readings: list[Reading]) -> list[str]:
         kinds = kinds - {"mean"} if "patches" in kinds else kinds
         items += [f"{kind}@{tap}" for kind in ("cls", "registers", "patches", "mean") if kind in kinds]
     return items
+
+
+def held_as(item: str, items: Iterable[str]) -> str | None:
+    """Which of some stored items gives an item: itself, or the patches whose mean it is; `None` if none does."""
+    kind, tap = kind_and_tap(item)
+    choices = (item, f"patches@{tap}") if kind == "mean" else (item,)
+    return next((choice for choice in choices if choice in items), None)
 
 
 def kind_and_tap(item: str) -> tuple[str, str]:

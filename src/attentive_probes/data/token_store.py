@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from attentive_probes.data.encoding import bytes_per_token, decode, encode, part
 
 MANIFEST = "manifest.json"
 LABELS = "labels.npy"
+CONTENT = "content.npy"
 SCHEMA_VERSION = 1
 
 
@@ -60,7 +61,12 @@ class Manifest:
     @property
     def bytes_per_row(self) -> int:
         """Bytes that one view of one image takes."""
-        return sum(tokens * bytes_per_token(self.encoding, width) for tokens, width in self.items.values())
+        return self.bytes_per_row_of(self.items)
+
+    def bytes_per_row_of(self, items: Iterable[str]) -> int:
+        """Bytes that some items of one view of one image take."""
+        shapes = [self.items[item] for item in items]
+        return sum(tokens * bytes_per_token(self.encoding, width) for tokens, width in shapes)
 
 
 class TokenStore:
@@ -94,9 +100,10 @@ class TokenStore:
             raise ValueError(f"The token cache {str(folder)!r} lacks {len(missing)} shards; build it again.")
         return store
 
-    def finish(self, labels: np.ndarray) -> None:
-        """Write labels and manifest: from now on the store is complete."""
+    def finish(self, labels: np.ndarray, content: np.ndarray) -> None:
+        """Write labels, a hash of the content of each image, and the manifest: from now on the store is complete."""
         np.save(self.folder / LABELS, labels)
+        np.save(self.folder / CONTENT, content)
         temporary = self.folder / f"{MANIFEST}.partial"
         temporary.write_text(json.dumps(asdict(self.manifest), indent=2) + "\n")
         os.replace(temporary, self.folder / MANIFEST)
@@ -104,6 +111,11 @@ class TokenStore:
     def labels(self) -> Tensor:
         """Targets of the images, `(N,)` or `(N, C)`."""
         return torch.from_numpy(np.load(self.folder / LABELS))
+
+    def content(self) -> np.ndarray:
+        """A hash `(N,)` of the content of each image; empty if the store does not know."""
+        path = self.folder / CONTENT
+        return np.load(path) if path.exists() else np.empty(0, np.uint64)
 
     def rows_of(self, shard: int) -> range:
         """The rows that a shard holds."""
@@ -115,14 +127,23 @@ class TokenStore:
         return [shard for shard in range(self.manifest.num_shards) if not self._shard(shard).is_dir()]
 
     def write_shard(self, shard: int, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Write one shard from batches of tokens `(B, T, D)` by item, in order of rows; it appears in one step."""
+        """Write one shard from batches of tokens `(B, T, D)` by item, in order of rows; it appears in one step.
+
+        Raises:
+            ValueError: If a token is no finite number, or does not fit the encoding.
+        """
         temporary = self._shard(shard).with_suffix(f".partial-{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         files = {}
         for batch in batches:
             for item, tokens in batch.items():
-                for suffix, array in encode(tokens, self.manifest.encoding, self.spread(item)).items():
+                try:
+                    arrays = encode(tokens, self.manifest.encoding, self.spread(item))
+                except ValueError as error:
+                    shutil.rmtree(temporary)
+                    raise ValueError(f"Shard {shard} of the token cache, {item}: {error}") from error
+                for suffix, array in arrays.items():
                     path = temporary / _file_name(item + suffix)
                     if path not in files:
                         files[path] = path.open("wb")

@@ -174,6 +174,14 @@ def cache_splits(
     if sweep.image_processor is None:
         raise ValueError("The backbone came without a usable image processor.")
     caches: dict[str, TokenCache | None] = {}
+    train, validation = splits["train"], splits["validation"]
+    if data.validation_split is None and isinstance(train, ImageSplit) and isinstance(validation, ImageSplit):
+        both = train.joined(validation)  # one cache, of which every other draw of what is held out is a part as well
+        plain = replace(data.cache, views=1, keep="disk")
+        if data.augmentation is None:
+            build_token_cache(
+                sweep.backbone, both, readings, sweep.image_processor, plain, num_workers=arguments.num_workers
+            )
     for name, split in splits.items():
         options: dict[str, Any] = {"seed": arguments.seed, "num_workers": arguments.num_workers}
         cache = data.cache

@@ -91,8 +91,8 @@ def normalize_together(norms: Sequence[nn.Module], features: Sequence[Tensor]) -
             continue
         mean, variance = norm.running_mean, norm.running_var
         if i in joint:
-            mean, variance, count = joint[i]
-            norm.track(mean, variance, count)
+            mean, variance, total = joint[i]
+            norm.track(mean, variance, total)
         found.append(norm.normalize(values[i], mean, variance).to(features[i].dtype))
     return found
 

@@ -1,19 +1,30 @@
-"""Stopping and going on: one file per process holds everything that the rest of a run depends on."""
+"""Stopping and going on: one file holds everything that the rest of a run depends on, for all processes."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from accelerate.utils import gather_object
 
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.results import HeadResult, SweepResults, library_versions
+from attentive_probes.fingerprint import fingerprint_of
+from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS
 from attentive_probes.training.loop import EpochProgress, TrainingLoop
 from attentive_probes.training.selection import EpochSelection
+from attentive_probes.training.splits import AnySplit, split_fingerprint
+
+logger = logging.getLogger(__name__)
+Identity: TypeAlias = dict[str, Any]
+STATE = "state.pt"
+WARNED = ("versions",)  # what may differ, but may show in the numbers
 
 # What may differ between a run and its continuation.
 FREE_ARGUMENTS = (
@@ -29,10 +40,17 @@ FREE_ARGUMENTS = (
 
 
 def save_run(
-    folder: Path, epoch: int, loop: TrainingLoop, selection: EpochSelection, results: SweepResults, rank: int
+    folder: Path, epoch: int, loop: TrainingLoop, selection: EpochSelection, results: SweepResults, identity: Identity
 ) -> None:
-    """Write the state after an epoch, or within the one that follows, replacing the one before in a single step."""
-    path = _path(folder, rank)
+    """Write the state after an epoch, or within the one that follows, of all processes in one file, in one step."""
+    draws = {
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+    of_processes = gather_object([draws])
+    if not loop.accelerator.is_main_process:
+        return
+    path = folder / CHECKPOINTS / STATE
     state = {
         "epoch": epoch,
         "steps_done": loop.steps_done,
@@ -44,10 +62,10 @@ def save_run(
         "active": sorted(loop.sweep.active),
         "optimizer": loop.optimizer.state_dict(),
         "schedule": loop.schedule.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "draws": of_processes,
         "seconds": results.seconds,
         "arguments": results.arguments,
+        "identity": identity,
         "results": [asdict(head) for head in results.heads],
     }
     temporary = path.with_suffix(".partial")
@@ -55,34 +73,39 @@ def save_run(
     os.replace(temporary, path)
 
 
-def check_resumable(folder: Path, results: SweepResults) -> None:
-    """Check that a folder holds an unfinished run with the same heads and arguments.
+def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> None:
+    """Check that a folder holds an unfinished run with the same heads, arguments, backbone and data.
 
     Raises:
         ValueError: If it does not; the text names the difference.
     """
-    path = _path(folder, 0)
+    path = folder / CHECKPOINTS / STATE
     if not path.exists():
         raise ValueError(f"There is no run to resume in {str(folder)!r}; start it without resume.")
     finished = json.loads((folder / RESULTS).read_text()) if (folder / RESULTS).exists() else {"heads": []}
     if any(head["test"] for head in finished["heads"]):
         raise ValueError(f"The run in {str(folder)!r} is complete: its test split was scored; nothing is left.")
     state = _load(path)
-    for key, value in results.arguments.items():
-        if key not in FREE_ARGUMENTS and state["arguments"].get(key) != value:
-            raise ValueError(
-                f"The run in {str(folder)!r} has {key}={state['arguments'].get(key)!r}, not {value!r}; resume it with "
-                "the same arguments, or start anew with overwrite."
-            )
-    settings = ("name", "head", "learning_rate", "weight_decay")
+    settings = ("name", "head", "learning_rate", "weight_decay", "seed")
     held = [[head[key] for key in settings] for head in state["results"]]
     if held != [[getattr(head, key) for key in settings] for head in results.heads]:
         raise ValueError(f"The run in {str(folder)!r} has other heads; resume it with the same ones.")
+    theirs = {**state["arguments"], **state["identity"]}
+    for key, value in {**results.arguments, **identity}.items():
+        if key in FREE_ARGUMENTS or theirs.get(key) == value:
+            continue
+        if key in WARNED:
+            logger.warning("The run was begun with %s=%s and goes on with %s.", key, theirs.get(key), value)
+            continue
+        raise ValueError(
+            f"The run in {str(folder)!r} has {key}={theirs.get(key)!r}, not {value!r}; resume it with the same, or "
+            "start anew with overwrite."
+        )
 
 
-def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, results: SweepResults, rank: int) -> int:
-    """Put a run back to where `save_run` left it; returns the number of epochs that are done."""
-    state = _load(_path(folder, rank))
+def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, results: SweepResults) -> int:
+    """Put a run back to where `save_run` left it, on any number of processes; returns the number of epochs done."""
+    state = _load(folder / CHECKPOINTS / STATE)
     for name, learned in state["heads"].items():
         loop.sweep.restore(name, learned)
     loop.keep_only(set(state["active"]))
@@ -94,14 +117,33 @@ def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, result
     results.seconds = state["seconds"]
     results.heads[:] = [HeadResult(**head) for head in state["results"]]
     selection.restore(results.heads, state["best"])
-    torch.set_rng_state(state["rng"])
-    if state["cuda_rng"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda_rng"])
+    rank, draws = loop.accelerator.process_index, state["draws"]
+    if rank < len(draws):  # a new process goes on with the draws that its seed gave it
+        torch.set_rng_state(draws[rank]["rng"])
+        if draws[rank]["cuda_rng"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(draws[rank]["cuda_rng"])
     return state["epoch"]
 
 
-def _path(folder: Path, rank: int) -> Path:
-    return folder / CHECKPOINTS / f"state-{rank}.pt"
+def identity_of(sweep: ProbeSweep, splits: Mapping[str, AnySplit], augmentation: Any, processor: Any) -> Identity:
+    """What a run is about, beside its arguments, as plain values: a run that differs in them is another one.
+
+    Args:
+        sweep: Heads and backbone.
+        splits: Name -> split; a stream is known by its name alone.
+        augmentation: What is random about training images.
+        processor: The image processor.
+    """
+    config = sweep.config
+    return {
+        "backbone": sweep.backbone.fingerprint(),
+        "classes": fingerprint_of({"labels": config.id2label, "values": config.label_values}),
+        "problem_type": config.problem_type,
+        "augmentation": "none" if augmentation is None else str(augmentation.describe()),
+        "image processor": fingerprint_of(processor.to_dict()),
+        "versions": {name: library_versions()[name] for name in ("torch", "transformers", "attentive-probes")},
+        **{f"{name} images": split_fingerprint(split) for name, split in splits.items()},
+    }
 
 
 def _load(path: Path) -> dict[str, Any]:

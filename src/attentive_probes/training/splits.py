@@ -21,6 +21,7 @@ from attentive_probes.data.labels import FLOAT_TARGETS, LabelEncoder
 from attentive_probes.data.open_split import open_split
 from attentive_probes.data.steps import StepLoader, StepPlan
 from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.fingerprint import bytes_fingerprint
 from attentive_probes.layers.normalization import BatchNorm
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
@@ -147,3 +148,16 @@ def heads_by_seed(sweep: ProbeSweep, arguments: ProbeTrainingArguments, split: A
     if len(found) > 1 and isinstance(split, ImageStream):
         raise ValueError(f"A stream is read in one order, but the heads have the seeds {sorted(found)}; use one seed.")
     return found
+
+
+def split_fingerprint(split: AnySplit) -> str:
+    """What a split is known by: content, order and targets of its images.
+
+    Of images that were not checked, the fingerprint of their dataset; of a stream, its name.
+    """
+    if isinstance(split, ImageStream):
+        return f"stream {split.name}"
+    if isinstance(split, TokenCache):
+        return split.fingerprint()
+    images = getattr(split.data, "_fingerprint", "") if split.digests is None else split.digests
+    return bytes_fingerprint(bytes_fingerprint(images) + bytes_fingerprint(split.targets().numpy()))

@@ -27,7 +27,7 @@ from attentive_probes.training.checkpoint import CHECKPOINTS, PROBES, RESULTS, c
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import take_best, write_states
 from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_validation, tell_trackers
-from attentive_probes.training.resume import check_resumable, load_run, save_run
+from attentive_probes.training.resume import check_resumable, identity_of, load_run, save_run
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import (
     AnyDataset,
@@ -100,8 +100,10 @@ class ProbeTrainer:
         self.scale = TargetScale.of(self.train_split, self.encoder)
         self.results = empty_results(self.sweep, arguments, self.accelerator.num_processes)
         self._note_sizes(train=self.train_split, validation=self.validation_split)
+        named = {"train": self.train_split, "validation": self.validation_split}
+        self.identity = identity_of(self.sweep, named, augmentation, self.processor)
         if arguments.resume:
-            check_resumable(self.folder, self.results)
+            check_resumable(self.folder, self.results, self.identity)
         self._tested = False
         self.baseline_scores: Scores | None = None
         self._attachments: list[tuple[str | None, str, str | bytes]] = []
@@ -127,14 +129,14 @@ class ProbeTrainer:
             self.scale,
         )
         selection = EpochSelection(self.results.heads, self.results.selection_metric)
-        rank, epoch = self.accelerator.process_index, 0
+        epoch = 0
         if self.arguments.resume:
-            epoch = load_run(self.folder, loop, selection, self.results, rank)
+            epoch = load_run(self.folder, loop, selection, self.results)
         start = time.perf_counter() - self.results.seconds
 
         def save() -> None:
             self.results.seconds = time.perf_counter() - start
-            save_run(self.folder, epoch, loop, selection, self.results, rank)
+            save_run(self.folder, epoch, loop, selection, self.results, self.identity)
 
         while not loop.finished:
             losses = loop.run_epoch(epoch + 1, save)
