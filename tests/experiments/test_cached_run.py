@@ -7,6 +7,7 @@ from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.experiments import run as run_module
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 
@@ -47,8 +48,9 @@ def test_grid_references_and_seeds(run, tmp_path):
     assert set(loaded.references[0].settings) == {"k", "temperature"}
     _same_accuracy_from_disk(tmp_path, loaded.references[1])
     content = json.loads((tmp_path / "run" / "results.json").read_text())
-    pairs = [[f"{head}-lr={rate}-seed={seed}" for seed in (0, 1)] for head in ("ep", "gap") for rate in (0.05, 0.01)]
-    assert [summary["names"] for summary in content["over_seeds"]] == pairs
+    families = content["best_per_head"]
+    assert [(family["name"], family["num_settings"]) for family in families] == [("ep", 2), ("gap", 2)]
+    assert all(len(family["best"]["names"]) == 2 and family["best"]["test"] for family in families)
 
 
 def _same_accuracy_from_disk(folder, reference):
@@ -56,6 +58,34 @@ def _same_accuracy_from_disk(folder, reference):
     found = evaluate_probe(probe, load_split(str(folder / "data"), "test"))
     assert found["top1"] == pytest.approx(reference.test["top1"])
     assert found["loss"] == pytest.approx(reference.test["loss"], rel=1e-2)  # its features were float16
+
+
+def test_references_finish_on_resume(run, monkeypatch):
+    """Stopped between the test split and the references: they are added, against the same baseline, without a look."""
+    options = ("evaluation.references.knn.method=knn", "evaluation.references.knn.k=[1,5]", "train.num_train_epochs=1")
+    whole = run(*options, folder="whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_module, "add_references", interrupt)
+        run(*options)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.ProbeTrainer, "_score", interrupt)
+        resumed = run(*options, "train.resume=true")
+    assert resumed.references == whole.references and len(resumed.references) == 1
+    assert [head.test for head in resumed.heads] == [head.test for head in whole.heads]
+
+
+def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+def test_other_draws_of_validation_share_a_cache(run, tmp_path):
+    """What is held out may change; the tokens were computed once."""
+    plain = ["data.validation_split=null", "data.validation_fraction=0.3", "train.num_train_epochs=1"]
+    run(*plain, folder="first")
+    before = sorted((tmp_path / "tokens").iterdir())
+    results = run(*plain, "data.split_seed=5", folder="second")
+    assert sorted((tmp_path / "tokens").iterdir()) == before
+    assert results.data["train"]["images"] + results.data["validation"]["images"] == 40
 
 
 def test_references_are_checked_before_any_work(run):

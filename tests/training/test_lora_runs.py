@@ -14,7 +14,7 @@ from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import profile_recipe, run_recipe
-from attentive_probes.training import trainer as trainer_module
+from attentive_probes.training import loop as loop_module
 
 LORA = [
     "grid={}",
@@ -75,7 +75,7 @@ def test_resume_bit_for_bit(load, tmp_path, monkeypatch):
     """An interrupted run with adapter dropout goes on to the same adapter and history."""
     dropout = "lora.lora_dropout=0.3"
     expected = run_recipe(load(dropout, folder="whole"))
-    original, seen = trainer_module.TrainingLoop._step, []
+    original, seen = loop_module.TrainingLoop._step, []
 
     def step(self, batch):
         if len(seen) == 12:
@@ -84,7 +84,7 @@ def test_resume_bit_for_bit(load, tmp_path, monkeypatch):
         return original(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer_module.TrainingLoop, "_step", step)
+        patch.setattr(loop_module.TrainingLoop, "_step", step)
         run_recipe(load(dropout, folder="cut"))
     resumed = run_recipe(load(dropout, "train.resume=true", folder="cut"))
     assert resumed.heads[0].history == expected.heads[0].history

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
-from attentive_probes.training import trainer as trainer_module
+from attentive_probes.training import loop as loop_module
 from tiny import image_dataset
 
 LABELS = ["band 0", "band 1", "band 2"]
@@ -26,7 +26,7 @@ def trainer_of(folder, tiny_backbone, runs=RUNS, stream=False, **options):
 
 def interrupted(folder, tiny_backbone, monkeypatch, batches, **options):
     """A run that is stopped after so many batches."""
-    original = trainer_module.TrainingLoop._step
+    original = loop_module.TrainingLoop._step
     seen = []
 
     def step(self, batch):
@@ -36,7 +36,7 @@ def interrupted(folder, tiny_backbone, monkeypatch, batches, **options):
         return original(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer_module.TrainingLoop, "_step", step)
+        patch.setattr(loop_module.TrainingLoop, "_step", step)
         trainer_of(folder, tiny_backbone, **options).train()
 
 
@@ -88,8 +88,12 @@ def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path, monkeypatch):
     trainer = trainer_of(tmp_path, tiny_backbone, resume=True)
     trainer.train()
     trainer.test(image_dataset(12, seed=2))
-    with pytest.raises(ValueError, match="is complete: its test split was scored"):
-        trainer_of(tmp_path, tiny_backbone, resume=True)
+    again = trainer_of(tmp_path, tiny_backbone, resume=True)
+    assert again.train() == trainer.results and again.is_tested
+    for name, head in trainer.sweep.heads.items():
+        assert all(torch.equal(t, again.sweep.heads[name].state_dict()[key]) for key, t in head.state_dict().items())
+    with pytest.raises(ValueError, match="scored before"):
+        again.test(image_dataset(12, seed=2))
 
 
 def test_trackers_that_are_missing_are_named(tiny_backbone, tmp_path):

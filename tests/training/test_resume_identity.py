@@ -6,7 +6,7 @@ from test_resume import LABELS, interrupted
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.data.augment import Augmentation
-from attentive_probes.training import trainer as trainer_module
+from attentive_probes.training import loop as loop_module
 from spawned import on_processes
 from tiny import image_dataset
 
@@ -74,7 +74,7 @@ def test_other_versions_draw_a_warning(tiny_backbone, tmp_path, monkeypatch, cap
 
 def work(folder, backbone, stop=None, resume=False):
     """Weights of a run, or of its first steps, on as many processes as there are."""
-    original, seen = trainer_module.TrainingLoop._step, []
+    original, seen = loop_module.TrainingLoop._step, []
 
     def step(loop, parts):
         if len(seen) == stop:
@@ -82,14 +82,14 @@ def work(folder, backbone, stop=None, resume=False):
         seen.append(1)
         return original(loop, parts)
 
-    trainer_module.TrainingLoop._step = step
+    loop_module.TrainingLoop._step = step
     try:
         trainer = changed(folder, backbone, resume=resume, save_steps=2, batch_size=7, drop_last=False)
         trainer.train()
     except KeyboardInterrupt:
         return {}
     finally:
-        trainer_module.TrainingLoop._step = original
+        loop_module.TrainingLoop._step = original
     return {f"{n}/{k}": v for n, head in trainer.sweep.heads.items() for k, v in head.state_dict().items()}
 
 

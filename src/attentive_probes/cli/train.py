@@ -22,7 +22,7 @@ def train(
     ] = False,
 ) -> None:
     """Train the heads of a recipe, select on validation, score the test split once."""
-    from attentive_probes.evaluation.seeds import over_seeds
+    from attentive_probes.evaluation.tables import families_table, has_choices
     from attentive_probes.experiments.recipe import Recipe
     from attentive_probes.experiments.run import profile_recipe, run_recipe
     from attentive_probes.processes import process_state
@@ -42,7 +42,6 @@ def train(
     if process_state().is_main_process:
         folder = loaded.train.output_dir
         console.print(results.table())
-        for group in over_seeds(results.heads):
-            spread = f"{group.mean:.2f}, standard deviation {group.deviation:.2f}"
-            console.print(f"{group.names[0]} and {len(group.names) - 1} more seeds: test top1 {spread}")
+        if has_choices(results.best_per_head):
+            console.print(families_table(results))
         console.print(f"Results: {folder}/results.json. The selected probe: {folder}/probes/{results.best.name}")

@@ -25,7 +25,7 @@ def evaluate_probe(
     batch_size: int = 256,
     num_workers: int = 0,
 ) -> dict[str, Any]:
-    """Metrics of a probe on a labelled split, in percent, with the 95% interval of the top-1 accuracy.
+    """Metrics of a probe on a labelled split, in percent, with 95% intervals.
 
     Args:
         probe: The probe, with its image processor.
@@ -52,6 +52,5 @@ def evaluate_probe(
         scores = score_split(sweep, loader, accelerator, tick=bar.update)[next(iter(sweep.runs))]
     metrics: dict[str, Any] = {"images": len(scores.labels), "unreadable": split.num_unreadable}
     metrics.update(scores.metrics(probe.config))
-    if "top1" in metrics:
-        metrics["top1_interval"] = list(scores.top1_interval())
+    metrics.update(scores.intervals(probe.config))
     return metrics

@@ -13,9 +13,18 @@ def top_k_correct(scores: Tensor, labels: Tensor, k: int) -> Tensor:
 
     Ties count against the prediction only beyond rank k, as in `torch.topk`. A class of score `-inf`, such as one
     without a single vote, is never among them.
+
+    Raises:
+        ValueError: If a score is no number.
     """
+    _check_numbers(scores)
     best = scores.topk(min(k, scores.shape[1]), dim=1)
     return ((best.indices == labels[:, None]) & (best.values > -torch.inf)).any(dim=1)
+
+
+def _check_numbers(scores: Tensor) -> None:
+    if scores.isnan().any():
+        raise ValueError(f"{int(scores.isnan().sum())} of {scores.numel()} scores are no numbers: no metric is known.")
 
 
 def top1(scores: Tensor, labels: Tensor) -> float:
@@ -47,7 +56,11 @@ def ece(scores: Tensor, labels: Tensor, num_bins: int = 15) -> float:
     """Expected calibration error: mean gap between confidence and accuracy over 15 bins of confidence, in percent.
 
     "On Calibration of Modern Neural Networks", arXiv 1706.04599.
+
+    Raises:
+        ValueError: If a score is no number.
     """
+    _check_numbers(scores)
     confidence, prediction = scores.double().softmax(1).max(1)
     gap = confidence - (prediction == labels).double()
     bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
@@ -56,7 +69,12 @@ def ece(scores: Tensor, labels: Tensor, num_bins: int = 15) -> float:
 
 
 def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
-    """Number of images `(C, C)` by label (row) and best class (column)."""
+    """Number of images `(C, C)` by label (row) and best class (column).
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    _check_numbers(scores)
     num_labels = scores.shape[1]
     return torch.bincount(labels * num_labels + scores.argmax(1), minlength=num_labels**2).view(num_labels, num_labels)
 
@@ -71,7 +89,11 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
     """Mean over labels of the average precision, in percent: scores and zeros or ones `(B, C)`.
 
     Precision at each positive image in order of falling score, averaged; labels without a positive image are left out.
+
+    Raises:
+        ValueError: If a score is no number.
     """
+    _check_numbers(scores)
     order = scores.argsort(dim=0, descending=True, stable=True)
     hits = labels.gather(0, order).double()
     ranks = torch.arange(1, len(scores) + 1, device=scores.device)[:, None]
@@ -81,12 +103,22 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
 
 
 def mean_absolute_error(scores: Tensor, labels: Tensor) -> float:
-    """Mean distance of predictions `(B,)` or `(B, C)` from their targets."""
+    """Mean distance of predictions `(B,)` or `(B, C)` from their targets.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    _check_numbers(scores)
     return (scores.double().reshape(labels.shape) - labels.double()).abs().mean().item()
 
 
 def r2(scores: Tensor, labels: Tensor) -> float:
-    """Share of the targets' variance that predictions `(B,)` or `(B, C)` explain; 1 is perfect, 0 is the mean."""
+    """Share of the targets' variance that predictions `(B,)` or `(B, C)` explain; 1 is perfect, 0 is the mean.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    _check_numbers(scores)
     labels = labels.double()
     residual = (labels - scores.double().reshape(labels.shape)).square().sum()
     return (1 - residual / (labels - labels.mean(0)).square().sum()).item()
@@ -111,5 +143,10 @@ SMALLER_IS_BETTER = ("loss", "ece", "mean_absolute_error")
 
 
 def all_metrics(scores: Tensor, labels: Tensor, problem_type: str) -> dict[str, float]:
-    """All metrics of a problem, for scores `(B, C)` and labels `(B,)`, or `(B, C)`."""
+    """All metrics of a problem, for scores `(B, C)` and labels `(B,)`, or `(B, C)`.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    _check_numbers(scores)
     return {name: metric(scores, labels) for name, metric in METRICS_OF[problem_type].items()}

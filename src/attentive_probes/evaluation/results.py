@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from attentive_probes.evaluation.metrics import SMALLER_IS_BETTER
-from attentive_probes.evaluation.seeds import over_seeds
+from attentive_probes.evaluation.families import PRIMARY, Family, best_per_head, best_setting, settings_of
+from attentive_probes.evaluation.statistics import holm
 
 SCHEMA_VERSION = 1
 PROTOCOL = (
     "Epoch and head are selected on the validation split; the test split is scored once, after training. "
-    "Accuracies are percentages; intervals are 95% bootstrap intervals over test images."
+    "Accuracies are percentages with 95% Wilson intervals; differences are over the same images, with Newcombe's "
+    "intervals and exact McNemar tests, corrected by Holm for the number of comparisons; other metrics have bootstrap "
+    "intervals."
 )
 
 
@@ -36,6 +38,7 @@ class HeadResult:
         weight_decay: Weight decay.
         trainable_parameters: Number of parameters that were trained.
         seed: Seed of its initial weights, and of order and views of its images.
+        family: Name of what it is one way of, in a grid; empty for its own name.
         best_epoch: Epoch (from 1) with the best validation value of the selection metric; 0 if there is none.
         seconds: Time of the run up to the end of that epoch; heads of one run share their backbone pass.
         validation: Metrics at that epoch.
@@ -43,7 +46,8 @@ class HeadResult:
         diverged: Optimizer step (from 1) at which its loss was no finite number any more, 0 if its scores on the
             validation split were the first to be none; `None` for most. It trained no further; earlier epochs count.
         history: Per epoch: training loss and validation metrics.
-        test: Metrics on the test split, with `top1_interval` and `top1_difference` (mean, low, high) to the baseline.
+        test: Metrics on the test split, with `<metric>_interval`, `<metric>_difference` (mean, low, high) to the
+            baseline, its p-value `<metric>_p`, and `<metric>_p_holm`, corrected for the number of comparisons.
     """
 
     name: str
@@ -52,6 +56,7 @@ class HeadResult:
     weight_decay: float
     trainable_parameters: int
     seed: int = 0
+    family: str = ""
     best_epoch: int = 0
     seconds: float = 0.0
     validation: dict[str, float] = field(default_factory=dict)
@@ -124,19 +129,26 @@ class SweepResults:
 
     @property
     def best(self) -> HeadResult:
-        """The head with the best validation value of the selection metric; the first one among equals.
+        """The selected head: of the setting with the best mean over seeds on validation, the best seed there.
 
-        A head that diverged before it had a single good epoch comes last.
+        The first one among equals; heads that diverged before they had a single good epoch come last.
         """
-        sign = 1 if self.selection_metric in SMALLER_IS_BETTER else -1
+        found = best_setting(settings_of(self.heads, self.selection_metric), self.selection_metric)
+        return self.head(found.names[0])
 
-        def rank(head: HeadResult) -> float:
-            value, loss = head.validation.get(self.selection_metric), head.validation.get("loss", 0.0)
-            if value is None or loss is None or not (math.isfinite(value) and math.isfinite(loss)):
-                return math.inf
-            return sign * value
+    @property
+    def best_per_head(self) -> list[Family]:
+        """The best setting of each head family, by its mean over seeds on validation."""
+        return best_per_head(self.heads, self.selection_metric)
 
-        return min(self.heads, key=rank)
+    def correct_for_number(self) -> None:
+        """Note beside every p-value of a comparison with the baseline what Holm's correction makes of it."""
+        entries: list[HeadResult | ReferenceResult] = [*self.heads, *self.references]
+        tested = [entry.test for entry in entries if entry.test and entry.name != self.baseline]
+        for metric in PRIMARY:
+            compared = [test for test in tested if f"{metric}_p" in test]
+            for test, p in zip(compared, holm([test[f"{metric}_p"] for test in compared]), strict=True):
+                test[f"{metric}_p_holm"] = p
 
     @property
     def best_so_far(self) -> str:
@@ -152,10 +164,16 @@ class SweepResults:
         """
         return {head.name: head for head in self.heads}[name]
 
+    def table(self) -> Table:
+        """One row per head, for the terminal."""
+        from attentive_probes.evaluation.tables import results_table
+
+        return results_table(self)
+
     def to_json(self) -> dict[str, Any]:
         """What `save` writes, as plain values; what is no number is `None`."""
-        summaries = [asdict(summary) for summary in over_seeds(self.heads)]
-        return _without_nan({**asdict(self), "best": self.best.name, "over_seeds": summaries})
+        families = [asdict(family) for family in self.best_per_head]
+        return _without_nan({**asdict(self), "best": self.best.name, "best_per_head": families})
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, replacing the file in a single step; what is no number becomes null."""
@@ -174,56 +192,11 @@ class SweepResults:
         if content.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}.")
         content.pop("best")
-        content.pop("over_seeds")
+        for summary in ("best_per_head", "over_seeds"):  # the latter in files of before
+            content.pop(summary, None)
         content["heads"] = [HeadResult(**head) for head in content["heads"]]
         content["references"] = [ReferenceResult(**reference) for reference in content["references"]]
         return cls(**content)
-
-    def table(self) -> Table:
-        """One row per head, for the terminal."""
-        metric = self.selection_metric
-        table = Table(
-            title=f"{len(self.heads)} heads on one backbone pass ({self.adaptation}), {self.seconds:.0f} s",
-            caption="\n".join(
-                [
-                    f"* head selected by {metric} on validation, as was each epoch; test scored once, 95% intervals",
-                    *self.warnings,
-                ]
-            ),
-        )
-        for column in ("head", "parameters", "rate", f"val {metric}", "epoch", "seconds"):
-            table.add_column(column, justify="left" if column == "head" else "right", no_wrap=True)
-        tested = any(head.test for head in self.heads)
-        if tested:
-            table.add_column("test top1", justify="right")
-            table.add_column(f"minus {self.baseline}", justify="right")
-        for head in self.heads:
-            row = [
-                f"{head.name} *" if head.name == self.best.name else head.name,
-                f"{head.trainable_parameters:,}",
-                f"{head.learning_rate:g}",
-                "diverged" if (value := head.validation.get(metric)) is None else f"{value:.2f}",
-                str(head.best_epoch),
-                f"{head.seconds:.0f}",
-            ]
-            table.add_row(*row, *(_test_cells(head) if tested else ()))
-        if self.references:
-            table.add_section()
-        for reference in self.references:
-            settings = " ".join(f"{key}={value:g}" for key, value in reference.settings.items())
-            row = [f"{reference.name} ({settings})", "", "", f"{reference.validation:.2f}", "", ""]
-            table.add_row(*row, *(_test_cells(reference) if tested else ()))
-        return table
-
-
-def _test_cells(head: HeadResult | ReferenceResult) -> tuple[str, str]:
-    test = head.test or {}
-    if "top1" not in test:
-        return f"loss {test.get('loss', float('nan')):.4f}", ""
-    low, high = test["top1_interval"]
-    accuracy = f"{test['top1']:.2f} [{low:.2f}, {high:.2f}]"
-    mean, difference_low, difference_high = test["top1_difference"]
-    return accuracy, f"{mean:+.2f} [{difference_low:+.2f}, {difference_high:+.2f}]"
 
 
 def _without_nan(value: Any) -> Any:

@@ -13,7 +13,7 @@ from attentive_probes.probe.sweep import HeadRun
 
 OPTION = "options."
 HEAD_KEYS = tuple(f.name for f in fields(HeadConfig))
-RUN_KEYS = tuple(f.name for f in fields(HeadRun) if f.name != "head")
+RUN_KEYS = tuple(f.name for f in fields(HeadRun) if f.name not in ("head", "family"))
 
 
 def cross(runs: Mapping[str, HeadRun], grid: Mapping[str, Sequence[Any]]) -> dict[str, HeadRun]:
@@ -34,13 +34,14 @@ def cross(runs: Mapping[str, HeadRun], grid: Mapping[str, Sequence[Any]]) -> dic
             raise ValueError(unknown_name("setting in grid:", key, (*RUN_KEYS, *HEAD_KEYS, f"{OPTION}<name>")))
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise ValueError(f"grid.{key} is {values!r}; it must be a list of at least one value.")
+    if not grid:
+        return dict(runs)
     crossed = {}
     for name, run in runs.items():
         for values in product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
-            crossed["-".join([name, *(f"{_short(key)}={_text(value)}" for key, value in settings.items())])] = _with(
-                run, settings
-            )
+            suffixes = (f"{_short(key)}={_text(value)}" for key, value in settings.items())
+            crossed["-".join([name, *suffixes])] = _with(replace(run, family=run.family or name), settings)
     return crossed
 
 

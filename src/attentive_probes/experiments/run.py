@@ -67,10 +67,11 @@ def run_recipe(recipe: Recipe) -> SweepResults:
     if data.validation_split is not None and data.validation_split == data.test_split:
         trainer.results.protocol = SELECTED_ON_TEST
     results = trainer.train()
-    if splits["test"] is not None:
+    if splits["test"] is not None and not trainer.is_tested:
         results = trainer.test(splits["test"], recipe.evaluation.baseline)
-    if references:
-        add_references(references, trainer, splits)
+    known = {reference.name for reference in results.references}
+    if missing := {name: reference for name, reference in references.items() if name not in known}:
+        add_references(missing, trainer, splits)
     if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
         _draw(recipe, sweep, results, opened["test"], trainer.folder)
         if recipe.evaluation.attention_head is not None:
@@ -148,6 +149,7 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
         if found.model is not None and trainer.accelerator.is_main_process:
             probe = linear_probe(trainer.sweep, reference.head, found.model)
             probe.save_pretrained(trainer.folder / PROBES / name)
+    trainer.results.correct_for_number()
     trainer.save_results()
 
 

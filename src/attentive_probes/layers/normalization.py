@@ -68,6 +68,18 @@ class BatchNorm(nn.Module):
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_((variance * count / rest).to(self.running_var.dtype), self.momentum)
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Take what the running statistics started from, mean 0 and variance 1, out of them.
+
+        After t batches it has the weight `(1 - momentum) ** t`, a third after ten: short runs would be evaluated with
+        statistics that are none of their features. Nothing changes before the first batch.
+        """
+        weight = (1 - self.momentum) ** int(self.num_batches_tracked)
+        if weight < 1:
+            self.running_mean /= 1 - weight
+            self.running_var.sub_(weight).div_(1 - weight).clamp_(min=0)
+
 
 def normalize_together(norms: Sequence[nn.Module], features: Sequence[Tensor]) -> list[Tensor]:
     """Apply several norms, each to its own features `(B, F)`; batch statistics cross the processes in one exchange.

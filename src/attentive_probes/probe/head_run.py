@@ -20,12 +20,15 @@ class HeadRun:
         weight_decay: Its weight decay; `None` takes that of the training arguments.
         seed: Seed of all that is random about it: initial weights, order and views of images. Heads of different seeds
             see different batches. `None` takes that of the training arguments, and 0 for the weights.
+        family: Name of what it is one way of, among which one is chosen: the same head at other rates or layers. A grid
+            names it after the head that it crosses; `None` is the head's own name.
     """
 
     head: HeadConfig
     learning_rate: float | None = None
     weight_decay: float | None = None
     seed: int | None = None
+    family: str | None = None
 
 
 def check_heads(config: ProbeConfig, runs: Mapping[str, HeadRun]) -> None:

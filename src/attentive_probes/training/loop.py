@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -154,7 +154,7 @@ class TrainingLoop:
         torch.set_rng_state(random_state)
         if self.scale is None:
             return scores
-        return {name: Scores(self.scale.restored(found.logits), found.labels) for name, found in scores.items()}
+        return {name: replace(found, logits=self.scale.restored(found.logits)) for name, found in scores.items()}
 
     def keep_only(self, names: set[str]) -> None:
         """Let the other heads rest."""

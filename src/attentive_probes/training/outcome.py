@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
+from attentive_probes.layers.normalization import BatchNorm
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.checkpoint import save_states
 from attentive_probes.training.selection import EpochSelection
@@ -17,6 +20,22 @@ def begin(sweep: ProbeSweep, scale: TargetScale | None) -> None:
     for head in sweep.heads.values():
         if scale is not None and head.is_trained:
             scale.unfold(head)
+
+
+@contextmanager
+def settled(sweep: ProbeSweep) -> Iterator[None]:
+    """A context in which fresh heads have unbiased running statistics, as they are scored and kept; see `BatchNorm`."""
+    fresh = [head for head in sweep.heads.values() if not head.is_trained]
+    norms = [module for head in fresh for module in head.modules() if isinstance(module, BatchNorm)]
+    before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    for norm in norms:
+        norm.settle()
+    try:
+        yield
+    finally:
+        for norm, (mean, variance) in zip(norms, before, strict=True):
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
 
 
 def write_states(folder: Path, sweep: ProbeSweep, selection: EpochSelection, scale: TargetScale | None) -> None:

@@ -58,6 +58,7 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
                 weight_decay=rates[name].weight_decay,
                 trainable_parameters=in_adapter + sum(p.numel() for p in heads[name].parameters()),
                 seed=arguments.seed if run.seed is None else run.seed,
+                family=run.family or name,
             )
             for name, run in sweep.runs.items()
         ],
@@ -83,7 +84,9 @@ def note_validation(results: SweepResults, num_images: int) -> None:
     """
     for head in results.heads:
         if "top1" in head.validation:
-            head.validation_interval = list(proportion_interval(head.validation["top1"], num_images))
+            head.validation_interval = [
+                100 * end for end in proportion_interval(round(head.validation["top1"] / 100 * num_images), num_images)
+            ]
     warning = (
         f"The validation split holds {num_images} images: what was selected on it, epochs and the best head, may be so "
         "by chance."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 from accelerate.utils import gather_object
 
 from attentive_probes.evaluation.results import HeadResult, SweepResults, library_versions
+from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.fingerprint import fingerprint_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS
@@ -23,7 +23,7 @@ from attentive_probes.training.splits import AnySplit, split_fingerprint
 
 logger = logging.getLogger(__name__)
 Identity: TypeAlias = dict[str, Any]
-STATE = "state.pt"
+STATE, TESTED = "state.pt", "tested.pt"
 WARNED = ("versions",)  # what may differ, but may show in the numbers
 
 # What may differ between a run and its continuation.
@@ -82,9 +82,6 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
     path = folder / CHECKPOINTS / STATE
     if not path.exists():
         raise ValueError(f"There is no run to resume in {str(folder)!r}; start it without resume.")
-    finished = json.loads((folder / RESULTS).read_text()) if (folder / RESULTS).exists() else {"heads": []}
-    if any(head["test"] for head in finished["heads"]):
-        raise ValueError(f"The run in {str(folder)!r} is complete: its test split was scored; nothing is left.")
     state = _load(path)
     settings = ("name", "head", "learning_rate", "weight_decay", "seed")
     held = [[head[key] for key in settings] for head in state["results"]]
@@ -101,6 +98,26 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
             f"The run in {str(folder)!r} has {key}={theirs.get(key)!r}, not {value!r}; resume it with the same, or "
             "start anew with overwrite."
         )
+
+
+def save_tested(folder: Path, baseline: Scores) -> None:
+    """Keep what comparisons with the baseline of a tested run need."""
+    torch.save(torch.from_numpy(baseline.correct), folder / CHECKPOINTS / TESTED)
+
+
+def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults, Scores] | None:
+    """Results of a run whose test split was scored, and its baseline, right or wrong on each image; else `None`.
+
+    The selection gets the best epoch of every head.
+    """
+    if not (folder / RESULTS).exists() or not (folder / CHECKPOINTS / TESTED).exists():
+        return None
+    results = SweepResults.load(folder / RESULTS)
+    if not any(head.test for head in results.heads):
+        return None
+    selection.restore(results.heads, _load(folder / CHECKPOINTS / STATE)["best"])
+    correct = torch.load(folder / CHECKPOINTS / TESTED, weights_only=True)
+    return results, Scores(torch.stack([~correct, correct], 1).float(), torch.ones(len(correct), dtype=torch.long))
 
 
 def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, results: SweepResults) -> int:

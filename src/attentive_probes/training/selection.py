@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from torch import Tensor
 
+from attentive_probes.evaluation.families import cost, settings_of
 from attentive_probes.evaluation.metrics import METRICS_OF, SMALLER_IS_BETTER
 from attentive_probes.evaluation.results import HeadResult
 from attentive_probes.naming import unknown_name
@@ -92,15 +93,14 @@ class EpochSelection:
         return found
 
     def better_half(self, names: Collection[str]) -> set[str]:
-        """The half of some heads, rounded up, whose best validation value so far is better; ties go to the first."""
-        sign = 1 if self.metric in SMALLER_IS_BETTER else -1
+        """The better half of some heads, rounded up, by their best validation value so far; ties go to the first.
 
-        def rank(name: str) -> float:
-            return sign * self.results[name].validation.get(self.metric, sign * math.inf)
-
-        ranked = sorted((name for name in self.results if name in names), key=rank)
-        kept = set(ranked[: (len(ranked) + 1) // 2])
-        dropped = ", ".join(sorted(set(ranked) - kept))
+        Heads that differ by their seed alone stay or go together, by their mean.
+        """
+        settings = settings_of([self.results[name] for name in self.results if name in names], self.metric)
+        ranked = sorted(settings, key=lambda setting: cost(setting.validation, self.metric))
+        kept = {name for setting in ranked[: (len(ranked) + 1) // 2] for name in setting.names}
+        dropped = ", ".join(sorted(set(names) - kept))
         logger.info("Successive halving: %d heads train on; dropped %s.", len(kept), dropped or "none")
         return kept
 

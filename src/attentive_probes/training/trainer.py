@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from accelerate.utils import set_seed
@@ -23,11 +22,17 @@ from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.checkpoint import CHECKPOINTS, PROBES, RESULTS, check_output_dir, clear_output_dir
+from attentive_probes.training.checkpoint import PROBES, RESULTS, check_output_dir, clear_output_dir
+from attentive_probes.training.epochs import run_epochs
 from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.outcome import take_best, write_states
-from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_validation, tell_trackers
-from attentive_probes.training.resume import check_resumable, identity_of, load_run, save_run
+from attentive_probes.training.outcome import take_best
+from attentive_probes.training.report import check_baseline, empty_results, head_rates
+from attentive_probes.training.resume import (
+    check_resumable,
+    identity_of,
+    load_finished,
+    save_tested,
+)
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import (
     AnyDataset,
@@ -99,7 +104,7 @@ class ProbeTrainer:
         self.class_weights = class_weights_of(self.train_split, arguments, self.encoder)
         self.scale = TargetScale.of(self.train_split, self.encoder)
         self.results = empty_results(self.sweep, arguments, self.accelerator.num_processes)
-        self._note_sizes(train=self.train_split, validation=self.validation_split)
+        self.note_sizes(train=self.train_split, validation=self.validation_split)
         named = {"train": self.train_split, "validation": self.validation_split}
         self.identity = identity_of(self.sweep, named, augmentation, self.processor)
         if arguments.resume:
@@ -112,13 +117,27 @@ class ProbeTrainer:
         """Train, and leave every head at its best validation epoch.
 
         Writes `results.json`, `probes/<head>/` (each loadable by `from_pretrained`), and `checkpoints/` after every
-        epoch.
+        epoch. A resumed run that was trained and tested before is taken up as it is.
+
+        Raises:
+            ValueError: If there is no training image, or all heads diverge.
         """
         self.accelerator.wait_for_everyone()  # all processes have looked at the folder before one writes to it
         if self.accelerator.is_main_process and not self.arguments.resume:
             clear_output_dir(self.folder)
+        selection = EpochSelection(self.results.heads, self.results.selection_metric)
+        if self.arguments.resume and (done := load_finished(self.folder, selection)) is not None:
+            self.results, self.baseline_scores = done
+            self._tested = True
+            take_best(self.sweep, selection, self.scale)
+            return self.results
         set_seed(self.arguments.seed, device_specific=True)  # dropout and noise
-        loop = TrainingLoop(
+        run_epochs(self, self._loop(), selection)
+        self._finish(selection)
+        return self.results
+
+    def _loop(self) -> TrainingLoop:
+        return TrainingLoop(
             self.sweep,
             self.arguments,
             head_rates(self.sweep, self.arguments),
@@ -128,34 +147,6 @@ class ProbeTrainer:
             self.class_weights,
             self.scale,
         )
-        selection = EpochSelection(self.results.heads, self.results.selection_metric)
-        epoch = 0
-        if self.arguments.resume:
-            epoch = load_run(self.folder, loop, selection, self.results)
-        start = time.perf_counter() - self.results.seconds
-
-        def save() -> None:
-            self.results.seconds = time.perf_counter() - start
-            save_run(self.folder, epoch, loop, selection, self.results, self.identity)
-
-        while not loop.finished:
-            losses = loop.run_epoch(epoch + 1, save)
-            epoch += 1
-            scores = loop.evaluate()
-            validation = {name: found.metrics(self.sweep.config) for name, found in scores.items() if found.are_finite}
-            self.results.seconds = time.perf_counter() - start
-            selection.update(epoch, self.results.seconds, self.sweep.learned, losses, validation, loop.diverged)
-            loop.keep_only(selection.alive(self.sweep.active))
-            note_validation(self.results, len(next(iter(scores.values())).labels))
-            if self.arguments.halving_epochs and epoch % self.arguments.halving_epochs == 0:
-                loop.keep_only(selection.better_half(self.sweep.active))
-            self._checkpoint(selection)
-            save()
-            loop.bar.set_postfix_str(self.results.best_so_far)
-            tell_trackers(self.accelerator, epoch, losses, validation)
-        loop.close()
-        self._finish(selection)
-        return self.results
 
     def open_split(self, name: str, dataset: AnyDataset) -> AnySplit:
         """Check a split and open it for reading, for instance the test split before training starts; see `open_any`.
@@ -183,13 +174,21 @@ class ProbeTrainer:
         split = self.open_split("test", dataset)
         scores = self._score(split)
         for result in self.results.heads:
-            if result.best_epoch:
+            if result.best_epoch and scores[result.name].are_finite:
                 result.test = scores[result.name].test_metrics(scores[baseline], self.sweep.config)
         self.results.baseline, self._tested, self.baseline_scores = baseline, True, scores[baseline]
-        self._note_sizes(test=split)
+        self.results.correct_for_number()
+        if self.accelerator.is_main_process:
+            save_tested(self.folder, scores[baseline])
+        self.note_sizes(test=split)
         self.results.data["test"]["images"] = len(scores[baseline].labels)  # also of a stream: those that count
         self.save_results()
         return self.results
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the test split was scored, by this run or by the one that it resumes."""
+        return self._tested
 
     def save_results(self) -> None:
         """Write `results.json` as it is now, and the cards and files of all probes anew."""
@@ -222,17 +221,10 @@ class ProbeTrainer:
         with tqdm(desc="test", unit="img", disable=not self.accelerator.is_main_process, leave=False) as bar:
             return score_split(self.sweep, loader, self.accelerator, precision=precision, tick=bar.update)
 
-    def _note_sizes(self, **splits: AnySplit) -> None:
+    def note_sizes(self, **splits: AnySplit) -> None:
+        """Note in the results how many images the splits have."""
         sizes = {name: split_size(split, self.arguments.num_workers) for name, split in splits.items()}
         self.results.data.update(sizes)
-
-    def _checkpoint(self, selection: EpochSelection) -> None:
-        self._note_sizes(train=self.train_split, validation=self.validation_split)  # streams count as they go
-        if self.accelerator.is_main_process:
-            checkpoints = self.folder / CHECKPOINTS
-            write_states(checkpoints, self.sweep, selection, self.scale)
-            self.results.save(self.folder / RESULTS)
-        self.accelerator.wait_for_everyone()
 
     def _finish(self, selection: EpochSelection) -> None:
         for tracker in self.accelerator.trackers:  # end_training would also end the process group

@@ -1,0 +1,113 @@
+"""Choosing among heads that were tried in several ways: settings by their mean over seeds, one line per head family."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attentive_probes.evaluation.metrics import SMALLER_IS_BETTER
+
+if TYPE_CHECKING:
+    from attentive_probes.evaluation.results import HeadResult
+
+PRIMARY = ("top1", "mean_average_precision", "mean_absolute_error")  # what stands for a problem in a table
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Heads of a family that differ by their seed alone.
+
+    Args:
+        names: Their names, the best on validation first.
+        validation: Mean of the selection metric over them; `None` if one of them has none.
+        validation_deviation: Its sample standard deviation; `None` for a single seed.
+        metric: The metric of the test split that stands for the problem; `None` if it was not scored.
+        test: Its mean.
+        test_deviation: Its sample standard deviation.
+    """
+
+    names: tuple[str, ...]
+    validation: float | None
+    validation_deviation: float | None = None
+    metric: str | None = None
+    test: float | None = None
+    test_deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """The best setting of a head family, such as one pooling crossed with rates, layers and seeds.
+
+    Args:
+        name: Name of the family.
+        best: Its setting with the best mean over seeds on validation.
+        num_settings: How many were tried.
+    """
+
+    name: str
+    best: Setting
+    num_settings: int
+
+
+def settings_of(heads: Sequence[HeadResult], metric: str) -> list[Setting]:
+    """The settings among some heads of one family, in order of first appearance.
+
+    Args:
+        heads: The heads.
+        metric: The selection metric.
+    """
+    groups: dict[str, list[HeadResult]] = {}
+    for head in heads:
+        groups.setdefault(json.dumps([head.head, head.learning_rate, head.weight_decay], sort_keys=True), []).append(
+            head
+        )
+    return [_setting(group, metric) for group in groups.values()]
+
+
+def best_setting(settings: Sequence[Setting], metric: str) -> Setting:
+    """The setting with the best mean over seeds; the first one among equals. One without a value comes last."""
+    return min(settings, key=lambda setting: cost(setting.validation, metric))
+
+
+def best_per_head(heads: Sequence[HeadResult], metric: str) -> list[Family]:
+    """The best setting of every family, families in order of first appearance."""
+    families: dict[str, list[HeadResult]] = {}
+    for head in heads:
+        families.setdefault(head.family or head.name, []).append(head)
+    found = {name: settings_of(members, metric) for name, members in families.items()}
+    return [Family(name, best_setting(settings, metric), len(settings)) for name, settings in found.items()]
+
+
+def cost(value: float | None, metric: str) -> float:
+    """What is minimized: a metric where small is good, its negative where large is; infinite if there is no value."""
+    if value is None or not math.isfinite(value):
+        return math.inf
+    return value if metric in SMALLER_IS_BETTER else -value
+
+
+def value_of(head: HeadResult, metric: str) -> float | None:
+    """A metric of a head on validation; `None` for one whose loss there is no finite number."""
+    loss = head.validation.get("loss", 0.0)
+    return None if loss is None or not math.isfinite(loss) else head.validation.get(metric)
+
+
+def _setting(group: list[HeadResult], metric: str) -> Setting:
+    values = [value_of(head, metric) for head in group]
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    ranked = sorted(group, key=lambda head: cost(value_of(head, metric), metric))
+    is_whole = len(finite) == len(group)
+    tested = [head.test for head in group if head.test]
+    primary = next((key for key in PRIMARY if tested and key in tested[0]), None)
+    scores = [test[primary] for test in tested if primary is not None]
+    return Setting(
+        tuple(head.name for head in ranked),
+        statistics.mean(finite) if is_whole else None,
+        statistics.stdev(finite) if is_whole and len(finite) > 1 else None,
+        primary,
+        statistics.mean(scores) if scores else None,
+        statistics.stdev(scores) if len(scores) > 1 else None,
+    )

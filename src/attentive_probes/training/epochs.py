@@ -1,0 +1,60 @@
+"""The epochs of a run: train, validate, keep what is best, save."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS
+from attentive_probes.training.loop import TrainingLoop
+from attentive_probes.training.outcome import settled, write_states
+from attentive_probes.training.report import note_validation, tell_trackers
+from attentive_probes.training.resume import load_run, save_run
+from attentive_probes.training.selection import EpochSelection
+
+if TYPE_CHECKING:
+    from attentive_probes.training.trainer import ProbeTrainer
+
+
+def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelection) -> None:
+    """Train to the end, from where a resumed run was saved last; after every epoch the state and results are written.
+
+    Args:
+        trainer: Its results are filled.
+        loop: Takes the steps.
+        selection: Keeps every head at its best epoch.
+    """
+    results, arguments, sweep, epoch = trainer.results, trainer.arguments, trainer.sweep, 0
+    if arguments.resume:
+        epoch = load_run(trainer.folder, loop, selection, results)
+    start = time.perf_counter() - results.seconds
+
+    def save() -> None:
+        results.seconds = time.perf_counter() - start
+        save_run(trainer.folder, epoch, loop, selection, results, trainer.identity)
+
+    while not loop.finished:
+        losses = loop.run_epoch(epoch + 1, save)
+        epoch += 1
+        with settled(sweep):
+            scores = loop.evaluate()
+            metrics = {name: found.metrics(sweep.config) for name, found in scores.items() if found.are_finite}
+            results.seconds = time.perf_counter() - start
+            selection.update(epoch, results.seconds, sweep.learned, losses, metrics, loop.diverged)
+            note_validation(results, len(next(iter(scores.values())).labels))
+            _checkpoint(trainer, selection)
+        loop.keep_only(selection.alive(sweep.active))
+        if arguments.halving_epochs and epoch % arguments.halving_epochs == 0:
+            loop.keep_only(selection.better_half(sweep.active))
+        save()
+        loop.bar.set_postfix_str(results.best_so_far)
+        tell_trackers(trainer.accelerator, epoch, losses, metrics)
+    loop.close()
+
+
+def _checkpoint(trainer: ProbeTrainer, selection: EpochSelection) -> None:
+    trainer.note_sizes(train=trainer.train_split, validation=trainer.validation_split)  # streams count as they go
+    if trainer.accelerator.is_main_process:
+        write_states(trainer.folder / CHECKPOINTS, trainer.sweep, selection, trainer.scale)
+        trainer.results.save(trainer.folder / RESULTS)
+    trainer.accelerator.wait_for_everyone()
