@@ -34,10 +34,9 @@ def test_queries_may_differ_per_image():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_softmax_runs_in_float32(dtype):
-    """Half precision tokens keep their precision in the pooled tokens; the attention is float32 and sums to 1."""
+    """Of half precision tokens, pooled tokens and attention are float32; the attention sums to 1."""
     pooled, attention = attend(torch.randn(2, 50, 8).to(dtype), torch.randn(3, 8))
-    assert pooled.dtype == dtype
-    assert attention.dtype == torch.float32
+    assert pooled.dtype == attention.dtype == torch.float32
     assert torch.allclose(attention.sum(-1), torch.ones(2, 3), atol=1e-6)
 
 

@@ -18,7 +18,8 @@ from rich.table import Table
 from attentive_probes.evaluation.families import PRIMARY, Family, best_per_head, best_setting, settings_of
 from attentive_probes.evaluation.statistics import holm
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
 PROTOCOL = (
     "Epoch and head are selected on the validation split; the test split is scored once, after training. "
     "Accuracies are percentages with 95% Wilson intervals; differences are over the same images, with Newcombe's "
@@ -189,7 +190,7 @@ class SweepResults:
             ValueError: If the file has another schema version.
         """
         content = json.loads(Path(path).read_text())
-        if content.get("schema_version") != SCHEMA_VERSION:
+        if content.get("schema_version") not in READABLE:
             raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}.")
         content.pop("best")
         for summary in ("best_per_head", "over_seeds"):  # the latter in files of before

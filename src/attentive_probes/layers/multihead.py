@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from attentive_probes.layers.precision import exact_type, full_precision
 from attentive_probes.layers.queries import MultiplyAdds, Queries
 
 
@@ -27,16 +28,19 @@ def check_heads(width: int, num_attention_heads: int) -> None:
 
 def fold_keys(queries: Tensor, key_map: nn.Linear, num_attention_heads: int) -> Tensor:
     """Move the key map onto mapped queries `(..., A)`: vectors `(..., h, D)` in token space, scaled by `d ** -0.5`."""
-    per_head = queries.unflatten(-1, (num_attention_heads, -1))  # (..., h, d)
-    rows = key_map.weight.unflatten(0, (num_attention_heads, -1))  # (h, d, D)
-    return torch.einsum("...hd,hdw->...hw", per_head, rows) * per_head.shape[-1] ** -0.5
+    exact = exact_type(queries)
+    per_head = queries.to(exact).unflatten(-1, (num_attention_heads, -1))  # (..., h, d)
+    rows = key_map.weight.to(exact).unflatten(0, (num_attention_heads, -1))  # (h, d, D)
+    with full_precision(queries):
+        return torch.einsum("...hd,hdw->...hw", per_head, rows) * per_head.shape[-1] ** -0.5
 
 
 def map_values(pooled: Tensor, value_map: nn.Linear) -> Tensor:
     """Apply the value map per head to pooled tokens `(B, h, D)` whose weights sum to 1: `(B, A)`."""
-    rows = value_map.weight.unflatten(0, (pooled.shape[1], -1))  # (h, d, D)
-    values = torch.einsum("bhw,hdw->bhd", pooled, rows).flatten(1)
-    return values if value_map.bias is None else values + value_map.bias
+    rows = value_map.weight.to(pooled.dtype).unflatten(0, (pooled.shape[1], -1))  # (h, d, D)
+    with full_precision(pooled):
+        values = torch.einsum("bhw,hdw->bhd", pooled, rows).flatten(1)
+    return (values if value_map.bias is None else values + value_map.bias).to(value_map.weight.dtype)
 
 
 def norm_queries(vectors: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -69,12 +73,14 @@ def map_normed_values(
     """
     assert queries.token_scale is not None and queries.token_mean is not None
     heads = (pooled.shape[1], -1)
-    mean = torch.bmm(attention, (queries.token_scale * queries.token_mean)[..., None])  # (B, h, 1)
-    gains = (value_map.weight @ norm.weight).unflatten(0, heads)  # (h, d)
-    offsets = (value_map.weight @ norm.bias).unflatten(0, heads)
-    values = torch.einsum("bhw,hdw->bhd", pooled, (value_map.weight * norm.weight).unflatten(0, heads))
+    weight, gain, offset = (part.to(pooled.dtype) for part in (value_map.weight, norm.weight, norm.bias))
+    with full_precision(pooled):
+        mean = torch.bmm(attention, (queries.token_scale * queries.token_mean)[..., None])  # (B, h, 1)
+        gains, offsets = (weight @ gain).unflatten(0, heads), (weight @ offset).unflatten(0, heads)  # (h, d)
+        values = torch.einsum("bhw,hdw->bhd", pooled, (weight * gain).unflatten(0, heads))
     values = values - mean.to(pooled.dtype) * gains + attention.sum(-1, keepdim=True).to(pooled.dtype) * offsets
-    return values.flatten(1) if value_map.bias is None else values.flatten(1) + value_map.bias
+    values = values.flatten(1) if value_map.bias is None else values.flatten(1) + value_map.bias
+    return values.to(value_map.weight.dtype)
 
 
 class Mlp(nn.Module):

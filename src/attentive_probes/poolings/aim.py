@@ -66,7 +66,7 @@ class AimPooling(QueryPooling):
         assert queries.channels is not None
         mean, scale = queries.channels
         averaged = pooled.unflatten(1, (-1, self.num_attention_heads)).mean(1)
-        return map_values(((averaged - mean) * scale).to(pooled.dtype), self.value_map)
+        return map_values((averaged - mean) * scale, self.value_map)
 
     def multiply_adds(self) -> MultiplyAdds:
         """Per image, see `Pooling`."""

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from attentive_probes.layers.precision import in_autocast
 from attentive_probes.layers.queries import MultiplyAdds, Queries
 from attentive_probes.layers.token_statistics import TokenStatistics
 
@@ -62,7 +63,10 @@ class QueryPooling(Pooling, ABC):
 
     @abstractmethod
     def readout(self, pooled: Tensor, attention: Tensor, queries: Queries) -> Tensor:
-        """What to make of pooled tokens `(B, M, D)` and attention `(B, M, T)`: features `(B, F)`."""
+        """What to make of pooled tokens `(B, M, D)` and attention `(B, M, T)`: features `(B, F)`.
+
+        Both come in float32 at least: a layer in half precision needs them in its own.
+        """
 
     def forward(self, tokens: Tensor) -> Pooled:
         """Pool tokens `(B, T, D)`."""
@@ -82,8 +86,12 @@ class Folding(Protocol):
 def fold(pooling: Folding, statistics: TokenStatistics) -> Pooled:
     """Pool tokens by one call of `attend`."""
     queries = pooling.queries(statistics)
-    pooled, attention = queries.attend(statistics.tokens)
-    return Pooled(pooling.readout(pooled, attention, queries), attention)
+    return _read_out(pooling, *queries.attend(statistics.tokens), queries, statistics.tokens)
+
+
+def _read_out(pooling: Folding, pooled: Tensor, attention: Tensor, queries: Queries, tokens: Tensor) -> Pooled:
+    features = pooling.readout(pooled, attention, queries)
+    return Pooled(features if in_autocast(tokens) else features.to(tokens.dtype), attention)
 
 
 def pool_together(poolings: Sequence[Pooling], statistics: TokenStatistics) -> list[Pooled]:
@@ -100,11 +108,11 @@ def pool_together(poolings: Sequence[Pooling], statistics: TokenStatistics) -> l
         counts = [len(queries[pooling].vectors) for pooling in shared]
         parts = (part.split(counts, dim=1) for part in joint.attend(statistics.tokens))
         for pooling, pooled, attention in zip(shared, *parts, strict=True):
-            results[pooling] = Pooled(pooling.readout(pooled, attention, queries[pooling]), attention)
+            results[pooling] = _read_out(pooling, pooled, attention, queries[pooling], statistics.tokens)
     for pooling in querying:
         if pooling not in results:
-            pooled, attention = queries[pooling].attend(statistics.tokens)
-            results[pooling] = Pooled(pooling.readout(pooled, attention, queries[pooling]), attention)
+            found = queries[pooling].attend(statistics.tokens)
+            results[pooling] = _read_out(pooling, *found, queries[pooling], statistics.tokens)
     return [results[pooling] if pooling in results else pooling(statistics.tokens) for pooling in poolings]
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from attentive_probes.layers.attend import attend
 from attentive_probes.layers.multihead import check_heads, fold_keys, map_values, norm_pooled, norm_queries
+from attentive_probes.layers.precision import full_precision
 from attentive_probes.layers.queries import MultiplyAdds
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings.base import Pooled, Pooling
@@ -62,16 +63,17 @@ class ClipPooling(Pooling):
     def forward(self, tokens: Tensor) -> Pooled:
         """Pool tokens `(B, T, D)`."""
         scale = TokenStatistics(tokens).layer_scale(self.norm.eps)
-        average = torch.bmm((scale / self.num_tokens).to(tokens.dtype)[:, None], tokens)  # (B, 1, D)
-        mean = norm_pooled(average, self.norm).squeeze(1) + self.positions[0]
+        with full_precision(tokens):
+            average = torch.bmm((scale / self.num_tokens)[:, None], tokens.to(scale.dtype))  # (B, 1, D)
+        mean = (norm_pooled(average, self.norm).squeeze(1) + self.positions[0]).to(self.positions.dtype)
         vectors = fold_keys(self.query_map(mean), self.key_map, self.num_attention_heads)  # (B, h, D)
         # What `norm_queries` drops is the same for all tokens, but not for the sink: it leaves there as well.
         sink = (vectors * (mean - self.norm.bias)[:, None]).sum(-1)
-        positions = self.positions[1:]
+        positions = self.positions[1:].to(vectors.dtype)
         pooled, attention = attend(tokens, norm_queries(vectors, self.norm), scale, vectors @ positions.mT, sink)
         total = attention.sum(-1)
         own = (1 - total)[..., None].to(pooled.dtype) * mean[:, None]
-        placed = attention.to(positions.dtype) @ positions
+        placed = attention @ positions
         values = map_values(norm_pooled(pooled, self.norm, total) + placed + own, self.value_map)
         return Pooled(self.out_map(values), attention)
 

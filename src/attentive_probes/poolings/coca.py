@@ -61,7 +61,7 @@ class CocaPooling(QueryPooling):
 
     def readout(self, pooled: Tensor, attention: Tensor, queries: Queries) -> Tensor:
         """Map values, shared by the attention heads, and output."""
-        return self.out_map(self.value_map(pooled).flatten(1))
+        return self.out_map(self.value_map(pooled.to(self.value_map.weight.dtype)).flatten(1))
 
     def multiply_adds(self) -> MultiplyAdds:
         """Per image, see `Pooling`."""

@@ -46,7 +46,7 @@ class SimPool(Pooling):
         mapped = self.query_map(tokens.mean(1))
         vectors = norm_queries(fold_keys(mapped, self.key_map, self.num_attention_heads), self.norm)  # (B, h, D)
         pooled, attention = attend(tokens, vectors, TokenStatistics(tokens).layer_scale(self.norm.eps))
-        return Pooled(head_slices(norm_pooled(pooled, self.norm)), attention)
+        return Pooled(head_slices(norm_pooled(pooled, self.norm)).to(self.norm.weight.dtype), attention)
 
     def multiply_adds(self) -> MultiplyAdds:
         """Per image, see `Pooling`."""
