@@ -30,6 +30,7 @@ from attentive_probes.data.batches import Collator, make_cached_loader, make_loa
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
+from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.probe.configuration_probe import HeadConfig
@@ -44,8 +45,9 @@ from attentive_probes.training.report import head_rates
 def loop_over(sweep: ProbeSweep, cache: TokenCache, batch_size: int) -> TrainingLoop:
     """The training loop over a cache, with steps enough for any number of epochs."""
     arguments = ProbeTrainingArguments("unused", max_steps=10**6, batch_size=batch_size)
-    loader = make_cached_loader(cache, batch_size, train=True)
-    loop = TrainingLoop(sweep, arguments, head_rates(sweep, arguments), make_accelerator(), (loader, cache), loader)
+    loader = make_cached_loader(cache, StepPlan(batch_size, drop_last=True), train=True)
+    train = [(list(sweep.runs), loader)]
+    loop = TrainingLoop(sweep, arguments, head_rates(sweep, arguments), make_accelerator(), train, loader)
     loop.bar.disable = True
     return loop
 
@@ -60,7 +62,7 @@ def overhead(runs: dict[str, HeadRun], folder: Path, rounds: int) -> list[float]
 
     def bare_epoch() -> None:
         bare.train()
-        for batch in make_cached_loader(cache, 64, train=True):
+        for (batch,) in make_cached_loader(cache, StepPlan(64, drop_last=True), train=True):
             outputs = bare(tokens=batch["tokens"])
             losses = [torch.nn.functional.cross_entropy(o.logits, batch["labels"]) for o in outputs.values()]
             torch.stack(losses).sum().backward()
@@ -138,7 +140,8 @@ def images_in(num_workers: int, rounds: int) -> tuple[float, float, float]:
         for raw in (True, False):
             collator = Collator(split, processor, (224, 224), Augmentation(), raw=raw)
             start = time.perf_counter()
-            count = sum(len(b["labels"]) for b in make_loader(split, collator, 32, train=True, num_workers=num_workers))
+            loader = make_loader(split, collator, StepPlan(32, drop_last=True), train=True, num_workers=num_workers)
+            count = sum(len(batch["labels"]) for (batch,) in loader)
             rates.append(count / (time.perf_counter() - start))
         pairs.append(rates)
     medians = [statistics.median(rates) for rates in zip(*pairs, strict=True)]

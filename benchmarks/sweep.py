@@ -24,6 +24,7 @@ from transformers import ViTConfig
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep
 from attentive_probes.backbones import VisionBackbone, find_geometry
 from attentive_probes.data.batches import make_cached_loader
+from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.data.token_store import Manifest, TokenStore
 from attentive_probes.probe.configuration_probe import ProbeConfig
@@ -128,7 +129,7 @@ def make_cache(folder: Path, images: int, width: int) -> TokenCache:
     for shard in range(manifest.num_shards):
         rows = store.rows_of(shard)
         store.write_shard(shard, iter([{"patches@last": torch.randn(len(rows), 196, width)}]))
-    store.finish(np.arange(images) % 100)
+    store.finish(np.arange(images) % 100, np.arange(images, dtype=np.uint64))
     return TokenCache(folder, "disk")
 
 
@@ -141,7 +142,7 @@ def read_all(cache: TokenCache, shuffled: bool) -> float:
     cache.epoch += 1
     cache.store._arrays.clear()
     start = time.perf_counter()
-    for _ in make_cached_loader(cache, 64, train=shuffled):
+    for _ in make_cached_loader(cache, StepPlan(64), train=shuffled):
         pass
     return time.perf_counter() - start
 

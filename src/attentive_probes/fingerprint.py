@@ -47,7 +47,7 @@ def tensor_fingerprint(tensors: Mapping[str, Tensor], known: WeakTensorKeyDictio
 
 
 def _sample(tensor: Tensor) -> Tensor:
-    """A thousand values from all over a tensor; writing through `.data`, as when adapters merge, leaves no other trace."""
+    """A thousand values from all over a tensor: writing through `.data`, as adapters merge, leaves no other trace."""
     flat = tensor.detach().reshape(-1)
     return flat[:: max(1, flat.numel() // 1000)].cpu().contiguous()
 

@@ -5,8 +5,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from attentive_probes.probe.configuration_probe import HeadConfig
+from attentive_probes.probe.head import ProbeHead
+from attentive_probes.tokens import SequenceLayout
 from attentive_probes.training.lars import LARS
-from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
+from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule, split_parameters
 from golden_data import FOLDER
 
 
@@ -51,13 +54,25 @@ def test_the_schedule_is_the_published_one():
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
 def test_every_head_has_its_own_rates(name):
-    """One parameter group per head, with its learning rate and weight decay; a step moves each by its own."""
+    """Parameter groups per head, with its learning rate and weight decay; a step moves each by its own."""
     heads = {"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 3)}
     rates = {"a": HeadRates(0.1, 0.0), "b": HeadRates(0.0, 0.5)}
     optimizer = build_optimizer(name, heads, rates, 0.9)
     before = {key: head.weight.clone() for key, head in heads.items()}
     sum(head(torch.ones(2, 3)).square().sum() for head in heads.values()).backward()
     optimizer.step()
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.5]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.5, 0.0]
     assert not torch.equal(heads["a"].weight, before["a"])
     assert torch.equal(heads["b"].weight, before["b"])
+
+
+@pytest.mark.parametrize("pooling", ["cae", "cait", "ep", "coca", "mean"])
+def test_weight_decay_shrinks_maps_alone(pooling):
+    """Biases, norms, learned scales and queries are left as they are."""
+    head = ProbeHead(HeadConfig(pooling, feature_norm="batchnorm_affine"), 64, SequenceLayout(4, (2, 2)), 3)
+    decayed, free = split_parameters(head)
+    names = {id(parameter): name.rpartition(".")[2] for name, parameter in head.named_parameters()}
+    assert len(decayed) + len(free) == len(names)
+    assert all(names[id(p)] == "weight" and p.ndim == 2 for p in decayed)
+    assert {names[id(p)] for p in free} <= {"bias", "weight", "gamma1", "gamma2", "query_scale", "query"}
+    assert all(p.ndim == 1 or names[id(p)] == "query" for p in free)

@@ -81,7 +81,7 @@ def test_a_trained_probe_goes_on_from_what_it_gives(tmp_path):
         if len(epochs) == 2:
             raise KeyboardInterrupt
 
-    original, stopped._checkpoint = stopped._checkpoint, lambda selection: (original(selection), stop())
+    original, stopped.note_sizes = stopped.note_sizes, lambda **splits: (original(**splits), stop())
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
     resumed = ProbeTrainer(

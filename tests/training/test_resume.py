@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes.data.augment import Augmentation
 from attentive_probes.training import loop as loop_module
 from tiny import image_dataset
 
@@ -21,7 +22,7 @@ def trainer_of(folder, tiny_backbone, runs=RUNS, stream=False, **options):
     )
     train = image_dataset(24)
     train = train.to_iterable_dataset(num_shards=4).shuffle(seed=0, buffer_size=6) if stream else train
-    return ProbeTrainer(sweep, arguments, train, image_dataset(12, seed=1))
+    return ProbeTrainer(sweep, arguments, train, image_dataset(12, seed=1), augmentation=Augmentation())
 
 
 def interrupted(folder, tiny_backbone, monkeypatch, batches, **options):

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from attentive_probes.layers.normalization import BatchNorm
 from attentive_probes.training.lars import LARS
 
 # Fused: with many small heads, one kernel per group instead of one per operation and tensor.
@@ -20,6 +22,10 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": lambda groups, momentum: torch.optim.SGD(groups, momentum=momentum, fused=True),
     "lars": lambda groups, momentum: LARS(groups, momentum=momentum),
 }
+
+
+NORMS = (nn.LayerNorm, BatchNorm)
+UNDECAYED = ("bias", "gamma", "scale", "query")
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,42 @@ def build_optimizer(
     adapter: Sequence[nn.Parameter] = (),
     adapter_rates: HeadRates | None = None,
 ) -> Optimizer:
-    """An optimizer over heads and adapter only, each with its own learning rate and weight decay."""
-    groups = [
-        {"params": list(head.parameters()), "lr": rates[key].learning_rate, "weight_decay": rates[key].weight_decay}
-        for key, head in heads.items()
-    ]
+    """An optimizer over heads and adapter only, each with its own learning rate and weight decay.
+
+    Weight decay leaves out biases, norms, learned scales and queries; see `is_decayed`.
+    """
+    groups: list[dict[str, Any]] = []
+    for key, head in heads.items():
+        decayed, free = split_parameters(head)
+        rate, decay = rates[key].learning_rate, rates[key].weight_decay
+        if decay == 0:
+            decayed, free = [*head.parameters()], []
+        groups += [{"params": decayed, "lr": rate, "weight_decay": decay}]
+        groups += [{"params": free, "lr": rate, "weight_decay": 0.0}] if free else []
     if adapter:
         assert adapter_rates is not None
         groups.append(
             {"params": adapter, "lr": adapter_rates.learning_rate, "weight_decay": adapter_rates.weight_decay}
         )
     return OPTIMIZERS[name](groups, momentum)
+
+
+def split_parameters(head: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters of a head that weight decay shrinks, and those that it leaves alone."""
+    found: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for module in head.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            found[0 if is_decayed(module, name) else 1].append(parameter)
+    return found
+
+
+def is_decayed(module: nn.Module, name: str) -> bool:
+    """Whether weight decay shrinks a parameter of a module: maps, but no bias, norm, scale or query.
+
+    The rule of transformers' `Trainer`, less queries: without decay they were better by 0.2 to 0.3 points at a decay of
+    1, and no different at 0.1 (docs/protocol.md).
+    """
+    return not isinstance(module, NORMS) and not any(part in name for part in UNDECAYED)
 
 
 def build_schedule(

@@ -9,7 +9,7 @@ from datasets import IterableDataset
 from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
-from attentive_probes.data.augment import DEFAULT_AUGMENTATION, Augmentation
+from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.label_tables import adopt_names
 from attentive_probes.data.labels import LabelEncoder
@@ -59,7 +59,8 @@ class ProbeTrainer:
         train_dataset: Images to learn from, or a token cache of them.
         validation_dataset: Images on which epoch and head are selected; never the test split.
         images: Columns, and the policy for images that cannot be read.
-        augmentation: What is random about training images; `None` for nothing.
+        augmentation: What is random about training images, for instance `DEFAULT_AUGMENTATION` (crops and flips); by
+            default nothing.
         image_processor: By default the one that came with the backbone.
         shuffle_buffer: Images of a training stream that wait to be drawn from; 0 keeps its order.
 
@@ -79,7 +80,7 @@ class ProbeTrainer:
         validation_dataset: AnyDataset,
         *,
         images: ImageOptions | None = None,
-        augmentation: Augmentation | None = DEFAULT_AUGMENTATION,
+        augmentation: Augmentation | None = None,
         image_processor: BaseImageProcessor | None = None,
         shuffle_buffer: int = 1000,
     ):
