@@ -24,7 +24,11 @@ from attentive_probes.data.open_split import open_split
 from attentive_probes.data.token_cache import CacheOptions, TokenCache
 from attentive_probes.training import epochs
 
-HEADS = {"linear": HeadConfig("mean"), "ep32": HeadConfig("ep", {"num_queries": 32}), "aim": HeadConfig("aim")}
+HEADS = {
+    "linear": HeadConfig("mean"),
+    "ep32": HeadConfig("ep", {"num_queries": 32}),
+    "aim": HeadConfig("aim", {"num_attention_heads": 8}),
+}
 STEPS = (5, 20, 100)
 
 

@@ -138,7 +138,9 @@ def test_seeds_are_summed_up(run, monkeypatch):
     def finished(recipe):
         test = {"top1_interval": [0, 100], "top1_difference": [0, 0, 0]}
         heads = [
-            HeadResult(f"ep-seed={seed}", {}, 0.1, 0.0, 1, seed, validation={"top1": 1.0}, test={"top1": top1, **test})
+            HeadResult(
+                f"ep-seed={seed}", {}, 0.1, 0.0, 1, seed, "ep", validation={"top1": 1.0}, test={"top1": top1, **test}
+            )
             for seed, top1 in enumerate((80.0, 82.0, 84.0))
         ]
         return SweepResults(heads, "top1", {}, {}, {})
@@ -146,7 +148,7 @@ def test_seeds_are_summed_up(run, monkeypatch):
     monkeypatch.setattr(command, "run_recipe", finished)
     code, out, _ = run("train", "recipes/quickstart.yaml")
     assert code == 0
-    assert "ep-seed=0 and 2 more seeds: test top1 82.00, standard deviation 2.00" in out
+    assert "best per head" in out and "82.00 +- 2.00" in out
 
 
 def test_profile(run, recipe_file, tmp_path):

@@ -1,5 +1,7 @@
 """What a cache is known by, and what it refuses to hold."""
 
+import json
+import math
 import shutil
 
 import pytest
@@ -11,6 +13,7 @@ from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
+from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.probe.label_table import LabelTable
 from colours import class_folders
 
@@ -102,3 +105,13 @@ def test_numbers_that_do_not_fit_stop_the_build(tiny_backbone, tmp_path, encodin
         build(sweep, tmp_path, encoding=encoding)
     (folder,) = tmp_path.iterdir()
     assert sorted(path.name for path in folder.iterdir() if "shard" in path.name) == ["shard-000000", "shard-000001"]
+
+
+def test_a_cache_that_overflowed_is_not_read(sweep, tmp_path):
+    """One that an earlier release wrote without a word is refused, with the way out."""
+    folder = build(sweep, tmp_path).store.folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["error"]["patches@last"] = math.inf
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"\['patches@last'\] that overflowed; remove it"):
+        TokenCache(folder)

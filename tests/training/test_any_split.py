@@ -4,6 +4,7 @@ from itertools import product
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep
 from attentive_probes.poolings import OURS
@@ -41,7 +42,16 @@ CASES = [
 ]
 
 
-def trained(backbone: str, images: int, batch_size: int, parts: int, drop_last: bool, weights: str, configs=None):
+def trained(
+    backbone: str,
+    images: int,
+    batch_size: int,
+    parts: int,
+    drop_last: bool,
+    weights: str,
+    configs=None,
+    epochs: int = 2,
+):
     """Tensors, scores and training losses of all heads after two epochs of plain gradient descent."""
     heads = {name: HeadRun(config) for name, config in (configs or heads_of(parts)).items()}
     sweep = ProbeSweep.from_backbone(backbone, heads, labels=["band 0", "band 1", "band 2"])
@@ -59,7 +69,7 @@ def trained(backbone: str, images: int, batch_size: int, parts: int, drop_last: 
     rates = head_rates(sweep, arguments)
     loop = TrainingLoop(sweep, arguments, rates, accelerator, [(list(heads), steps)], held_out, class_weights)
     loop.bar.disable = True
-    losses = [loop.run_epoch(epoch, lambda: None) for epoch in (1, 2)]
+    losses = [loop.run_epoch(epoch + 1, lambda: None) for epoch in range(epochs)]
     tensors = {f"{name}/logits": found.logits for name, found in loop.evaluate().items()}
     tensors |= {
         f"{name}/{key}": t.clone() for name, head in sweep.heads.items() for key, t in head.state_dict().items()
@@ -99,3 +109,34 @@ def test_every_pooling_takes_no_image(pooling):
     assert logits.shape == (0, 3)
     summed_loss(logits, torch.empty(0, dtype=torch.long), "single_label_classification").backward()
     assert all(p.grad is None or not p.grad.any() for p in head.parameters())
+
+
+def collectives(backbone: str, count: int) -> dict[str, int]:
+    """How often processes exchange something in an epoch of three steps of so many heads of each kind."""
+    counted = {"all_reduce": 0, "all_gather": 0}
+    originals = {name: getattr(dist, name) for name in counted}
+
+    def counting(name):
+        def call(*arguments, **options):
+            counted[name] += 1
+            return originals[name](*arguments, **options)
+
+        return call
+
+    for name in counted:
+        setattr(dist, name, counting(name))
+    configs = {f"{name}-{i}": config for name, config in NORMED.items() for i in range(count)}
+    trained(backbone, 24, 8, 1, True, "balanced", configs, epochs=0)
+    before = dict(counted)
+    trained(backbone, 24, 8, 1, True, "balanced", configs, epochs=1)
+    for name, original in originals.items():
+        setattr(dist, name, original)
+    return {name: counted[name] - 2 * before[name] for name in counted}
+
+
+def test_exchanges_do_not_grow_with_heads(tiny_backbone):
+    """Per step: the weight of the batch, moments of tokens and of features, their gradient, all gradients."""
+    backbone = str(tiny_backbone("vit"))
+    one, many = (on_processes(2, collectives, backbone, count)[0] for count in (1, 4))
+    assert one == many
+    assert one["all_reduce"] == 3 * 3 and one["all_gather"] == 3 * 2

@@ -68,3 +68,22 @@ def test_a_run_without_a_good_head_stops(backbone, tmp_path):
     """Where every head diverges, the error says what to do."""
     with pytest.raises(ValueError, match=r"All heads diverged: \['wild'\]. Lower the learning rates"):
         make_trainer(make_sweep(backbone, {"wild": WILD}), tmp_path, optimizer="sgd").train()
+
+
+def test_a_head_stays_diverged_after_a_resume(backbone, tmp_path, monkeypatch):
+    """Stopped in the epoch in which it diverged: it is not woken, and its step is that of the uninterrupted run."""
+    original = TrainingLoop._step
+
+    def stop(loop, step):
+        if loop.steps_done == 5:
+            raise KeyboardInterrupt
+        original(loop, step)
+
+    runs, options = {"wild": WILD, "calm": RUNS["gap"]}, {"optimizer": "sgd", "save_steps": 1, "num_train_epochs": 2}
+    whole = make_trainer(make_sweep(backbone, runs), tmp_path / "whole", **options).train()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrainingLoop, "_step", stop)
+        make_trainer(make_sweep(backbone, runs), tmp_path / "cut", **options).train()
+    resumed = make_trainer(make_sweep(backbone, runs), tmp_path / "cut", resume=True, **options).train()
+    assert resumed.head("wild").diverged == whole.head("wild").diverged <= 5
+    assert resumed.head("calm").history == whole.head("calm").history

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -87,7 +88,7 @@ class TokenStore:
         """Open a complete store.
 
         Raises:
-            ValueError: If there is none, it is incomplete, or of another version.
+            ValueError: If there is none, it is incomplete, of another version, or holds numbers that are not finite.
         """
         path = Path(folder) / MANIFEST
         if not path.is_file():
@@ -96,6 +97,12 @@ class TokenStore:
         if content.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}.")
         store = cls(Path(folder), Manifest(**content))
+        overflowed = [item for item, error in store.manifest.error.items() if not math.isfinite(error)]
+        if overflowed:
+            raise ValueError(
+                f"The token cache {str(folder)!r} holds numbers of {overflowed} that overflowed; remove it and build "
+                "it with encoding bfloat16 or float32."
+            )
         if missing := store.missing_shards():
             raise ValueError(f"The token cache {str(folder)!r} lacks {len(missing)} shards; build it again.")
         return store

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from attentive_probes.layers.normalization import is_distributed
 
@@ -34,12 +34,21 @@ class HeadGradients:
             parameter.grad = part.view_as(parameter)
         sizes = [sum(p.numel() for p in group) for group in parameters.values()]
         self._of_heads = self._buffer[count:].split(sizes)
+        self._places: dict[tuple[str, ...], Tensor] = {}
         self.is_alive = torch.ones(count, dtype=torch.bool, device=device)
         self.diverged_at = torch.zeros(count, dtype=torch.long, device=device)
 
     def zero(self) -> None:
         """Start a step."""
         self._buffer.zero_()
+
+    def add_losses(self, names: Sequence[str], losses: Tensor) -> None:
+        """Add losses `(H,)` of some heads."""
+        key = tuple(names)
+        if key not in self._places:
+            places = [self.names.index(name) for name in names]
+            self._places[key] = torch.tensor(places, device=self.losses.device)
+        self.losses.index_add_(0, self._places[key], losses)
 
     def add_up(self) -> None:
         """Replace gradients and losses by their sums over all processes."""
@@ -67,6 +76,12 @@ class HeadGradients:
                 gradient.mul_(factor)
         for gradient, is_dead in zip(self._of_heads, ~self.is_alive, strict=True):
             gradient.masked_fill_(is_dead, 0.0)
+
+    def restore(self, diverged: Mapping[str, int]) -> None:
+        """Go on from the steps at which heads diverged in an epoch that was interrupted."""
+        for place, name in enumerate(self.names):
+            if name in diverged:
+                self.diverged_at[place], self.is_alive[place] = diverged[name], False
 
     def diverged(self) -> dict[str, int]:
         """Name -> step at which a head diverged; this waits for the device."""

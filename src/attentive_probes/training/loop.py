@@ -198,11 +198,10 @@ class TrainingLoop:
         for names, parts in step:
             on_device = send_to_device(parts, self.device, non_blocking=True)
             total = total_weight([part["labels"] for part in on_device], self.class_weights)
-            places = torch.tensor([self.gradients.names.index(name) for name in names])
             for part in on_device:
                 losses = self._losses(names, part) / total
                 self.scaler.scale(losses.sum()).backward()
-                self.gradients.losses[places] += losses.detach()
+                self.gradients.add_losses(names, losses.detach())
         self.steps_done += 1
         self.gradients.add_up()
         self.scaler.unscale_(self.optimizer)

@@ -139,6 +139,8 @@ class OnlineProbes(nn.Module):
     def metrics(self) -> dict[str, dict[str, float]]:
         """Name of the head -> metrics over all that was observed since the last call, on this process.
 
+        A head whose scores are no finite numbers has none.
+
         Raises:
             ValueError: If nothing was.
         """
@@ -147,7 +149,11 @@ class OnlineProbes(nn.Module):
         labels = torch.cat([batch for _, batch in self._seen])
         logits = {name: torch.cat([scores[name] for scores, _ in self._seen]) for name in self.runs}
         self._seen = []
-        return {name: all_metrics(scores, labels, self.config.problem_type) for name, scores in logits.items()}
+        problem_type = self.config.problem_type
+        return {
+            name: all_metrics(scores, labels, problem_type) if scores.isfinite().all() else {}
+            for name, scores in logits.items()
+        }
 
     def forward(self, tokens: AnyTokens) -> dict[str, HeadOutput]:
         """Name -> output of each head, without a gradient to the backbone.

@@ -55,7 +55,7 @@ def save_run(
         "epoch": epoch,
         "steps_done": loop.steps_done,
         "progress": asdict(loop.progress),
-        "diverged": loop.diverged,
+        "diverged": {**loop.diverged, **loop.gradients.diverged()},
         "scaler": loop.scaler.state_dict(),
         "heads": {name: loop.sweep.learned(name) for name in loop.sweep.runs},
         "best": selection.states,
@@ -130,6 +130,7 @@ def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, result
     loop.schedule.load_state_dict(state["schedule"])
     loop.go_to(state["steps_done"], EpochProgress(**state["progress"]))
     loop.diverged = state["diverged"]
+    loop.gradients.restore(loop.diverged)
     loop.scaler.load_state_dict(state["scaler"])
     results.seconds = state["seconds"]
     results.heads[:] = [HeadResult(**head) for head in state["results"]]
