@@ -124,14 +124,14 @@ def photographs(count: int) -> Dataset:
         content = io.BytesIO()
         Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize((500, 375)).save(content, "jpeg")
         cells.append({"bytes": content.getvalue(), "path": None})
-    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["a"])})
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["a", "b"])})
     return Dataset.from_dict({"image": cells, "label": [0] * count}, features=features)
 
 
 def images_in(num_workers: int, rounds: int) -> tuple[float, float, float]:
     """Images per second with raw pixels over that with normalized ones; the ratio and both rates."""
-    config = make_sweep(384, {"mean": HeadRun(HeadConfig("mean"))}, classes=1).config
-    config.id2label, config.label2id, config.problem_type = {0: "a"}, {"a": 0}, "single_label_classification"
+    config = make_sweep(384, {"mean": HeadRun(HeadConfig("mean"))}, classes=2).config
+    config.id2label, config.label2id = {0: "a", 1: "b"}, {"a": 0, "b": 1}
     split = ImageSplit("train", photographs(512), ImageOptions(check=False), LabelEncoder.of_probe(config))
     processor = ViTImageProcessorPil(size={"height": 224, "width": 224})
     pairs = []

@@ -46,7 +46,8 @@ def make_sweep(width: int, runs: dict[str, HeadRun], classes: int = 100) -> Prob
     heads, intermediate = SIZES[width]
     config = ViTConfig(hidden_size=width, num_attention_heads=heads, intermediate_size=intermediate)
     geometry = find_geometry(config, (224, 224))
-    probe_config = ProbeConfig(backbone_config=config.to_dict(), num_labels=classes, **geometry.to_dict())
+    options = {"num_labels": classes, "problem_type": "single_label_classification", **geometry.to_dict()}
+    probe_config = ProbeConfig(backbone_config=config.to_dict(), **options)
     return ProbeSweep(probe_config, VisionBackbone.from_config(config, geometry), runs)
 
 

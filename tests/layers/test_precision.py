@@ -6,7 +6,7 @@ import pytest
 import torch
 from textbook import TEXTBOOK
 
-from attentive_probes.layers import attend as attend_module
+from attentive_probes.layers import precision
 from attentive_probes.layers.precision import multiplies_in_half
 from attentive_probes.poolings import build_pooling
 from attentive_probes.tokens import SequenceLayout
@@ -41,21 +41,13 @@ def error(features, expected):
     return ((features.double() - expected).norm() / expected.norm()).item()
 
 
-def on_accelerators(tokens):
-    """`multiplies_in_half` as it is there."""
-    if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return tokens.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("is_accelerator", [False, True])
+@pytest.mark.parametrize("has_bfloat16", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "massive", "offset"])
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
-def test_no_further_from_the_truth_than_the_textbook(name, options, half, kind, is_accelerator, monkeypatch):
+def test_no_further_from_the_truth_than_the_textbook(name, options, half, kind, has_bfloat16, monkeypatch):
     """Autocast over float32 and over half tokens, and weights in half: at most twice its error in float64."""
-    if is_accelerator:
-        monkeypatch.setattr(attend_module, "multiplies_in_half", on_accelerators)
+    monkeypatch.setattr(precision, "CPU_HAS_BFLOAT16", has_bfloat16)  # as accelerators and some CPUs do
     pooling = drawn(name, options)
     for weights, tokens in (("full", torch.float32), ("full", half), ("half", half)):
         inputs = tokens_of(kind).to(tokens)
@@ -75,8 +67,14 @@ def test_float32_loses_little(name, options):
     assert error(pooling(inputs).features, expected) < 1e-4
 
 
-def test_cpus_multiply_in_float32():
-    """So do products with float16, whose range is small; elsewhere bfloat16 is what tokens or autocast say."""
-    on_meta = torch.empty(1, 2, 4, device="meta", dtype=torch.bfloat16)
-    assert multiplies_in_half(on_meta) and not multiplies_in_half(on_meta.half())
-    assert not multiplies_in_half(torch.empty(1, 2, 4, dtype=torch.bfloat16))
+def test_what_multiplies_in_half(monkeypatch):
+    """bfloat16 where tokens or autocast say so and the device has it; never float16, whose range is small."""
+    tokens = torch.empty(1, 2, 4, dtype=torch.bfloat16)
+    assert multiplies_in_half(tokens.to("meta")) and not multiplies_in_half(tokens.to("meta").half())
+    for has_bfloat16 in (False, True):
+        monkeypatch.setattr(precision, "CPU_HAS_BFLOAT16", has_bfloat16)
+        assert multiplies_in_half(tokens) == has_bfloat16
+        with torch.autocast("cpu", torch.bfloat16):
+            assert multiplies_in_half(tokens.float()) == has_bfloat16
+        with torch.autocast("cpu", torch.float16):
+            assert not multiplies_in_half(tokens)

@@ -86,7 +86,7 @@ def all_cases(backbone: str) -> list[dict[str, torch.Tensor]]:
     return [trained(backbone, *case) for case in CASES]
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_step_is_that_of_its_whole_batch(processes, tiny_backbone):
     """Weights, statistics, training losses and scores are those of one process and one part, to rounding."""
     backbone = str(tiny_backbone("vit"))
@@ -134,6 +134,7 @@ def collectives(backbone: str, count: int) -> dict[str, int]:
     return {name: counted[name] - 2 * before[name] for name in counted}
 
 
+@pytest.mark.slow
 def test_exchanges_do_not_grow_with_heads(tiny_backbone):
     """Per step: the weight of the batch, moments of tokens and of features, their gradient, all gradients."""
     backbone = str(tiny_backbone("vit"))

@@ -93,7 +93,7 @@ def work(folder, backbone, stop=None, resume=False):
     return {f"{n}/{k}": v for n, head in trainer.sweep.heads.items() for k, v in head.state_dict().items()}
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_other_processes(before, after, tiny_backbone, tmp_path):
     """Stopped within an epoch on one process and resumed on two, or the other way round: the run of one process."""
     backbone = str(tiny_backbone("vit"))

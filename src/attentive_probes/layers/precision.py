@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
+
+# Releases of PyTorch that do not tell count as without.
+CAPABILITIES: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+CPU_HAS_BFLOAT16 = any(CAPABILITIES.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
@@ -25,13 +30,9 @@ def exact_type(tensor: Tensor) -> torch.dtype:
 
 
 def multiplies_in_half(tokens: Tensor) -> bool:
-    """Whether products with tokens run in bfloat16: where they or autocast are in it, on an accelerator.
+    """Whether products with tokens run in bfloat16: where they or autocast are in it, and the device has it.
 
-    CPUs multiply faster in float32, most of them by far, and float16 overflows.
+    A CPU without it multiplies several times faster in float32; float16 overflows.
     """
-    device_type = tokens.device.type
-    if device_type == "cpu":
-        return False
-    if in_autocast(tokens):
-        return torch.get_autocast_dtype(device_type) == torch.bfloat16
-    return tokens.dtype == torch.bfloat16
+    dtype = torch.get_autocast_dtype(tokens.device.type) if in_autocast(tokens) else tokens.dtype
+    return dtype == torch.bfloat16 and (tokens.device.type != "cpu" or CPU_HAS_BFLOAT16)

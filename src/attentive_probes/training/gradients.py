@@ -58,7 +58,8 @@ class HeadGradients:
     def settle(self, step: int, max_norm: float | None, is_scaled: bool = False) -> None:
         """Clip each head by itself, and clear the gradient of every head that diverged, now or before.
 
-        Nothing here waits for the device.
+        A head diverges when its loss, or the norm of its gradient where that is clipped, is no finite number. Nothing
+        here waits for a GPU.
 
         Args:
             step: Its number, from 1.
@@ -66,14 +67,18 @@ class HeadGradients:
             is_scaled: Whether gradients may overflow because a scaler is looking for its scale; the loss alone then
                 tells whether a head diverged.
         """
-        norms = torch.stack(torch._foreach_norm(self._of_heads))
-        is_finite = self.losses.isfinite() if is_scaled else self.losses.isfinite() & norms.isfinite()
+        is_finite, norms = self.losses.isfinite(), None
+        if max_norm is not None:
+            norms = torch.stack(torch._foreach_norm(self._of_heads))
+            is_finite = is_finite if is_scaled else is_finite & norms.isfinite()
         self.diverged_at.masked_fill_(self.is_alive & ~is_finite, step)
         self.is_alive &= is_finite
-        if max_norm is not None:
+        if norms is not None and max_norm is not None:
             factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
             for gradient, factor in zip(self._of_heads, factors, strict=True):
                 gradient.mul_(factor)
+        if self.losses.device.type == "cpu" and self.is_alive.all():
+            return  # elsewhere, asking would wait for the device
         for gradient, is_dead in zip(self._of_heads, ~self.is_alive, strict=True):
             gradient.masked_fill_(is_dead, 0.0)
 
