@@ -9,6 +9,7 @@ import torch
 from test_token_cache import LABELS, RUNS, build, count_images, split_of
 
 from attentive_probes import ProbeSweep, fingerprint
+from attentive_probes.data.hub_cache import push_token_cache
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
@@ -115,3 +116,21 @@ def test_a_cache_that_overflowed_is_not_read(sweep, tmp_path):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"\['patches@last'\] that overflowed; remove it"):
         TokenCache(folder)
+
+
+def test_a_damaged_neighbour_is_passed_over(sweep, tmp_path, caplog):
+    """Caches beside the one that is looked for may be broken."""
+    whole = build(sweep, tmp_path)
+    (tmp_path / "aaa").mkdir()
+    (tmp_path / "aaa" / "manifest.json").write_text("{ no JSON")
+    shutil.rmtree(whole.store.folder / "shard-000001")
+    part = split_of(sweep, 5)
+    assert len(build(sweep, tmp_path, part)) == 5
+    assert caplog.text.count("Passed over") == 2
+
+
+def test_a_part_is_not_pushed(sweep, tmp_path):
+    """The whole cache would go: it is named."""
+    build(sweep, tmp_path)
+    with pytest.raises(ValueError, match="part of the one in .*; push that one"):
+        push_token_cache(build(sweep, tmp_path, split_of(sweep, 5)), "me/tokens")

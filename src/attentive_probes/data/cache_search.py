@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from attentive_probes.data.token_cache import CachePart, held_as
 from attentive_probes.data.token_store import MANIFEST, TokenStore
 from attentive_probes.fingerprint import fingerprint_of
 
+logger = logging.getLogger(__name__)
 # What may differ between a cache and what is needed of it.
 OF_THE_IMAGES = ("images", "labels", "unreadable", "items", "shard_size")
 
@@ -31,11 +32,16 @@ def find_held(
     """
     wanted = _way(key)
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
-        stored = json.loads(path.read_text()).get("key", {})
+        try:
+            store = TokenStore.open(path.parent)
+        except ValueError as error:  # another one's damage is no reason to stop
+            logger.warning("Passed over: %s", error)
+            continue
+        stored = store.manifest.key
         items = [held_as(item, stored.get("items", ())) for item in key["items"]]
         if _way(stored) != wanted or None in items:
             continue
-        rows = rows_of(TokenStore.open(path.parent).content(), content)
+        rows = rows_of(store.content(), content)
         if rows is not None:
             distinct = [item for item in dict.fromkeys(items) if item is not None]
             return path.parent, CachePart(labels, rows, distinct, key["unreadable"])

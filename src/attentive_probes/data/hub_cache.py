@@ -37,7 +37,14 @@ def push_token_cache(
         commit_message: What the commit says.
         create_pr: Whether to open a pull request instead of committing.
         token: Access token; by default the one that is logged in.
+
+    Raises:
+        ValueError: If the cache is a part of another one, of which the whole would be uploaded.
     """
+    if cache.part is not None:
+        raise ValueError(
+            f"The cache is a part of the one in {str(cache.store.folder)!r}; push that one, TokenCache(folder)."
+        )
     kind: dict[str, Any] = {"repo_type": "dataset", "revision": revision, "create_pr": create_pr}
     api, repo_id = open_repository(repo_id, private=private, token=token, **kind)
     name = cache.store.folder.name
