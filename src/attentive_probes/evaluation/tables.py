@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.table import Table
 
 from attentive_probes.evaluation.families import PRIMARY, Family
@@ -59,7 +61,8 @@ def families_table(results: SweepResults) -> Table:
         table.add_column(f"test {primary}", justify="right", no_wrap=True)
     for family in families:
         best = family.best
-        row = [family.name, best.names[0], str(family.num_settings), str(len(best.names))]
+        setting = re.sub("-seed=[^-]*", "", best.names[0])
+        row = [family.name, setting, str(family.num_settings), str(len(best.names))]
         row.append(_with_spread(best.validation, best.validation_deviation))
         table.add_row(*row, *([_with_spread(best.test, best.test_deviation)] if primary is not None else []))
     return table
