@@ -16,7 +16,7 @@ from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.images import Example
 from attentive_probes.data.steps import Batch, StepLoader, StepPlan
-from attentive_probes.data.token_cache import BlockShuffle, TokenCache
+from attentive_probes.data.token_cache import TokenCache
 
 
 class Collator:
@@ -129,7 +129,7 @@ def make_cached_loader(cache: TokenCache, plan: StepPlan, *, train: bool, seed: 
         if not train:
             return range(len(cache))
         if cache.keep == "disk":
-            return list(BlockShuffle(len(cache), lambda: cache.epoch, seed))
+            return cache.in_blocks(seed)
         return shuffled(len(cache), seed, cache.epoch)
 
     return StepLoader(cache, cache, plan, order)

@@ -118,6 +118,7 @@ class _TokenSource:
     def __post_init__(self) -> None:
         self.items = cached_items(self.readings)
         self.key = self._key()
+        self.order = self.manifest().order
 
     def manifest(self) -> Manifest:
         """What the store will hold."""
@@ -127,12 +128,13 @@ class _TokenSource:
             layout = self.backbone.geometry.layout(tap)
             items[item], grids[tap] = (layout.count(kind), layout.width), layout.grid
         options = self.options
-        return Manifest(items, grids, len(self.split), options.views, options.encoding, options.shard_size, self.key)
+        sizes = (len(self.split), options.views, options.encoding, options.shard_size)
+        return Manifest(items, grids, *sizes, self.key, is_mixed=True)
 
     @torch.no_grad()
     def batches(self, rows: range, num_workers: int = 0) -> Iterator[dict[str, Tensor]]:
-        """Tokens `(B, T, D)` by item; row `v * N + i` is view v of image i, as training draws it in epoch v + 1."""
-        num_images, needs = len(self.split), kinds_by_tap(self.readings)
+        """Tokens `(B, T, D)` by item, in order of rows; view v is what training draws in epoch v + 1."""
+        num_images, needs, order = len(self.split), kinds_by_tap(self.readings), self.order
         collator = make_collator(self.split, self.processor, self.backbone, self.augmentation, self.seed)
         places = {item: kind_and_tap(item) for item in self.items}
         device = self.backbone.device
@@ -140,7 +142,7 @@ class _TokenSource:
             collator.epoch = view + 1
             images = range(max(rows.start - view * num_images, 0), min(rows.stop - view * num_images, num_images))
             loader = DataLoader(
-                Subset(self.split, images),
+                Subset(self.split, order[images.start : images.stop].tolist()),
                 batch_size=self.options.batch_size,
                 collate_fn=collator,
                 num_workers=num_workers,

@@ -21,6 +21,7 @@ from attentive_probes.naming import unknown_name
 from attentive_probes.tokens import Reading, ReadingItem, Tokens, kinds_by_tap
 
 KEEP = ("auto", "disk", "memory", "device")
+STRETCH = 2**20  # bytes that are read at a time, at least
 SHARE_OF_MEMORY = 0.3  # of what is free, up to which `auto` keeps the tokens in memory
 
 
@@ -62,10 +63,10 @@ class CacheOptions:
 
 
 class CachePart(NamedTuple):
-    """A part of a stored cache: targets, rows `(N,)` of its images, items, and how many images were unreadable."""
+    """A part of a stored cache: targets, numbers `(N,)` of its images there, items, and how many were unreadable."""
 
     labels: Tensor
-    rows: np.ndarray
+    images: np.ndarray
     items: list[str]
     num_unreadable: int
 
@@ -100,11 +101,12 @@ class TokenCache(torch.utils.data.Dataset):
         self.manifest, self.part = self.store.manifest, part
         self.items = list(self.manifest.items)
         self.num_unreadable = int(self.manifest.key.get("unreadable", 0))
-        self._rows = np.arange(self.manifest.num_images)
+        self._rows = self.manifest.places
         if part is None:
             self.labels = self.store.labels()
         else:
-            self.labels, self._rows, self.items, self.num_unreadable = part
+            self.labels, images, self.items, self.num_unreadable = part
+            self._rows = self._rows[images]
         self.epoch = 0
         per_row = self.manifest.bytes_per_row_of(self.items)
         if keep == "auto":
@@ -128,6 +130,12 @@ class TokenCache(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])
+
+    def in_blocks(self, seed: int) -> list[int]:
+        """Its images in a random order that reads the disk in stretches of a megabyte or more; see `BlockShuffle`."""
+        size = max(64, -(-STRETCH // self.manifest.bytes_per_row_of(self.items)))
+        on_disk = np.argsort(self._rows, kind="stable")
+        return on_disk[list(BlockShuffle(len(self), lambda: self.epoch, seed, size))].tolist()
 
     def fingerprint(self) -> str:
         """What it holds: the key of the store, the rows in order, and their targets."""
@@ -202,8 +210,10 @@ def kind_and_tap(item: str) -> tuple[str, str]:
 class BlockShuffle(torch.utils.data.Sampler[int]):
     """A shuffled order that reads a disk in long stretches: blocks in random order, mixed within windows of blocks.
 
+    Images lie on the disk in a random order of their own, so that a block is a random sample already.
+
     Args:
-        num_images: Number of images.
+        num_images: Number of images, here in their order on the disk.
         epoch: Gives the number of the epoch; the order depends on it and on the seed alone.
         seed: Seed of the order.
         block_size: Consecutive images that are read together.

@@ -6,8 +6,10 @@ import json
 import math
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ MANIFEST = "manifest.json"
 LABELS = "labels.npy"
 CONTENT = "content.npy"
 SCHEMA_VERSION = 1
+OPEN_FILES = 64  # of a store, at most; systems allow 256 or more per process
 
 
 @dataclass
@@ -30,12 +33,14 @@ class Manifest:
     Args:
         items: Item such as `patches@last` -> number of tokens T and width D.
         grids: Tap -> rows and columns of its patch grid.
-        num_images: Number of images N; row `v * N + i` is view v of image i.
+        num_images: Number of images N; row `v * N + places[i]` is view v of image i.
         views: Number of views per image.
         encoding: How tokens are stored.
         shard_size: Rows per shard.
         key: Everything the tokens depend on; a store with another key is another store.
         error: Relative error of the encoding, on a sample, per item.
+        is_mixed: Whether images lie in a fixed random order, so that neighbours on the disk are no neighbours in the
+            data; else in their own.
         schema_version: Version of this layout.
     """
 
@@ -47,12 +52,27 @@ class Manifest:
     shard_size: int
     key: dict[str, Any]
     error: dict[str, float] = field(default_factory=dict)
+    is_mixed: bool = False
     schema_version: int = SCHEMA_VERSION
 
     @property
     def num_rows(self) -> int:
         """Number of stored rows: images times views."""
         return self.num_images * self.views
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The images `(N,)` in the order in which they lie on the disk."""
+        if not self.is_mixed:
+            return np.arange(self.num_images)
+        return np.random.default_rng(self.num_images).permutation(self.num_images)
+
+    @property
+    def places(self) -> np.ndarray:
+        """Where each image `(N,)` lies."""
+        places = np.empty(self.num_images, np.int64)
+        places[self.order] = np.arange(self.num_images)
+        return places
 
     @property
     def num_shards(self) -> int:
@@ -80,7 +100,7 @@ class TokenStore:
 
     def __init__(self, folder: Path, manifest: Manifest):
         self.folder, self.manifest = folder, manifest
-        self._arrays: dict[tuple[int, str], np.memmap] = {}
+        self._arrays: OrderedDict[tuple[int, str], np.memmap] = OrderedDict()  # the last ones used come last
         self._spreads: dict[str, Tensor | None] = {}
 
     @classmethod
@@ -202,6 +222,9 @@ class TokenStore:
         if (shard, name) not in self._arrays:
             path = self._shard(shard) / _file_name(name)
             self._arrays[shard, name] = np.memmap(path, dtype, "r", shape=(len(self.rows_of(shard)), *shape))
+            if len(self._arrays) > OPEN_FILES:
+                self._arrays.popitem(last=False)
+        self._arrays.move_to_end((shard, name))
         return self._arrays[shard, name]
 
     def _shard(self, shard: int) -> Path:
