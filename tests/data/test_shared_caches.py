@@ -134,3 +134,13 @@ def test_a_part_is_not_pushed(sweep, tmp_path):
     build(sweep, tmp_path)
     with pytest.raises(ValueError, match="part of the one in .*; push that one"):
         push_token_cache(build(sweep, tmp_path, split_of(sweep, 5)), "me/tokens")
+
+
+def test_weights_that_are_not_in_memory_are_known_by_name(sweep, tmp_path, monkeypatch):
+    """An offloaded backbone is cached all the same, by its name and commit; another one has another cache."""
+    monkeypatch.setattr(type(sweep.backbone), "hash_weights", lambda self: None)
+    cache = build(sweep, tmp_path)
+    cache.check(sweep.backbone, sweep.readings)
+    assert build(sweep, tmp_path).store.folder == cache.store.folder
+    sweep.backbone.model.config._name_or_path = "another"
+    assert build(sweep, tmp_path).store.folder != cache.store.folder
