@@ -8,6 +8,7 @@ The embedded backbone and 10,000 training and 1,000 validation images of Fashion
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -32,12 +33,12 @@ HEADS = {
 STEPS = (5, 20, 100)
 
 
-def make_sweep() -> ProbeSweep:
-    """Three heads with five seeds each."""
+def make_sweep(heads: Mapping[str, HeadConfig] = HEADS, seeds: int = 5) -> ProbeSweep:
+    """Some heads with several seeds each."""
     runs = {
         f"{name}-{seed}": HeadRun(head, learning_rate=0.01, seed=seed, family=name)
-        for name, head in HEADS.items()
-        for seed in range(5)
+        for name, head in heads.items()
+        for seed in range(seeds)
     }
     labels = load_split("embedded:fashion-mnist", "train").features["label"].names
     return ProbeSweep.from_backbone("embedded:mae-tiny-fashion", runs, labels=labels)

@@ -123,10 +123,13 @@ def test_a_damaged_neighbour_is_passed_over(sweep, tmp_path, caplog):
     whole = build(sweep, tmp_path)
     (tmp_path / "aaa").mkdir()
     (tmp_path / "aaa" / "manifest.json").write_text("{ no JSON")
+    for name, content in (("bbb", "[1]"), ("ccc", '{"schema_version": 1, "unknown": 0}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(content)
     shutil.rmtree(whole.store.folder / "shard-000001")
     part = split_of(sweep, 5)
     assert len(build(sweep, tmp_path, part)) == 5
-    assert caplog.text.count("Passed over") == 2
+    assert caplog.text.count("Passed over") == 4
 
 
 def test_a_part_is_not_pushed(sweep, tmp_path):

@@ -87,3 +87,12 @@ def test_a_head_stays_diverged_after_a_resume(backbone, tmp_path, monkeypatch):
     resumed = make_trainer(make_sweep(backbone, runs), tmp_path / "cut", resume=True, **options).train()
     assert resumed.head("wild").diverged == whole.head("wild").diverged <= 5
     assert resumed.head("calm").history == whole.head("calm").history
+
+
+def test_a_diverged_baseline_gives_way(backbone, tmp_path, caplog):
+    """The test split is scored all the same, against the selected head."""
+    trainer = make_trainer(make_sweep(backbone, {"wild": WILD, "calm": RUNS["gap"]}), tmp_path, optimizer="sgd")
+    trainer.train()
+    results = trainer.test(image_dataset(6), baseline="wild")
+    assert results.baseline == "calm" and results.head("calm").test["top1_difference"] == [0, 0, 0]
+    assert "The baseline wild diverged; heads are compared with calm." in caplog.text

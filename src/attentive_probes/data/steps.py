@@ -47,12 +47,9 @@ class StepPlan:
 
         An incomplete step has as many parts as it needs, all of about the same size.
         """
-        size = -(-self.batch_size // self.parts)
-        return [
-            list(_piece(part, self.rank, self.processes))
-            for count in [-(-len(images) // size)]
-            for part in (_piece(images, i, count) for i in range(count))
-        ]
+        count = -(-len(images) // -(-self.batch_size // self.parts))
+        parts = [_piece(images, i, count) for i in range(count)]
+        return [list(_piece(part, self.rank, self.processes)) for part in parts]
 
 
 def _piece(values: Sequence[T], index: int, count: int) -> Sequence[T]:

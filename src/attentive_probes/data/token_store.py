@@ -114,9 +114,13 @@ class TokenStore:
         if not path.is_file():
             raise ValueError(f"There is no complete token cache in {str(folder)!r}; build it first.")
         content = json.loads(path.read_text())
-        if content.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}.")
-        store = cls(Path(folder), Manifest(**content))
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"{path} has schema version {version}, this is {SCHEMA_VERSION}.")
+        try:
+            store = cls(Path(folder), Manifest(**content))
+        except TypeError as error:
+            raise ValueError(f"{path} is no manifest of a token cache: {error}") from error
         overflowed = [item for item, error in store.manifest.error.items() if not math.isfinite(error)]
         if overflowed:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,7 +27,6 @@ from attentive_probes.training.report import adapter_rates
 from attentive_probes.training.rules import epochs_for
 from attentive_probes.training.targets import TargetScale
 
-logger = logging.getLogger(__name__)
 Step = list[tuple[list[str], list[Batch]]]  # of each seed: its heads, and the parts of their batch
 
 

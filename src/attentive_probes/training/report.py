@@ -96,14 +96,20 @@ def note_validation(results: SweepResults, num_images: int) -> None:
         logger.warning(warning)
 
 
-def check_baseline(baseline: str, sweep: ProbeSweep) -> None:
-    """Check that the baseline is a head of the sweep.
+def check_baseline(baseline: str | None, sweep: ProbeSweep, results: SweepResults) -> str:
+    """The head that the others are compared with: the one that is named, or the selected one.
+
+    Also where the named one diverged, for a comparison with it would say nothing; the log says so.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If there is no head of that name.
     """
-    if baseline not in sweep.runs:
+    if baseline is not None and baseline not in sweep.runs:
         raise ValueError(unknown_name("head, as baseline:", baseline, sweep.runs))
+    if baseline is not None and not results.head(baseline).best_epoch:
+        logger.warning("The baseline %s diverged; heads are compared with %s.", baseline, results.best.name)
+        baseline = None
+    return baseline or results.best.name
 
 
 def tell_trackers(

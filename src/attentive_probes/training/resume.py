@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from attentive_probes.training.splits import AnySplit, split_fingerprint
 logger = logging.getLogger(__name__)
 Identity: TypeAlias = dict[str, Any]
 STATE, TESTED = "state.pt", "tested.pt"
+ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a function, another one in every process
 WARNED = ("versions",)  # what may differ, but may show in the numbers
 
 # What may differ between a run and its continuation.
@@ -157,7 +159,7 @@ def identity_of(sweep: ProbeSweep, splits: Mapping[str, AnySplit], augmentation:
         "backbone": sweep.backbone.fingerprint(),
         "classes": fingerprint_of({"labels": config.id2label, "values": config.label_values}),
         "problem_type": config.problem_type,
-        "augmentation": "none" if augmentation is None else str(augmentation.describe()),
+        "augmentation": "none" if augmentation is None else ADDRESS.sub("", str(augmentation.describe())),
         "image processor": fingerprint_of(processor.to_dict()),
         "versions": {name: library_versions()[name] for name in ("torch", "transformers", "attentive-probes")},
         **{f"{name} images": split_fingerprint(split) for name, split in splits.items()},

@@ -170,8 +170,7 @@ class ProbeTrainer:
         """
         if self._tested:
             raise ValueError("The test split was scored before; a second look would be a selection on it.")
-        baseline = baseline or self.results.best.name
-        check_baseline(baseline, self.sweep)
+        baseline = check_baseline(baseline, self.sweep, self.results)
         split = self.open_split("test", dataset)
         scores = self._score(split)
         for result in self.results.heads:
