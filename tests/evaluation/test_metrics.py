@@ -4,14 +4,13 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, mean_absolute_error, r2_score
 
+from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.evaluate_library import ScoreMetric
 from attentive_probes.evaluation.metrics import (
     METRICS,
     MULTI_LABEL_METRICS,
     REGRESSION_METRICS,
     all_metrics,
-    confusion_matrix,
-    per_class_accuracy,
 )
 
 SCORES = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7], [0.5, 0.4, 0.1]])
@@ -24,9 +23,9 @@ def test_values_by_hand():
     expected = {"top1": 80.0, "top5": 100.0, "balanced_accuracy": 100 * 2.5 / 3}
     assert {key: found[key] for key in expected} == pytest.approx(expected)
     assert found["macro_f1"] == pytest.approx(100 * f1_score(LABELS, SCORES.argmax(1), average="macro"))
-    assert confusion_matrix(SCORES, LABELS).tolist() == [[2, 0, 0], [1, 1, 0], [0, 0, 1]]
-    assert per_class_accuracy(SCORES, LABELS) == [100.0, 50.0, 100.0]
-    assert per_class_accuracy(SCORES[:2], LABELS[:2]) == [100.0, 100.0, None]
+    assert score_classes(SCORES, LABELS, confusion=True).confusion.tolist() == [[2, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert score_classes(SCORES, LABELS).per_class == [100.0, 50.0, 100.0]
+    assert score_classes(SCORES[:2], LABELS[:2]).per_class == [100.0, 100.0, None]
 
 
 def test_calibration_by_hand():

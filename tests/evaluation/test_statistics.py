@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
-from transformers import PreTrainedConfig
 
-from attentive_probes.evaluation.split_scores import Scores
+from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.statistics import compare_proportions, holm, proportion_interval
+from attentive_probes.evaluation.target_scores import TargetScores
 
 
 @pytest.mark.parametrize(("share", "total"), [(0.98, 100), (0.99, 200), (0.95, 50), (0.9, 1000), (1.0, 20), (0.0, 20)])
@@ -79,29 +79,26 @@ def test_other_problems_have_intervals_and_comparisons(problem_type, metric):
     generator = torch.Generator().manual_seed(0)
     labels = (torch.rand(300, 3, generator=generator) > 0.6).float()
     noise = torch.randn(300, 3, generator=generator)
-    good, bad = (Scores(labels + spread * noise, labels, problem_type) for spread in (0.5, 2.0))
-    config = PreTrainedConfig(num_labels=3, problem_type=problem_type)
-    found = good.test_metrics(bad, config)
+    good, bad = (TargetScores(labels + spread * noise, labels, problem_type) for spread in (0.5, 2.0))
+    found = good.test_metrics(bad)
     low, high = found[f"{metric}_interval"]
     assert low < found[metric] < high
     mean, low, high = found[f"{metric}_difference"]
     assert low < mean < high and (low > 0 or high < 0) and found[f"{metric}_p"] < 0.01
-    perfect = Scores(labels, labels, problem_type).test_metrics(bad, config)
+    perfect = TargetScores(labels, labels, problem_type).test_metrics(bad)
     assert f"{metric}_interval" not in perfect  # draws that are all alike tell nothing
 
 
 def test_one_image_is_evaluated():
     """An accuracy of one image has a wide interval; no metric but that is refused."""
-    one = Scores(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
-    config = PreTrainedConfig(num_labels=2, problem_type="single_label_classification")
-    low, high = one.test_metrics(one, config)["top1_interval"]
+    one = score_classes(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    low, high = one.test_metrics(one)["top1_interval"]
     assert low < 25 and high == 100
 
 
 def test_no_number_is_no_class():
     """Scores that are no numbers have no metric."""
-    scores = Scores(torch.full((4, 2), torch.nan), torch.tensor([0, 0, 0, 1]))
-    config = PreTrainedConfig(num_labels=2, problem_type="single_label_classification")
-    with pytest.raises(ValueError, match="8 of 8 scores are no numbers"):
-        scores.metrics(config)
+    scores = score_classes(torch.full((4, 2), torch.nan), torch.tensor([0, 0, 0, 1]))
+    with pytest.raises(ValueError, match="Scores of 4 of 4 images are no numbers"):
+        scores.metrics()
     assert not scores.are_finite

@@ -70,7 +70,9 @@ def trained(
     loop = TrainingLoop(sweep, arguments, rates, accelerator, [(list(heads), steps)], held_out, class_weights)
     loop.bar.disable = True
     losses = [loop.run_epoch(epoch + 1, lambda: None) for epoch in range(epochs)]
-    tensors = {f"{name}/logits": found.logits for name, found in loop.evaluate().items()}
+    scores = loop.evaluate()
+    tensors = {f"{name}/loss": torch.tensor(found.loss) for name, found in scores.items()}
+    tensors |= {f"{name}/correct": torch.from_numpy(found.correct.copy()).float() for name, found in scores.items()}
     tensors |= {
         f"{name}/{key}": t.clone() for name, head in sweep.heads.items() for key, t in head.state_dict().items()
     }

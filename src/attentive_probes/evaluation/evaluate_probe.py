@@ -50,7 +50,7 @@ def evaluate_probe(
     sweep.to(accelerator.device)
     with tqdm(unit="img", disable=not accelerator.is_main_process, leave=False) as bar:
         scores = score_split(sweep, loader, accelerator, tick=bar.update)[next(iter(sweep.runs))]
-    metrics: dict[str, Any] = {"images": len(scores.labels), "unreadable": split.num_unreadable}
-    metrics.update(scores.metrics(probe.config))
-    metrics.update(scores.intervals(probe.config))
+    metrics: dict[str, Any] = {"images": scores.num_images, "unreadable": split.num_unreadable}
+    metrics.update(scores.metrics())
+    metrics.update(scores.intervals())
     return metrics

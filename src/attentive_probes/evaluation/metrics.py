@@ -7,82 +7,51 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-
-def top_k_correct(scores: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Whether the label is among the `min(k, C)` best classes: scores `(B, C)`, labels `(B,)` -> bool `(B,)`.
-
-    Ties count against the prediction only beyond rank k, as in `torch.topk`. A class of score `-inf`, such as one
-    without a single vote, is never among them.
-
-    Raises:
-        ValueError: If a score is no number.
-    """
-    _check_numbers(scores)
-    best = scores.topk(min(k, scores.shape[1]), dim=1)
-    return ((best.indices == labels[:, None]) & (best.values > -torch.inf)).any(dim=1)
-
-
-def _check_numbers(scores: Tensor) -> None:
-    if scores.isnan().any():
-        raise ValueError(f"{int(scores.isnan().sum())} of {scores.numel()} scores are no numbers: no metric is known.")
+from attentive_probes.evaluation.class_scores import NO_NUMBERS, ClassScores
+from attentive_probes.evaluation.class_sums import score_classes
 
 
 def top1(scores: Tensor, labels: Tensor) -> float:
-    """Share of images whose best class is the label, in percent."""
-    return 100 * top_k_correct(scores, labels, 1).double().mean().item()
+    """Share of images whose best class is the label, in percent: scores `(B, C)`, labels `(B,)`."""
+    return class_scores(scores, labels).top1
 
 
 def top5(scores: Tensor, labels: Tensor) -> float:
-    """Share of images whose label is among the five best classes, in percent."""
-    return 100 * top_k_correct(scores, labels, 5).double().mean().item()
+    """Share of images whose label is among the five best classes, in percent: scores `(B, C)`, labels `(B,)`.
+
+    A class of score `-inf`, such as one without a single vote, is never among them.
+    """
+    return class_scores(scores, labels).top5
 
 
 def balanced_accuracy(scores: Tensor, labels: Tensor) -> float:
     """Average over the classes that occur of the share of their images that are recognized, in percent."""
-    correct = top_k_correct(scores, labels, 1).double()
-    per_class = torch.zeros(scores.shape[1], dtype=torch.double, device=correct.device).index_add_(0, labels, correct)
-    counts = labels.bincount(minlength=scores.shape[1])
-    return 100 * (per_class[counts > 0] / counts[counts > 0]).mean().item()
+    return class_scores(scores, labels).balanced_accuracy
 
 
 def macro_f1(scores: Tensor, labels: Tensor) -> float:
     """Average over the classes that occur, as label or prediction, of the F1 score, in percent."""
-    table = confusion_matrix(scores, labels).double()
-    hits, occurs = table.diagonal(), table.sum(0) + table.sum(1)
-    return 100 * (2 * hits[occurs > 0] / occurs[occurs > 0]).mean().item()
+    return class_scores(scores, labels).macro_f1
 
 
-def ece(scores: Tensor, labels: Tensor, num_bins: int = 15) -> float:
+def ece(scores: Tensor, labels: Tensor) -> float:
     """Expected calibration error: mean gap between confidence and accuracy over 15 bins of confidence, in percent.
 
     "On Calibration of Modern Neural Networks", arXiv 1706.04599.
+    """
+    return class_scores(scores, labels).ece
+
+
+def class_scores(scores: Tensor, labels: Tensor) -> ClassScores:
+    """All that is known of scores `(B, C)` with labels `(B,)`, in double precision.
 
     Raises:
         ValueError: If a score is no number.
     """
-    _check_numbers(scores)
-    confidence, prediction = scores.double().softmax(1).max(1)
-    gap = confidence - (prediction == labels).double()
-    bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
-    sums = torch.zeros(num_bins, dtype=torch.double, device=scores.device).index_add_(0, bins, gap)
-    return 100 * sums.abs().sum().item() / len(labels)
-
-
-def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
-    """Number of images `(C, C)` by label (row) and best class (column).
-
-    Raises:
-        ValueError: If a score is no number.
-    """
-    _check_numbers(scores)
-    num_labels = scores.shape[1]
-    return torch.bincount(labels * num_labels + scores.argmax(1), minlength=num_labels**2).view(num_labels, num_labels)
-
-
-def per_class_accuracy(scores: Tensor, labels: Tensor) -> list[float | None]:
-    """Share of the images of each class that are recognized, in percent; `None` for a class without images."""
-    table = confusion_matrix(scores, labels)
-    return [100 * row[i].item() / row.sum().item() if row.sum() else None for i, row in enumerate(table)]
+    found = score_classes(scores.double(), labels)
+    if found.num_broken:
+        raise ValueError(NO_NUMBERS.format(found.num_broken, found.num_images))
+    return found
 
 
 def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
@@ -124,6 +93,12 @@ def r2(scores: Tensor, labels: Tensor) -> float:
     return (1 - residual / (labels - labels.mean(0)).square().sum()).item()
 
 
+def _check_numbers(scores: Tensor) -> None:
+    broken = int(scores.reshape(len(scores), -1).isnan().any(1).sum())
+    if broken:
+        raise ValueError(NO_NUMBERS.format(broken, len(scores)))
+
+
 Metric = Callable[[Tensor, Tensor], float]
 MULTI_LABEL_METRICS: dict[str, Metric] = {"mean_average_precision": mean_average_precision}
 REGRESSION_METRICS: dict[str, Metric] = {"mean_absolute_error": mean_absolute_error, "r2": r2}
@@ -148,5 +123,7 @@ def all_metrics(scores: Tensor, labels: Tensor, problem_type: str) -> dict[str, 
     Raises:
         ValueError: If a score is no number.
     """
-    _check_numbers(scores)
+    if problem_type == "single_label_classification":
+        found = class_scores(scores, labels)
+        return {name: getattr(found, name) for name in METRICS}
     return {name: metric(scores, labels) for name, metric in METRICS_OF[problem_type].items()}

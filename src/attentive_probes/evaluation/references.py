@@ -14,10 +14,11 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from attentive_probes.data.steps import StepLoader
+from attentive_probes.evaluation.class_scores import ClassScores
+from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.knn import knn_scores
 from attentive_probes.evaluation.logistic import LinearModel, fit_logistic
 from attentive_probes.evaluation.metrics import top1
-from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -77,7 +78,7 @@ class ReferenceScores(NamedTuple):
 
     settings: dict[str, float]
     validation: float
-    test: Scores | None
+    test: ClassScores | None
     model: LinearModel | None
 
 
@@ -120,7 +121,7 @@ def evaluate_reference(
         if value > accuracy:
             accuracy, best = value, candidate
     assert best is not None
-    tested = None if test is None else Scores(best.scores[1].float().cpu(), test.labels.cpu())
+    tested = None if test is None else score_classes(best.scores[1], test.labels, confusion=True)
     return ReferenceScores(best.settings, accuracy, tested, best.model)
 
 

@@ -15,6 +15,7 @@ from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.plots import attention_grid, layer_figure
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.references import Reference, evaluate_reference, linear_probe, read_features
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
 from attentive_probes.experiments.blocks import EvaluationRecipe
@@ -142,8 +143,8 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
         mine = {split: by_reading[readings[name]] for split, by_reading in features.items()}
         found = evaluate_reference(reference, mine["train"], mine["validation"], mine.get("test"), config.num_labels)
         test = None
-        if found.test is not None and trainer.baseline_scores is not None:
-            test = found.test.test_metrics(trainer.baseline_scores, config)
+        if found.test is not None and isinstance(trainer.baseline_scores, ClassScores):
+            test = found.test.test_metrics(trainer.baseline_scores)
         result = ReferenceResult(name, asdict(reference), found.settings, found.validation, test)
         trainer.results.references.append(result)
         if found.model is not None and trainer.accelerator.is_main_process:

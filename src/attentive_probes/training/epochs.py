@@ -38,10 +38,10 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
         epoch += 1
         with settled(sweep):
             scores = loop.evaluate()
-            metrics = {name: found.metrics(sweep.config) for name, found in scores.items() if found.are_finite}
+            metrics = {name: found.metrics() for name, found in scores.items() if found.are_finite}
             results.seconds = time.perf_counter() - start
             selection.update(epoch, results.seconds, sweep.learned, losses, metrics, loop.diverged)
-            note_validation(results, len(next(iter(scores.values())).labels))
+            note_validation(results, next(iter(scores.values())).num_images)
             _checkpoint(trainer, selection)
         loop.keep_only(selection.alive(sweep.active))
         if arguments.halving_epochs and epoch % arguments.halving_epochs == 0:

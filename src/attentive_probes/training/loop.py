@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
@@ -150,9 +150,7 @@ class TrainingLoop:
             self.sweep, self.validation_loader, self.accelerator, precision=self.arguments.mixed_precision
         )
         torch.set_rng_state(random_state)
-        if self.scale is None:
-            return scores
-        return {name: replace(found, logits=self.scale.restored(found.logits)) for name, found in scores.items()}
+        return scores if self.scale is None else {name: self.scale.restored_scores(s) for name, s in scores.items()}
 
     def keep_only(self, names: set[str]) -> None:
         """Let the other heads rest."""

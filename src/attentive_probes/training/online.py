@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from attentive_probes.evaluation.metrics import all_metrics
+from attentive_probes.evaluation.split_scores import SplitSums
 from attentive_probes.poolings import Pooled
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads
@@ -81,7 +81,7 @@ class OnlineProbes(nn.Module):
         self._stored_optimizer: dict[str, Any] | None = None
         self._steps = 0
         self._shared: HeadGradients | None = None
-        self._seen: list[tuple[dict[str, Tensor], Tensor]] = []
+        self._seen: SplitSums | None = None
 
     @property
     def heads(self) -> dict[str, ProbeHead]:
@@ -133,8 +133,10 @@ class OnlineProbes(nn.Module):
         """
         by_tap = self._ready(tokens)
         self.eval()
-        logits = {name: output.logits.cpu() for name, output in self._run(by_tap).items()}
-        self._seen.append((logits, labels.cpu()))
+        if self._seen is None:
+            self._seen = SplitSums(list(self.runs), self.config.problem_type, self.config.num_labels)
+        logits = torch.stack([output.logits for output in self._run(by_tap).values()], dim=1)
+        self._seen.add(logits, labels.to(logits.device))
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Name of the head -> metrics over all that was observed since the last call, on this process.
@@ -144,16 +146,10 @@ class OnlineProbes(nn.Module):
         Raises:
             ValueError: If nothing was.
         """
-        if not self._seen:
+        if self._seen is None:
             raise ValueError("Nothing was observed; call observe(tokens, labels) on held-out images first.")
-        labels = torch.cat([batch for _, batch in self._seen])
-        logits = {name: torch.cat([scores[name] for scores, _ in self._seen]) for name in self.runs}
-        self._seen = []
-        problem_type = self.config.problem_type
-        return {
-            name: all_metrics(scores, labels, problem_type) if scores.isfinite().all() else {}
-            for name, scores in logits.items()
-        }
+        scores, self._seen = self._seen.scores(), None
+        return {name: found.metrics() if found.are_finite else {} for name, found in scores.items()}
 
     def forward(self, tokens: AnyTokens) -> dict[str, HeadOutput]:
         """Name -> output of each head, without a gradient to the backbone.

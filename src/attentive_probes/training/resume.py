@@ -10,9 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from attentive_probes.evaluation.class_scores import ClassScores
+from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.results import HeadResult, SweepResults, library_versions
 from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.fingerprint import fingerprint_of
@@ -103,11 +106,12 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
 
 
 def save_tested(folder: Path, baseline: Scores) -> None:
-    """Keep what comparisons with the baseline of a tested run need."""
-    torch.save(torch.from_numpy(baseline.correct), folder / CHECKPOINTS / TESTED)
+    """Keep what comparisons with the baseline of a tested run need: on which images it is right, if that is known."""
+    correct = baseline.correct if isinstance(baseline, ClassScores) else np.empty(0, bool)
+    torch.save(torch.from_numpy(correct.copy()), folder / CHECKPOINTS / TESTED)
 
 
-def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults, Scores] | None:
+def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults, Scores | None] | None:
     """Results of a run whose test split was scored, and its baseline, right or wrong on each image; else `None`.
 
     The selection gets the best epoch of every head.
@@ -119,7 +123,9 @@ def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults
         return None
     selection.restore(results.heads, _load(folder / CHECKPOINTS / STATE)["best"])
     correct = torch.load(folder / CHECKPOINTS / TESTED, weights_only=True)
-    return results, Scores(torch.stack([~correct, correct], 1).float(), torch.ones(len(correct), dtype=torch.long))
+    if not len(correct):
+        return results, None
+    return results, score_classes(torch.stack([~correct, correct], 1).float(), torch.ones(len(correct)).long())
 
 
 def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, results: SweepResults) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.evaluation.split_scores import Scores
+from attentive_probes.evaluation.target_scores import TargetScores
 from attentive_probes.probe.head import ProbeHead
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
@@ -54,6 +56,11 @@ class TargetScale:
         """Predictions `(B, C)` of heads in training, as targets."""
         mean, deviation = (part.to(predictions.device) for part in (self.mean, self.deviation))
         return (predictions.double() * deviation + mean).float()
+
+    def restored_scores(self, scores: Scores) -> Scores:
+        """Scores of heads in training, as if they gave targets."""
+        assert isinstance(scores, TargetScores)
+        return replace(scores, logits=self.restored(scores.logits))
 
     def fold(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """State of a head whose last layer gives targets, from that of one in training."""

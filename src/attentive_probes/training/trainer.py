@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import set_seed
 from datasets import IterableDataset
@@ -175,13 +176,13 @@ class ProbeTrainer:
         scores = self._score(split)
         for result in self.results.heads:
             if result.best_epoch and scores[result.name].are_finite:
-                result.test = scores[result.name].test_metrics(scores[baseline], self.sweep.config)
+                result.test = scores[result.name].test_metrics(scores[baseline])
         self.results.baseline, self._tested, self.baseline_scores = baseline, True, scores[baseline]
         self.results.correct_for_number()
         if self.accelerator.is_main_process:
             save_tested(self.folder, scores[baseline])
         self.note_sizes(test=split)
-        self.results.data["test"]["images"] = len(scores[baseline].labels)  # also of a stream: those that count
+        self.results.data["test"]["images"] = scores[baseline].num_images  # also of a stream: those that count
         self.save_results()
         return self.results
 
@@ -219,7 +220,8 @@ class ProbeTrainer:
         loader, precision = self.loader(split, train=False), self.arguments.mixed_precision
         self.sweep.to(self.accelerator.device)
         with tqdm(desc="test", unit="img", disable=not self.accelerator.is_main_process, leave=False) as bar:
-            return score_split(self.sweep, loader, self.accelerator, precision=precision, tick=bar.update)
+            options: dict[str, Any] = {"precision": precision, "confusion": True, "tick": bar.update}
+            return score_split(self.sweep, loader, self.accelerator, **options)
 
     def note_sizes(self, **splits: AnySplit) -> None:
         """Note in the results how many images the splits have."""

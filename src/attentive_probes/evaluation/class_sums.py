@@ -1,0 +1,145 @@
+"""Sums over images of what heads get right in a classification, batch by batch where they run: no score is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from attentive_probes.evaluation.class_scores import ClassScores
+
+NUM_BINS = 15  # of confidence
+NO_IMAGE = "There is no image to evaluate on."
+CACHED_SCORES = 2**17  # scores that stay in the cache of a core
+
+
+class ClassSums:
+    """Sums over images of what several heads say about them; memory does not grow but by a bit per image and head.
+
+    Args:
+        num_heads: Number of heads H.
+        num_labels: Number of classes C.
+        confusion: Whether to count labels by answers, `(H, C, C)`.
+    """
+
+    def __init__(self, num_heads: int, num_labels: int, confusion: bool = False):
+        self.num_heads, self.num_labels = num_heads, num_labels
+        self._widths = {
+            **dict.fromkeys(("loss", "in_top5", "broken", "infinite"), 1),
+            "gaps": NUM_BINS,
+            **dict.fromkeys(("hits", "predicted", "counts"), num_labels),
+            "confusion": num_labels**2 if confusion else 0,
+        }
+        self._sums: dict[str, Tensor] = {}
+        self._correct: list[Tensor] = []
+
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        """Add a batch: scores `(B, H, C)` and labels `(B,)`; B may be 0. The first one says where the sums are."""
+        if not self._sums:
+            exact = torch.float32 if scores.device.type == "mps" else torch.float64
+            nothing = torch.zeros(self.num_heads, 1, dtype=exact, device=scores.device)
+            self._sums = {name: nothing.repeat(1, width) for name, width in self._widths.items()}
+        of_rows = labels.repeat_interleave(self.num_heads)
+        parts = [_judge(*part) for part in _parts(scores.flatten(0, 1), of_rows)]
+        rows = _Rows(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        heads = torch.arange(self.num_heads, device=scores.device).repeat(len(labels))
+        self._correct.append(rows.correct.view(len(labels), self.num_heads))
+        for name, columns, values in (
+            ("loss", 0, rows.loss),
+            ("in_top5", 0, rows.in_top5),
+            ("broken", 0, rows.is_broken),
+            ("infinite", 0, rows.is_infinite),
+            ("gaps", _bin_of(rows.confidence), rows.confidence - rows.correct.to(rows.confidence.dtype)),
+            ("hits", of_rows, rows.correct),
+            ("predicted", rows.answer, torch.ones_like(rows.correct)),
+            ("counts", of_rows, torch.ones_like(rows.correct)),
+            ("confusion", of_rows * self.num_labels + rows.answer, torch.ones_like(rows.correct)),
+        ):
+            sums = self._sums[name]
+            if sums.numel():
+                sums.view(-1).index_add_(0, heads * sums.shape[1] + columns, values.to(sums.dtype))
+
+    def scores(self, accelerator: Accelerator | None = None) -> list[ClassScores]:
+        """What each head got right, over all processes, with images in the order of the split.
+
+        Raises:
+            ValueError: If there was no image.
+        """
+        sums, correct = self._sums, [part.cpu().numpy() for part in self._correct]
+        if accelerator is not None and accelerator.num_processes > 1:
+            sums = {name: accelerator.reduce(part, "sum") for name, part in sums.items()}
+            everyone = gather_object([correct])
+            correct = [part for parts in zip(*everyone, strict=True) for part in parts]
+        bits = np.concatenate(correct) if correct else np.empty((0, self.num_heads), bool)
+        if len(bits) == 0:
+            raise ValueError(NO_IMAGE)
+        on_cpu = {name: part.cpu() for name, part in sums.items()}
+        return [self._scores_of(i, bits[:, i], on_cpu) for i in range(self.num_heads)]
+
+    def _scores_of(self, head: int, correct: np.ndarray, sums: dict[str, Tensor]) -> ClassScores:
+        mine = {name: part[head] for name, part in sums.items()}
+        hits, predicted, counts, confusion = (
+            mine[name].long() for name in ("hits", "predicted", "counts", "confusion")
+        )
+        return ClassScores(
+            correct,
+            int(mine["in_top5"]),
+            mine["loss"].item() / len(correct),
+            mine["gaps"],
+            hits,
+            predicted,
+            counts,
+            confusion.view(self.num_labels, -1) if len(confusion) else None,
+            are_finite=not mine["infinite"].item(),
+            num_broken=int(mine["broken"]),
+        )
+
+
+def _parts(scores: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    """On a CPU a few rows at a time, which stay in its cache."""
+    size = max(1, CACHED_SCORES // scores.shape[1] if scores.device.type == "cpu" else len(scores))
+    return zip(scores.split(size), labels.split(size), strict=True)
+
+
+class _Rows(NamedTuple):
+    """What is known of each of R rows of scores, all `(R,)`."""
+
+    answer: Tensor
+    correct: Tensor
+    in_top5: Tensor
+    loss: Tensor
+    confidence: Tensor
+    is_broken: Tensor
+    is_infinite: Tensor
+
+
+def _judge(scores: Tensor, labels: Tensor) -> _Rows:
+    """Judge scores `(R, C)` by labels `(R,)`; of equal best scores the answer is the one that `torch.topk` names.
+
+    A class of score `-inf`, such as one without a single vote, is never among the best.
+    """
+    first = scores.topk(min(5, scores.shape[1]), dim=1)
+    best, answer = first.values[:, 0], first.indices[:, 0]
+    own = scores.gather(1, labels[:, None]).squeeze(1)
+    mass = (scores - best[:, None]).exp_().sum(1)
+    is_possible = own > -torch.inf
+    correct = (answer == labels) & is_possible
+    is_infinite = ~(best.isfinite() & scores.amin(1).isfinite())
+    in_top5 = (first.indices == labels[:, None]).any(1) & is_possible
+    return _Rows(answer, correct, in_top5, mass.log() + (best - own), 1 / mass, best.isnan(), is_infinite)
+
+
+def _bin_of(confidence: Tensor) -> Tensor:
+    return (confidence * NUM_BINS).nan_to_num().ceil().long().clamp(1, NUM_BINS) - 1
+
+
+def score_classes(scores: Tensor, labels: Tensor, confusion: bool = False) -> ClassScores:
+    """What scores `(N, C)` that are there already get right of labels `(N,)`."""
+    sums = ClassSums(1, scores.shape[1], confusion)
+    sums.add(scores[:, None], labels)
+    return sums.scores()[0]

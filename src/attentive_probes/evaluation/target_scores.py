@@ -1,0 +1,79 @@
+"""What one head said about images with several labels each, or with numbers to predict, and the metrics of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from attentive_probes.evaluation.metrics import METRICS_OF, Metric, all_metrics
+from attentive_probes.evaluation.statistics import bootstrap_values, compare_bootstrapped, percentile_interval
+
+
+@dataclass(frozen=True)
+class TargetScores:
+    """Scores `(N, C)` and targets `(N, C)`, or `(N,)`, of all images, on the CPU: metrics rank or resample them.
+
+    Args:
+        logits: What the head said; for a regression its predictions.
+        labels: Zeros and ones, or numbers.
+        problem_type: `multi_label_classification` or `regression`.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    problem_type: str
+
+    @property
+    def num_images(self) -> int:
+        """Number of images N."""
+        return len(self.labels)
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether every score is a finite number."""
+        return bool(self.logits.isfinite().all())
+
+    @cached_property
+    def resampled(self) -> dict[str, np.ndarray]:
+        """Metric -> its values `(R,)` on draws of the images."""
+
+        def values(metric: Metric) -> np.ndarray:
+            return bootstrap_values(lambda rows: metric(self.logits[rows], self.labels[rows]), len(self.labels))
+
+        return {name: values(metric) for name, metric in METRICS_OF[self.problem_type].items()}
+
+    def metrics(self) -> dict[str, float]:
+        """The loss (cross-entropy of each label, or squared error, averaged) and all metrics of the problem.
+
+        Raises:
+            ValueError: If a score is no number.
+        """
+        metrics = all_metrics(self.logits, self.labels, self.problem_type)
+        targets = self.labels.reshape(self.logits.shape).to(self.logits.dtype)
+        is_regression = self.problem_type == "regression"
+        loss = (F.mse_loss if is_regression else F.binary_cross_entropy_with_logits)(self.logits, targets)
+        return {"loss": loss.item(), **metrics}
+
+    def intervals(self) -> dict[str, list[float]]:
+        """`<metric>_interval` (bootstrap), where known."""
+        found = {name: percentile_interval(values) for name, values in self.resampled.items()}
+        return {f"{name}_interval": list(pair) for name, pair in found.items() if pair is not None}
+
+    def test_metrics(self, baseline: Any) -> dict[str, Any]:
+        """`metrics` and `intervals`, with differences to a baseline over the same draws of images.
+
+        Raises:
+            ValueError: If a score is no number.
+        """
+        metrics: dict[str, Any] = {**self.metrics(), **self.intervals()}
+        theirs = baseline.metrics()
+        for name, values in self.resampled.items():
+            compared = compare_bootstrapped(metrics[name] - theirs[name], values, baseline.resampled[name])
+            if compared is not None:
+                metrics |= {f"{name}_difference": list(compared[:3]), f"{name}_p": compared.p}
+        return metrics
