@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
-from attentive_probes.data.labels import Labels, is_indicator, names_of
+from attentive_probes.data.label_columns import are_indicators, is_list
+from attentive_probes.data.labels import Labels, names_of
 from attentive_probes.probe.label_table import LabelTable
 
 
@@ -96,17 +98,18 @@ def _table_of_numbers(found: list[Any], labels: Labels) -> LabelTable:
 
 def _labels_of_rows(labels: Labels, separator: str | None) -> list[Any]:
     """The distinct labels of a multi-label column."""
-    rows = [row for row in labels.values() if row is not None]
-    if any(isinstance(row, str) for row in rows):
+    array = labels.array
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         if separator is None:
             raise ValueError("The labels are text; say what stands between the labels of an image (label_separator).")
-        rows = [[part.strip() for part in row.split(separator) if part.strip()] for row in rows]
-    if not all(isinstance(row, list) for row in rows):
+        texts = [text for text in labels.distinct()[0] if text is not None]
+        return list({part.strip() for text in texts for part in text.split(separator) if part.strip()})
+    if not is_list(array):
         raise ValueError("The labels are single ones, not several; set problem_type to single_label_classification.")
-    lengths = {len(row) for row in rows}
-    if len(lengths) == 1 and max(lengths) > 1 and all(is_indicator(row) for row in rows):
-        return list(range(max(lengths)))
-    return list({label for row in rows for label in row if label is not None})
+    lengths = pc.unique(pc.list_value_length(array).drop_null()).to_pylist()
+    if len(lengths) == 1 and lengths[0] > 1 and are_indicators(array, lengths[0]):
+        return list(range(lengths[0]))
+    return array.flatten().unique().drop_null().to_pylist()
 
 
 def _more_than_one(table: LabelTable) -> LabelTable:

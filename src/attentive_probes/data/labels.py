@@ -13,6 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from attentive_probes.data.label_columns import are_indicators, is_list, numbers, rows_of_length, rows_of_lists
 from attentive_probes.probe.label_table import LabelTable
 
 FLOAT_TARGETS = ("multi_label_classification", "regression")
@@ -87,7 +88,10 @@ class LabelEncoder:
             ValueError: If one is no valid target; the text names its row.
         """
         if self.problem_type in FLOAT_TARGETS:
-            encode = self.reader(labels.names, self._holds_indicators(labels))
+            indicators = labels.names is None and are_indicators(labels.array, self.num_labels)
+            if (whole := self._whole(labels, indicators)) is not None:
+                return whole
+            encode = self.reader(labels.names, indicators)
             rows = [encode(label, f"in row {i} of the {split} split") for i, label in enumerate(labels.values())]
             shape = (0,) if self.problem_type == "regression" and self.num_labels == 1 else (0, self.num_labels)
             return np.stack(rows) if rows else np.zeros(shape, np.float32)
@@ -101,12 +105,22 @@ class LabelEncoder:
                 encode(label, f"in row {int(np.argmax(places == i))} of the {split} split")
         return np.asarray(ids, np.int64)[places] if len(places) else np.zeros(0, np.int64)
 
-    def _holds_indicators(self, labels: Labels) -> bool:
-        """Whether all rows are zeros and ones, one for each class, and not lists of ids."""
-        if self.problem_type == "regression" or labels.names is not None:
-            return False
-        rows = [row for row in labels.values() if row is not None]
-        return all(isinstance(row, list) and len(row) == self.num_labels and is_indicator(row) for row in rows)
+    def _whole(self, labels: Labels, indicators: bool) -> np.ndarray | None:
+        """Targets of a whole column at once; `None` where rows must be looked at one by one."""
+        array = labels.array
+        if self.problem_type == "regression":
+            return numbers(array, self.num_labels)
+        if indicators:
+            return rows_of_length(array, self.num_labels)
+        try:
+            if is_list(array):
+                return rows_of_lists(array, self.num_labels, lambda label: self._id(label, labels.names))
+            if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+                texts, places = labels.distinct()
+                return np.stack([self._row(text, labels.names, False) for text in texts])[places]
+        except ValueError:
+            pass  # the look at every row says which one
+        return None
 
     def reader(self, names: Sequence[str] | None = None, indicators: bool | None = None) -> Callable[[Any, str], Any]:
         """A function that makes targets of single raw labels, and says where a wrong one was.
