@@ -1,11 +1,13 @@
+
 """What a folder is taken for, whatever else lies in it."""
 
+import os
 import stat
 
 import pytest
 from datasets import ClassLabel, DatasetDict
 
-from attentive_probes.data.load import load_split, same_rows
+from attentive_probes.data.load import load_named, load_split, same_rows
 from attentive_probes.evaluation.prediction import find_images
 from colours import class_folders, content, pets, png, table
 
@@ -42,7 +44,18 @@ def test_folders_that_could_be_both_are_refused(tmp_path):
     class_folders(tmp_path, {"train/cat": [0], "train/dog": [1], "holdout/cat": [0], "holdout/dog": [1]})
     with pytest.raises(ValueError, match="classes or splits: 'train' is named like a split, 'holdout' is not"):
         load_split(str(tmp_path), "train")
-    assert content(tmp_path, "holdout") == content(tmp_path, "train", beside=["holdout"]) == {"cat": 1, "dog": 1}
+    assert content(tmp_path, "holdout") == {"cat": 1, "dog": 1}
+    assert [len(part) for part in load_named(str(tmp_path), ["train", "holdout"]).values()] == [2, 2]
+
+
+def test_a_folder_is_listed_once_for_all_splits(tmp_path, monkeypatch):
+    """Every folder is read once, however many splits are named."""
+    class_folders(tmp_path, {f"{split}/{name}": [0] for split in ("train", "val", "test") for name in ("a", "b")})
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
+    assert len(load_named(str(tmp_path), ["train", "validation", "test"])) == 3
+    mine = [path for path in listed if path.startswith(str(tmp_path))]
+    assert len(mine) == len(set(mine)) == 10
 
 
 @pytest.mark.parametrize("stray", ["a.tar", "b.zip", "c.parquet", ".cache/d.parquet", "train/e.csv", "notes.txt"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from attentive_probes.data.decode import image_endings
+from attentive_probes.data.listing import Folder, ending_of
 
 SYNONYMS = {
     "train": ("train", "training"),
@@ -16,11 +16,6 @@ SYNONYMS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 CANONICAL = {word: split for split, words in SYNONYMS.items() for word in words}
-# What file managers, archivers and notebooks leave behind; whatever begins with a dot is hidden anyway.
-LEFTOVERS = {
-    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "__pycache__", "$recycle.bin",
-    "system volume information", "lost+found", "lost.dir",
-}  # fmt: skip
 METADATA = ("metadata.csv", "metadata.jsonl")
 SHARDS = {".parquet": "parquet", ".tar": "webdataset", ".zip": "zip"}
 TABLES = (".csv", ".tsv", ".jsonl")
@@ -32,45 +27,16 @@ class Layout:
 
     Args:
         kind: `class folders`, `metadata`, `parquet`, `webdataset`, `zip` or `table`.
-        splits: Name of each split -> its folder, or its files.
+        splits: Name of each split -> its folders, or its files.
         aside: What was left aside, in words.
     """
 
     kind: str
-    splits: dict[str, tuple[Path, ...]]
+    splits: Mapping[str, tuple[Path | Folder, ...]]
     aside: tuple[str, ...] = ()
 
 
-def children(folder: Path) -> list[Path]:
-    """What lies directly in a folder, in order of name, without hidden files and leftovers."""
-    names = (name for name in os.listdir(folder) if not name.startswith((".", "~$")) and name.lower() not in LEFTOVERS)
-    return [folder / name for name in sorted(names)]
-
-
-def walk(folder: Path, above: frozenset[Path] | None = None) -> Iterator[Path]:
-    """All files below a folder, in order; links are followed, but none to a folder that it lies in."""
-    here = folder.resolve()
-    above = frozenset(here.parents) if above is None else above
-    if here in above:
-        return
-    for path in children(folder):
-        if path.is_dir():
-            yield from walk(path, above | {here})
-        elif path.is_file():
-            yield path
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file has the ending of an image."""
-    return path.suffix.lower() in image_endings()
-
-
-def images_below(folder: Path) -> list[Path]:
-    """All images below a folder, in order."""
-    return [path for path in walk(folder) if is_image(path)]
-
-
-def find_layout(root: Path, wanted: frozenset[str] = frozenset()) -> Layout:
+def find_layout(root: Folder, wanted: frozenset[str] = frozenset()) -> Layout:
     """Find out what kind of data a folder holds, and its splits.
 
     The kind of which there are most files wins: a stray archive among images changes nothing.
@@ -82,16 +48,15 @@ def find_layout(root: Path, wanted: frozenset[str] = frozenset()) -> Layout:
     Raises:
         ValueError: If it holds no data, or it cannot be told whether its folders are classes or splits.
     """
-    files = list(walk(root))
-    images = [path for path in files if is_image(path)]
+    files, images = list(root.files()), list(root.images())
     by_kind: dict[str, list[Path]] = {}
     for path in files:
-        if (ending := path.suffix.lower()) in SHARDS:
-            by_kind.setdefault(SHARDS[ending], []).append(path)
+        if (ending := ending_of(path)) in SHARDS:
+            by_kind.setdefault(SHARDS[ending], []).append(Path(path))
     most = max(by_kind, key=lambda kind: len(by_kind[kind])) if by_kind else None
-    tables = [path for path in files if path.suffix.lower() in TABLES and path.name not in METADATA]
-    listed = [path for path in tables if path.parent == root and split_in(path.stem, wanted, whole=False)]
-    if listed and len(class_folders(root)) < 2:  # train.csv beside a folder of images
+    tables = [Path(path) for path in files if ending_of(path) in TABLES and Path(path).name not in METADATA]
+    listed = [path for path in tables if str(path.parent) == root.path and split_in(path.stem, wanted, whole=False)]
+    if listed and len(root.class_folders()) < 2:  # train.csv beside a folder of images
         layout = Layout("table", by_split(root, listed, wanted))
     elif most is not None and len(by_kind[most]) >= len(images):
         layout = Layout(most, by_split(root, by_kind[most], wanted))
@@ -100,14 +65,14 @@ def find_layout(root: Path, wanted: frozenset[str] = frozenset()) -> Layout:
     elif tables:
         layout = Layout("table", by_split(root, tables, wanted))
     else:
-        endings = ", ".join(sorted({path.suffix or "none" for path in files})) or "no file at all"
+        endings = ", ".join(sorted({Path(path).suffix or "none" for path in files})) or "no file at all"
         raise ValueError(
-            f"{str(root)!r} holds no images, Parquet files, WebDataset shards or tables; its files end in: {endings}."
+            f"{root.path!r} holds no images, Parquet files, WebDataset shards or tables; its files end in: {endings}."
         )
     return replace(layout, aside=_aside(files, layout))
 
 
-def by_split(root: Path, files: list[Path], wanted: frozenset[str] = frozenset()) -> dict[str, tuple[Path, ...]]:
+def by_split(root: Folder, files: list[Path], wanted: frozenset[str] = frozenset()) -> dict[str, tuple[Path, ...]]:
     """Name of each split -> its files, by the folders they lie in below the root, or by their names.
 
     Files that name no split are all of `train` where none does, and left aside where others do.
@@ -115,7 +80,7 @@ def by_split(root: Path, files: list[Path], wanted: frozenset[str] = frozenset()
     found: dict[str, list[Path]] = {}
     unnamed = []
     for path in files:
-        folders = path.relative_to(root).parts[:-1][::-1]
+        folders = path.relative_to(root.path).parts[:-1][::-1]
         names = (split_in(name, wanted, whole=True) for name in folders)
         split = next((name for name in names if name), None) or split_in(path.stem, wanted, whole=False)
         if split is None:
@@ -136,45 +101,44 @@ def split_in(name: str, wanted: frozenset[str], whole: bool) -> str | None:
     return None
 
 
-def class_folders(folder: Path) -> list[Path]:
-    """The folders right below a folder that hold an image, however deep."""
-    return [path for path in children(folder) if path.is_dir() and any(map(is_image, walk(path)))]
-
-
-def _image_layout(root: Path, wanted: frozenset[str]) -> Layout:
-    folders = class_folders(root)
-    splits = {path: name for path in folders if (name := split_in(path.name, wanted, whole=True))}
-    others = [path for path in folders if path not in splits]
-    if any((path / name).exists() for path in (root, *splits) for name in METADATA):
-        return Layout("metadata", _merged(splits) or {"train": (root,)})
-    deep = {path: split for path, split in splits.items() if class_folders(path)}
-    also_deep = [path for path in others if deep and class_folders(path)]
+def _image_layout(root: Folder, wanted: frozenset[str]) -> Layout:
+    folders = root.class_folders()
+    splits = {folder.path: name for folder in folders if (name := split_in(folder.name, wanted, whole=True))}
+    named = [folder for folder in folders if folder.path in splits]
+    others = [folder for folder in folders if folder.path not in splits]
+    if any(folder.has(name) for folder in (root, *named) for name in METADATA):
+        return Layout("metadata", _merged(named, splits) or {"train": (root,)})
+    deep = [folder for folder in named if folder.class_folders()]
+    also_deep = [folder for folder in others if deep and folder.class_folders()]
     if also_deep:
         raise ValueError(
-            f"It cannot be told whether the folders of {str(root)!r} are classes or splits: {next(iter(deep)).name!r} "
+            f"It cannot be told whether the folders of {root.path!r} are classes or splits: {deep[0].name!r} "
             f"is named like a split, {also_deep[0].name!r} is not, and both hold folders of images. Put all classes "
             "into one folder 'train', or name all splits."
         )
     if deep:
-        return Layout("class folders", _merged(deep))
+        return Layout("class folders", _merged(deep, splits))
     if not others:
-        where = " and ".join(f"{path.name}/" for path in splits) or repr(str(root))
+        where = " and ".join(f"{folder.name}/" for folder in named) or repr(root.path)
         raise ValueError(f"{where} holds images, but no class folders and no metadata.csv to say what they show.")
     return Layout("class folders", {"train": (root,)})
 
 
-def _merged(folders: dict[Path, str]) -> dict[str, tuple[Path, ...]]:
-    names = dict.fromkeys(folders.values())
-    return {name: tuple(path for path, split in folders.items() if split == name) for name in names}
+def _merged(folders: list[Folder], splits: dict[str, str]) -> dict[str, tuple[Folder, ...]]:
+    names = dict.fromkeys(splits[folder.path] for folder in folders)
+    return {name: tuple(folder for folder in folders if splits[folder.path] == name) for name in names}
 
 
-def _aside(files: list[Path], layout: Layout) -> tuple[str, ...]:
+def _aside(files: list[str], layout: Layout) -> tuple[str, ...]:
     """What is left aside, a few words per ending."""
-    taken = {path for paths in layout.splits.values() for path in paths}
-    if layout.kind in ("class folders", "metadata"):
-        inside = (class_folders(folder) if layout.kind == "class folders" else [folder] for folder in taken)
-        taken = {path for folders in inside for folder in folders for path in walk(folder) if is_image(path)}
-    left = [path for path in files if path not in taken and path.name not in METADATA]
-    counts = Counter(path.suffix.lower() or "no ending" for path in left)
-    example = {path.suffix.lower() or "no ending": path.name for path in reversed(left)}
+    taken: set[str] = set()
+    for source in (source for sources in layout.splits.values() for source in sources):
+        if isinstance(source, Folder):
+            inside = source.class_folders() if layout.kind == "class folders" else [source]
+            taken.update(path for folder in inside for path in folder.images())
+        else:
+            taken.add(str(source))
+    left = [path for path in files if path not in taken and os.path.basename(path) not in METADATA]
+    counts = Counter(ending_of(path) or "no ending" for path in left)
+    example = {ending_of(path) or "no ending": os.path.basename(path) for path in reversed(left)}
     return tuple(f"{count} {ending} ({example[ending]})" for ending, count in counts.most_common(3))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, Union
 
 from datasets import Dataset, DatasetDict, IterableDataset, ReadInstruction, load_dataset, load_from_disk
 
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
 from attentive_probes.data.find import CANONICAL, SHARDS, TABLES, find_layout, split_in
+from attentive_probes.data.listing import Folder
 from attentive_probes.data.readers import read, unpacked
 from attentive_probes.naming import unknown_name
 
@@ -21,46 +22,64 @@ LARGE = 10**9  # rows, of a data set whose slices are compared before it is read
 FILES = {**SHARDS, **dict.fromkeys(TABLES, "table")}
 
 
-def load_split(
+AnyData: TypeAlias = Union[Dataset, IterableDataset]  # noqa: UP007 (datasets are untyped)
+
+
+def load_split(source: str, split: str, **options: Any) -> AnyData:
+    """Load one split of a dataset; arguments as in `load_named`.
+
+    Raises:
+        ValueError: As `load_named`.
+    """
+    return load_named(source, [split], **options)[split]
+
+
+def load_named(
     source: str,
-    split: str,
+    splits: Sequence[str],
     *,
     name: str | None = None,
     revision: str | None = None,
     streaming: bool = False,
     image_column: str = "image",
     label_column: str = "label",
-    beside: Collection[str] = (),
-) -> Dataset | IterableDataset:
-    """Load the split of a dataset; `docs/data.md` shows all that can be brought.
+) -> dict[str, AnyData]:
+    """Load splits of a dataset, which is looked at once; `docs/data.md` shows all that can be brought.
 
     Args:
         source: `embedded:<name>`; a folder of class folders, of images with a `metadata.csv`, of Parquet files or
             WebDataset shards, or written by `save_to_disk`; a Parquet file, zip, CSV, TSV or JSON Lines; or a Hub id.
-        split: Name of the split; slices such as `train[:90%]` work for everything that is not streamed.
+        splits: Names of the splits, by which folders of any name are known to be splits; slices such as `train[:90%]`
+            work for everything that is not streamed.
         name: Configuration of a Hub dataset.
         revision: Branch, tag or commit of a Hub dataset.
         streaming: Whether to read on the fly instead of preparing a copy.
         image_column: What the column of images is, or will be, called.
         label_column: What the column of labels is, or will be, called.
-        beside: Other splits that will be asked for, so that folders of their names are known to be splits.
+
+    Returns:
+        Name of each split -> its data.
 
     Raises:
         ValueError: If there is no such dataset or split, or it cannot be read; one sentence with the cause.
     """
     path = embedded_path(source) if source.startswith(EMBEDDED_PREFIX) else Path(source).expanduser()
-    try:
-        if not path.exists() and _is_local(source):
-            raise ValueError("there is no such file or folder.")
-        if not path.exists():
-            return load_dataset(source, name, revision=revision, split=split, streaming=streaming)
-        parts = _instructions(split)
-        wanted = [part for name in (split, *beside) for part in _instructions(name)]
-        local = open_local(path, frozenset(part.splitname for part in wanted))
-        return local.load(split, parts, image_column, label_column, streaming)
-    except Exception as error:  # whatever datasets, PyArrow or a file system raise
-        nowhere = "" if path.exists() or _is_local(source) else "there is no such folder here; on the Hub: "
-        raise ValueError(f"Cannot load the split {split!r} of {source!r}: {nowhere}{root_cause(error)}") from error
+    found, local = dict[str, AnyData](), None
+    for split in dict.fromkeys(splits):
+        try:
+            if not path.exists() and _is_local(source):
+                raise ValueError("there is no such file or folder.")
+            if not path.exists():
+                found[split] = load_dataset(source, name, revision=revision, split=split, streaming=streaming)
+                continue
+            if local is None:
+                wanted = [part.splitname for name in splits for part in _instructions(name)]
+                local = open_local(path, frozenset(wanted))
+            found[split] = local.load(split, _instructions(split), image_column, label_column, streaming)
+        except Exception as error:  # whatever datasets, PyArrow or a file system raise
+            nowhere = "" if path.exists() or _is_local(source) else "there is no such folder here; on the Hub: "
+            raise ValueError(f"Cannot load the split {split!r} of {source!r}: {nowhere}{root_cause(error)}") from error
+    return found
 
 
 def _is_local(source: str) -> bool:
@@ -112,9 +131,7 @@ class LocalData:
             raise ValueError(unknown_name(f"split of {self.path}:", split, self.splits))
         return found
 
-    def load(
-        self, split: str, parts: Sequence[Any], image_column: str, label_column: str, streaming: bool
-    ) -> Dataset | IterableDataset:
+    def load(self, split: str, parts: Sequence[Any], image_column: str, label_column: str, streaming: bool) -> AnyData:
         """A split, or what its slices leave of it.
 
         Raises:
@@ -162,7 +179,7 @@ def open_local(path: Path, wanted: frozenset[str]) -> LocalData:
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         stored = load_from_disk(str(path))
         return LocalData(path, "saved", dict(stored) if isinstance(stored, DatasetDict) else {"train": stored})
-    layout = find_layout(path, wanted)
+    layout = find_layout(Folder.of(path), wanted)
     if layout.kind == "zip":
         return _zips(path, layout.splits)
     return LocalData(path, layout.kind, dict(layout.splits), layout.aside)
@@ -212,9 +229,9 @@ def _text(part: Any) -> str:
     return f"{part.splitname}[{first}:{last}]"
 
 
-def _zips(path: Path, splits: dict[str, tuple[Path, ...]]) -> LocalData:
+def _zips(path: Path, splits: Mapping[str, tuple[Any, ...]]) -> LocalData:
     """Zips of class folders, one or several per split."""
     if list(splits) == ["train"] and len(splits["train"]) == 1:
         return open_local(unpacked(splits["train"][0]), frozenset())
-    folders = {name: tuple(unpacked(archive) for archive in archives) for name, archives in splits.items()}
+    folders = {name: tuple(Folder.of(unpacked(archive)) for archive in archives) for name, archives in splits.items()}
     return LocalData(path, "class folders", folders)

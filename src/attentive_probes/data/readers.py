@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value, concatenate_datasets, load_dataset
 
-from attentive_probes.data.find import METADATA, class_folders, images_below
+from attentive_probes.data.find import METADATA
+from attentive_probes.data.listing import Folder
 from attentive_probes.data.webdataset import read_webdataset
 
 PATH_COLUMNS = ("file_name", "path", "image_path", "filepath", "filename", "file")
@@ -24,20 +26,19 @@ ENCODINGS = {".csv": ",", ".tsv": "\t"}
 STREAM_SHARDS = 1024  # of a folder that is streamed: what is shuffled before single images are
 
 
-def read_class_folders(folders: Sequence[Path], image_column: str, label_column: str) -> Dataset:
+def read_class_folders(folders: Sequence[Folder], image_column: str, label_column: str) -> Dataset:
     """Images of class folders; the class is the folder right below, folders deeper down belong to it.
 
     Raises:
         ValueError: If there is no class folder.
     """
-    found = sorted((path.name, path) for folder in folders for path in class_folders(folder))
-    names = sorted({name for name, _ in found})
-    ids = {name: i for i, name in enumerate(names)}
-    rows = [(str(path), ids[name]) for name, folder in found for path in images_below(folder)]
-    features = Features({image_column: Image(), label_column: ClassLabel(names=names)})
-    return Dataset.from_dict(
-        {image_column: [path for path, _ in rows], label_column: [label for _, label in rows]}, features=features
-    )
+    found = sorted((part for folder in folders for part in folder.class_folders()), key=lambda part: part.name)
+    names = sorted({folder.name for folder in found})
+    paths = [list(folder.images()) for folder in found]
+    ids = np.repeat([names.index(folder.name) for folder in found], [len(part) for part in paths])
+    features = Features({image_column: Value("string"), label_column: ClassLabel(names=names)})
+    columns = {image_column: [path for part in paths for path in part], label_column: ids}
+    return Dataset.from_dict(columns, features=features).cast_column(image_column, Image())
 
 
 def read_table(files: Sequence[Path], image_column: str) -> Dataset:
@@ -132,19 +133,19 @@ def unpacked(archive: Path) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     inside = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX"]
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() and class_folders(inside[0]) else folder
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() and Folder.of(inside[0]).class_folders() else folder
 
 
-READERS: dict[str, Callable[..., Any]] = {
+READERS: dict[str, Callable[..., Any]] = {  # of folders or files of a split
     "class folders": lambda paths, image, label, streaming: read_class_folders(paths, image, label),
-    "metadata": lambda paths, image, label, streaming: read_metadata(paths, image, label),
+    "metadata": lambda paths, image, label, streaming: read_metadata([Path(p.path) for p in paths], image, label),
     "table": lambda paths, image, label, streaming: read_table(paths, image),
     "parquet": read_parquet,
     "webdataset": read_webdataset,
 }
 
 
-def read(kind: str, paths: Sequence[Path], image_column: str, label_column: str, streaming: bool) -> Any:
+def read(kind: str, paths: Sequence[Path | Folder], image_column: str, label_column: str, streaming: bool) -> Any:
     """The data of one split, held or as a stream.
 
     Raises:

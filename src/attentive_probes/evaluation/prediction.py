@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from attentive_probes.data.decode import open_image
-from attentive_probes.data.find import images_below
+from attentive_probes.data.listing import Folder
 from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
@@ -48,7 +48,7 @@ def find_images(paths: Iterable[str | os.PathLike]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise ValueError(f"There is no file or folder {str(path)!r}.")
-        found.update(dict.fromkeys(images_below(path) if path.is_dir() else [path]))
+        found.update(dict.fromkeys(map(Path, Folder.of(path).images()) if path.is_dir() else [path]))
     files = list(found)
     if not files:
         raise ValueError("There is no image file in the given paths.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeAlias, Union
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, IterableDataset
@@ -19,7 +19,7 @@ from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.images import check_columns
 from attentive_probes.data.label_tables import make_table
 from attentive_probes.data.labels import LabelEncoder, Labels, names_of
-from attentive_probes.data.load import load_split, same_rows
+from attentive_probes.data.load import AnyData, load_named, same_rows
 from attentive_probes.data.open_split import open_split
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.experiments.blocks import DataRecipe
@@ -27,8 +27,6 @@ from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.tokens import Reading
 from attentive_probes.training.arguments import ProbeTrainingArguments
-
-AnyData: TypeAlias = Union[Dataset, IterableDataset]  # noqa: UP007 (datasets are untyped)
 
 
 @dataclass
@@ -53,7 +51,7 @@ def load_splits(data: DataRecipe) -> RawSplits:
     """
     names = [name for name in (data.train_split, data.validation_split, data.test_split) if name is not None]
     _check_distinct(data)
-    loaded = {name: load_split_of(data, name) for name in names}
+    loaded = load_named_of(data, names)
     train, test = loaded[data.train_split], loaded[data.test_split] if data.test_split else None
     table = label_table(data, train)
     is_stream = isinstance(train, IterableDataset)
@@ -122,17 +120,16 @@ def _check_distinct(data: DataRecipe) -> None:
             )
 
 
-def load_split_of(data: DataRecipe, split: str) -> AnyData:
-    """One split of the recipe's dataset."""
-    return load_split(
+def load_named_of(data: DataRecipe, names: Sequence[str]) -> dict[str, AnyData]:
+    """Splits of the recipe's dataset, by name."""
+    return load_named(
         data.dataset,
-        split,
+        names,
         name=data.name,
         revision=data.revision,
         streaming=data.streaming,
         image_column=data.images.image_column,
         label_column=data.images.label_column,
-        beside=[name for name in (data.train_split, data.validation_split, data.test_split) if name is not None],
     )
 
 
