@@ -26,7 +26,7 @@ from attentive_probes.backbones import VisionBackbone, find_geometry
 from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.data.token_store import Manifest, TokenStore
+from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.tokens import Tokens
 from attentive_probes.training.optimizers import HeadRates, build_optimizer
@@ -129,7 +129,7 @@ def make_cache(folder: Path, images: int, width: int) -> TokenCache:
     store = TokenStore(folder, manifest)
     for shard in range(manifest.num_shards):
         rows = store.rows_of(shard)
-        store.write_shard(shard, iter([{"patches@last": torch.randn(len(rows), 196, width)}]))
+        store.write_shard(shard, [TokenBatch({"patches@last": torch.randn(len(rows), 196, width)})])
     store.finish(np.arange(images) % 100, np.arange(images, dtype=np.uint64))
     return TokenCache(folder, "disk")
 

@@ -1,4 +1,3 @@
-
 """What a folder is taken for, whatever else lies in it."""
 
 import os

@@ -14,7 +14,7 @@ from attentive_probes.data import token_store
 from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import BlockShuffle
-from attentive_probes.data.token_store import Manifest, TokenStore
+from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
 
 IMAGES, CLASSES = 1_281_167, 1000
 
@@ -68,7 +68,7 @@ def test_few_files_are_open(tmp_path):
     for shard in range(300):
         rows = torch.arange(2 * shard, 2 * shard + 2.0)
         batch = {item: rows[:, None, None].expand(2, length, 4) for item, (length, _) in items.items()}
-        store.write_shard(shard, iter([batch]))
+        store.write_shard(shard, [TokenBatch(batch)])
     store.finish(np.arange(600), np.arange(600, dtype=np.uint64))
     code = """
 import resource, sys, numpy as np

@@ -32,7 +32,7 @@ def test_parts_orders_and_labels_share_a_cache(sweep, tmp_path, keep, monkeypatc
     seen = count_images(monkeypatch)
     rows = [17, 3, 4, 0, 3]
     part = split_of(sweep)
-    part.data, part.labels, part.digests = part.data.select(rows), 2 - part.labels[rows], part.digests[rows]
+    part.data, part.labels, part._content = part.data.select(rows), 2 - part.labels[rows], part.content()[rows]
     cache = build(sweep, tmp_path, part, keep=keep)
     assert seen == [] and len(cache) == 5
     assert cache.labels.tolist() == part.labels.tolist()

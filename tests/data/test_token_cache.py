@@ -9,6 +9,7 @@ from attentive_probes.data import build_cache
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.build_cache import build_token_cache
 from attentive_probes.data.encoding import ENCODINGS, channel_spread, decode, encode, relative_error
+from attentive_probes.data.shard_writer import ShardWriter
 from attentive_probes.data.token_cache import BlockShuffle, CacheOptions, TokenCache
 from tiny import image_split
 
@@ -128,27 +129,28 @@ def test_a_complete_cache_is_reused(sweep, tmp_path, monkeypatch):
     assert seen == []
 
 
-def test_a_killed_build_goes_on(sweep, tmp_path, monkeypatch):
-    """Killed in the second of three shards: what was complete stays, the rest is computed, the tokens are the same."""
+@pytest.mark.parametrize(("batches", "left"), [(3, 7), (4, 4)])
+def test_a_killed_build_goes_on(sweep, tmp_path, monkeypatch, batches, left):
+    """Killed within or between shards of eight: what was written stays, the rest is computed, to the same tokens."""
     whole = build(sweep, tmp_path / "whole")
-    original = build_cache.TokenStore.write_shard
+    original, calls = ShardWriter.add, []
 
-    def killed(self, shard, batches):
-        if shard == 1:
-            (self.folder / "shard-000001.partial-99").mkdir(parents=True)
+    def killed(self, batch):
+        calls.append(batch)
+        if len(calls) > batches:
             raise KeyboardInterrupt
-        original(self, shard, batches)
+        original(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(build_cache.TokenStore, "write_shard", killed)
+        patch.setattr(ShardWriter, "add", killed)
         build(sweep, tmp_path / "killed")
     (folder,) = (tmp_path / "killed").iterdir()
     with pytest.raises(ValueError, match="no complete token cache"):
         TokenCache(folder)
     seen = count_images(monkeypatch)
     cache = build(sweep, tmp_path / "killed")
-    assert sum(seen) == 5 + 12  # one batch as a sample, then the two missing shards
-    assert not list(folder.glob("*partial*"))
+    assert sum(seen) == 5 + left  # one batch as a sample, then what is missing
+    assert not list(folder.glob("*partial*")) and not list(folder.rglob("progress.json"))
     rows = list(range(20))
     for tap, tokens in cache.__getitems__(rows)["tokens"].items():
         assert torch.equal(tokens.cls, whole.__getitems__(rows)["tokens"][tap].cls)

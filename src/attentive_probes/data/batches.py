@@ -57,9 +57,13 @@ class Collator:
         self._epoch.fill_(value)
 
     def __call__(self, examples: list[Example]) -> Batch:
-        """Make a batch."""
+        """Make a batch of the views of the current epoch."""
+        return self.collate(examples, self.epoch)
+
+    def collate(self, examples: list[Example], epoch: int) -> Batch:
+        """Make a batch of the views of an epoch."""
         examples = [example for example in examples if example.image is not None]
-        images = [self._view(example) for example in examples]
+        images = [self._view(example, epoch) for example in examples]
         if not images:  # of the right shape and type: what a blank image gives, cut to nothing
             images = [Image.new(MODES[self.num_channels], self.size[::-1])]
         arguments = dict(RAW) if self.raw else {}
@@ -69,11 +73,11 @@ class Collator:
         labels = self.encoder.batch([example.label for example in examples])
         return {"pixel_values": pixels[: len(examples)], "labels": labels}
 
-    def _view(self, example: Example) -> Image.Image:
+    def _view(self, example: Example, epoch: int) -> Image.Image:
         assert example.image is not None
         if self.augmentation is None:
             return example.image
-        rng = np.random.default_rng((self.seed, self.epoch, example.identity))
+        rng = np.random.default_rng((self.seed, epoch, example.identity))
         resample = getattr(self.processor, "resample", None)
         filter_ = Image.Resampling.BICUBIC if resample is None else Image.Resampling(int(resample))
         return self.augmentation(example.image, self.size, rng, filter_)

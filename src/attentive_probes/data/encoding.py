@@ -86,4 +86,4 @@ def relative_error(tokens: Tensor, encoding: str, spread: Tensor | None = None) 
     """Root of the mean square error of storing tokens, over that of the tokens themselves."""
     arrays = {key: torch.from_numpy(array) for key, array in encode(tokens, encoding, spread).items()}
     tokens = tokens.detach().float().cpu()
-    return ((decode(arrays, encoding, spread).float() - tokens).norm() / tokens.norm()).item()
+    return ((decode(arrays, encoding, spread).float() - tokens).norm() / tokens.norm().clamp(min=1e-30)).item()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,15 @@ import torch.utils.data
 from datasets import Dataset, concatenate_datasets
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from attentive_probes.data.decode import encoded_bytes, open_image
+from attentive_probes.data.decode import open_image
+from attentive_probes.data.image_content import find_content
 from attentive_probes.data.images import Example, ImageOptions, check_columns, encoded_images
 from attentive_probes.data.labels import LabelEncoder, Labels
 from attentive_probes.data.torch_datasets import TorchImages
 
 logger = logging.getLogger(__name__)
+FEW_IMAGES = 10_000  # that are decoded in seconds
 
 
 class ImageSplit(torch.utils.data.Dataset):
@@ -36,6 +35,7 @@ class ImageSplit(torch.utils.data.Dataset):
     Attributes:
         data: The images, encoded.
         labels: Targets of all images: `(N,)` class ids, or `(N,)` or `(N, C)` floats.
+        is_checked: Whether every image is known to be readable.
 
     Raises:
         ValueError: If a column is missing or is no image column, a label is no target, an image cannot be read under
@@ -60,10 +60,10 @@ class ImageSplit(torch.utils.data.Dataset):
         if len(self.data) == 0:
             raise ValueError(f"The {name} split holds no images.")
         self.labels = encoder.column(found, name)
-        self.digests: np.ndarray | None = None
+        self.is_checked = False
         self._content: np.ndarray | None = None
         self._num_left_out, self._unreadable = 0, set[int]()
-        if options.check:
+        if options.check or (options.check is None and len(self) <= FEW_IMAGES):
             self.check_images()
 
     @property
@@ -86,44 +86,36 @@ class ImageSplit(torch.utils.data.Dataset):
         return torch.from_numpy(self.labels)
 
     def check_images(self) -> None:
-        """Decode every image once, and leave those out that cannot be read, or name the first.
+        """Decode every image once, unless these very files were, and leave those out that cannot be read.
 
         Raises:
             ValueError: If an image cannot be read under the policy `raise`, or none can.
         """
-        column, name = self.options.image_column, self.name
 
-        def problem(index: int) -> tuple[str | None, bytes]:
-            cell = self.data[index][column]
-            try:
-                open_image(cell, f"in row {index}", None, self.num_channels)
-                return None, _digest(cell)
-            except ValueError as error:
-                return str(error), b""
+        def check(row: int, cell: Any) -> None:
+            open_image(cell, f"in row {row}", None, self.num_channels)
 
-        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-            checks = pool.map(problem, range(len(self.data)))
-            found = list(tqdm(checks, f"checking {name}", len(self.data), unit="img", leave=False, mininterval=1))
-        problems = [text for text, _ in found if text]
-        if problems and self.options.unreadable == "raise":
-            raise ValueError(f"{len(problems)} of {len(found)} {name} images: {problems[0]}")
-        kept = [i for i, (text, _) in enumerate(found) if not text]
-        if not kept:
-            raise ValueError(f"The {name} split holds no images that can be read; the first: {problems[0]}")
-        self.digests = np.frombuffer(b"".join(found[i][1] for i in kept), np.uint64)
-        if problems:
-            self._num_left_out = len(problems)
-            self.data, self.labels = self.data.select(kept), self.labels[kept]
+        found = find_content(self.data, self.options.image_column, check, self.name)
+        first = next(iter(found.problems.values()), None)
+        if first is not None and self.options.unreadable == "raise":
+            raise ValueError(f"{len(found.problems)} of {len(self)} {self.name} images: {first}")
+        kept = np.setdiff1d(np.arange(len(self)), list(found.problems))
+        if not len(kept):
+            raise ValueError(f"The {self.name} split holds no images that can be read; the first: {first}")
+        self._content, self.is_checked = found.digests[kept], True
+        if first is not None:
+            self._num_left_out = len(found.problems)
+            self.data, self.labels = self.data.select(kept.tolist()), self.labels[kept]
+
+    @property
+    def knows_content(self) -> bool:
+        """Whether `content` is known without reading the images."""
+        return self._content is not None
 
     def content(self) -> np.ndarray:
-        """A hash `(N,)` of the bytes of each image, whatever its file is called; read now if they were not checked."""
-        if self.digests is not None:
-            return self.digests
+        """A hash `(N,)` of the bytes of each image, whatever its file is called; all processes must ask."""
         if self._content is None:
-            column = self.options.image_column
-            with ThreadPoolExecutor() as pool:
-                found = pool.map(lambda index: _digest(self.data[index][column]), range(len(self.data)))
-                self._content = np.frombuffer(b"".join(found), np.uint64)
+            self._content = find_content(self.data, self.options.image_column, None, self.name).digests
         return self._content
 
     def joined(self, other: ImageSplit) -> ImageSplit:
@@ -131,7 +123,7 @@ class ImageSplit(torch.utils.data.Dataset):
         both = copy.copy(self)
         both.data = concatenate_datasets([self.data, other.data])
         both.labels = np.concatenate([self.labels, other.labels])
-        both.digests, both._content = None, np.concatenate([self.content(), other.content()])
+        both._content = np.concatenate([self.content(), other.content()])
         both._num_left_out = self._num_left_out + other._num_left_out
         return both
 
@@ -147,29 +139,20 @@ class ImageSplit(torch.utils.data.Dataset):
             return None
 
 
-def _digest(cell: Any) -> bytes:
-    if isinstance(cell, Image.Image):
-        content = f"{cell.mode} {cell.size}".encode() + cell.tobytes()
-    else:
-        content = encoded_bytes(cell)
-    return hashlib.blake2b(content, digest_size=8).digest()
-
-
 def check_apart(one: ImageSplit, other: ImageSplit) -> None:
     """Check that two splits are not the same images, byte for byte; images that they share draw a warning.
 
     Args:
-        one: A split whose images were checked.
+        one: A split.
         other: Another one.
 
     Raises:
         ValueError: If they are.
     """
     small, large = sorted((one, other), key=len)
-    assert small.digests is not None and large.digests is not None
-    if len(small) == len(large) and np.array_equal(np.sort(small.digests), np.sort(large.digests)):
+    if len(small) == len(large) and np.array_equal(np.sort(small.content()), np.sort(large.content())):
         raise ValueError(f"The {one.name} split and the {other.name} split hold the same images; name others.")
-    shared = int(np.isin(small.digests, large.digests).sum())
+    shared = int(np.isin(small.content(), large.content()).sum())
     if shared:
         logger.warning(
             "%d of %d images of the %s split are, byte for byte, in the %s split as well.",

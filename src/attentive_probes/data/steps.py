@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -117,8 +117,23 @@ class StepLoader:
         sampler = self._loader.sampler
         if isinstance(sampler, _StepSampler):
             sampler.start = start
-            return iter(self._loader)
-        return islice(iter(self._loader), start, None)
+            return plain_errors(self._loader)
+        return islice(plain_errors(self._loader), start, None)
+
+
+def plain_errors(loader: Iterable[T]) -> Iterator[T]:
+    """What a loader gives; a `ValueError` of a worker process comes as the sentence that it was.
+
+    Raises:
+        ValueError: As in the workers.
+    """
+    try:
+        yield from loader
+    except ValueError as error:
+        text = str(error)
+        if not text.startswith("Caught ValueError in DataLoader worker"):
+            raise
+        raise ValueError(text.rpartition("\nValueError: ")[2].strip()) from error
 
 
 class _SplitSteps(torch.utils.data.Dataset):

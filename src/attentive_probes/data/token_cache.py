@@ -83,11 +83,12 @@ class TokenCache(torch.utils.data.Dataset):
         part: What of the cache it is, if not all: some rows, some items, other labels.
 
     Attributes:
-        num_unreadable: How many images were left out when it was built.
+        num_unreadable: How many images were left out because they could not be read.
+        left_out: Numbers `(K,)` of those of them that are images of the split.
         epoch: Epoch of the training, from 1; it says which view of each image is read.
 
     Raises:
-        ValueError: If the folder holds no complete cache.
+        ValueError: If the folder holds no complete cache, or none of its images could be read.
     """
 
     def __init__(
@@ -101,12 +102,16 @@ class TokenCache(torch.utils.data.Dataset):
         self.manifest, self.part = self.store.manifest, part
         self.items = list(self.manifest.items)
         self.num_unreadable = int(self.manifest.key.get("unreadable", 0))
-        self._rows = self.manifest.places
-        if part is None:
-            self.labels = self.store.labels()
-        else:
-            self.labels, images, self.items, self.num_unreadable = part
-            self._rows = self._rows[images]
+        labels, images = self.store.labels(), np.arange(self.manifest.num_images)
+        if part is not None:
+            labels, images, self.items, self.num_unreadable = part
+        is_read = ~np.isin(images, self.store.unreadable())
+        self.left_out = np.flatnonzero(~is_read)
+        self.num_unreadable += len(self.left_out)
+        self.labels = labels[torch.from_numpy(is_read)]
+        self._rows = self.manifest.places[images[is_read]]
+        if not len(self):
+            raise ValueError(f"The token cache {str(self.store.folder)!r} holds no image that can be read.")
         self.epoch = 0
         per_row = self.manifest.bytes_per_row_of(self.items)
         if keep == "auto":

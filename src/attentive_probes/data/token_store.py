@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attentive_probes.data.encoding import bytes_per_token, decode, encode, parts_of
+from attentive_probes.data.encoding import bytes_per_token, decode, parts_of
+from attentive_probes.data.shard_writer import UNREADABLE, ShardWriter
 
 MANIFEST = "manifest.json"
 LABELS = "labels.npy"
@@ -90,8 +90,20 @@ class Manifest:
         return sum(tokens * bytes_per_token(self.encoding, width) for tokens, width in shapes)
 
 
+class TokenBatch(NamedTuple):
+    """Tokens `(B, T, D)` by item of consecutive rows, and which of their images could be read; `None` for all."""
+
+    tokens: Mapping[str, Tensor]
+    is_read: Tensor | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows B."""
+        return len(next(iter(self.tokens.values())))
+
+
 class TokenStore:
-    """A folder of shards. Writing is atomic per shard, so that a killed build goes on where it stopped.
+    """A folder of shards. A shard appears when it is whole; a killed build goes on where it stopped.
 
     Args:
         folder: Where it lives.
@@ -133,6 +145,11 @@ class TokenStore:
 
     def finish(self, labels: np.ndarray, content: np.ndarray) -> None:
         """Write labels, a hash of the content of each image, and the manifest: from now on the store is complete."""
+        rows = [self.rows_of(shard).start + np.load(path) for shard in range(self.manifest.num_shards)
+                if (path := self.shard_folder(shard) / UNREADABLE).exists()]  # fmt: skip
+        if rows:
+            images = self.manifest.order[np.concatenate(rows) % self.manifest.num_images]
+            np.save(self.folder / UNREADABLE, np.unique(images))
         np.save(self.folder / LABELS, labels)
         np.save(self.folder / CONTENT, content)
         temporary = self.folder / f"{MANIFEST}.partial"
@@ -155,41 +172,23 @@ class TokenStore:
 
     def missing_shards(self) -> list[int]:
         """Numbers of the shards that are not there."""
-        return [shard for shard in range(self.manifest.num_shards) if not self._shard(shard).is_dir()]
+        return [shard for shard in range(self.manifest.num_shards) if not self.shard_folder(shard).is_dir()]
 
-    def write_shard(self, shard: int, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Write one shard from batches of tokens `(B, T, D)` by item, in order of rows; it appears in one step.
+    def write_shard(self, shard: int, batches: Iterable[TokenBatch]) -> None:
+        """Write one shard, or what is left of it, from batches in order of rows.
 
         Raises:
             ValueError: If a token is no finite number, or does not fit the encoding.
         """
-        temporary = self._shard(shard).with_suffix(f".partial-{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        files = {}
+        (writer,) = ShardWriter.of(self, [shard])
         for batch in batches:
-            for item, tokens in batch.items():
-                try:
-                    arrays = encode(tokens, self.manifest.encoding, self.spread(item))
-                except ValueError as error:
-                    shutil.rmtree(temporary)
-                    raise ValueError(f"Shard {shard} of the token cache, {item}: {error}") from error
-                for suffix, array in arrays.items():
-                    path = temporary / _file_name(item + suffix)
-                    if path not in files:
-                        files[path] = path.open("wb")
-                    file = files[path]
-                    file.write(np.ascontiguousarray(array).data)
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-        os.replace(temporary, self._shard(shard))
+            writer.add(batch)
+        writer.finish()
 
-    def discard_leftovers(self) -> None:
-        """Remove what an interrupted build left half-written."""
-        for folder in self.folder.glob("shard-*.partial-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+    def unreadable(self) -> np.ndarray:
+        """The images that could not be read and hold no tokens."""
+        path = self.folder / UNREADABLE
+        return np.load(path) if path.exists() else np.empty(0, np.int64)
 
     def set_spread(self, item: str, spread: Tensor) -> None:
         """Store the channel spread `(D,)` of an item, which int8 needs."""
@@ -224,15 +223,20 @@ class TokenStore:
 
     def _array(self, shard: int, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
         if (shard, name) not in self._arrays:
-            path = self._shard(shard) / _file_name(name)
+            path = self.file_in(self.shard_folder(shard), name)
             self._arrays[shard, name] = np.memmap(path, dtype, "r", shape=(len(self.rows_of(shard)), *shape))
             if len(self._arrays) > OPEN_FILES:
                 self._arrays.popitem(last=False)
         self._arrays.move_to_end((shard, name))
         return self._arrays[shard, name]
 
-    def _shard(self, shard: int) -> Path:
+    def shard_folder(self, shard: int) -> Path:
+        """Where a shard lies."""
         return self.folder / f"shard-{shard:06d}"
+
+    def file_in(self, folder: Path, name: str) -> Path:
+        """The file of an array in the folder of a shard."""
+        return folder / _file_name(name)
 
 
 def _file_name(item: str, ending: str = ".bin") -> str:

@@ -142,14 +142,18 @@ def open_splits(
         ValueError: If a column, label or image does not fit, or one split lies in another.
     """
     encoder = LabelEncoder.of_probe(sweep.config, data.images.label_separator)
+    images = data.images
+    if data.tokens == "cached" and images.check is None:
+        images = replace(images, check=False)  # caching decodes them
     opened: dict[str, ImageSplit | ImageStream | None] = dict.fromkeys(datasets)
     for name, dataset in datasets.items():
         if dataset is not None:
             shuffle = (data.shuffle_buffer, seed) if name == "train" else None
             num_channels = sweep.backbone.num_channels
-            opened[name] = open_split(name, dataset, data.images, encoder, num_channels=num_channels, shuffle=shuffle)
+            opened[name] = open_split(name, dataset, images, encoder, num_channels=num_channels, shuffle=shuffle)
     named = [name for name in opened if name != "validation" or data.validation_split is not None]
-    known = [split for name in named if isinstance(split := opened[name], ImageSplit) and split.digests is not None]
+    held = [split for name in named if isinstance(split := opened[name], ImageSplit)]
+    known = [split for split in held if split.knows_content or data.tokens == "cached"]
     for one, other in combinations(known, 2):
         if not (data.allow_selection_on_test and {one.name, other.name} == {"validation", "test"}):
             check_apart(one, other)
@@ -171,27 +175,29 @@ def cache_splits(
     if sweep.image_processor is None:
         raise ValueError("The backbone came without a usable image processor.")
     caches: dict[str, TokenCache | None] = {}
+    options: dict[str, Any] = {
+        "seed": arguments.seed,
+        "num_workers": arguments.num_workers,
+        "precision": arguments.mixed_precision,
+    }
     train, validation = splits["train"], splits["validation"]
     if data.validation_split is None and isinstance(train, ImageSplit) and isinstance(validation, ImageSplit):
         both = train.joined(validation)  # one cache, of which every other draw of what is held out is a part as well
         plain = replace(data.cache, views=1, keep="disk")
         if data.augmentation is None:
-            build_token_cache(
-                sweep.backbone, both, readings, sweep.image_processor, plain, num_workers=arguments.num_workers
-            )
+            build_token_cache(sweep.backbone, both, readings, sweep.image_processor, plain, **options)
     for name, split in splits.items():
-        options: dict[str, Any] = {"seed": arguments.seed, "num_workers": arguments.num_workers}
-        cache = data.cache
-        if name == "train":
-            options["augmentation"] = data.augmentation
-        else:
-            cache = replace(cache, views=1)
+        cache, augmentation = (
+            (data.cache, data.augmentation) if name == "train" else (replace(data.cache, views=1), None)
+        )
         if split is None:
             caches[name] = None
         else:
             assert isinstance(split, ImageSplit)  # streams were refused when the recipe was read
             processor = sweep.image_processor
-            caches[name] = build_token_cache(sweep.backbone, split, readings, processor, cache, **options)
+            caches[name] = build_token_cache(
+                sweep.backbone, split, readings, processor, cache, augmentation=augmentation, **options
+            )
     return caches
 
 

@@ -101,7 +101,7 @@ def split_size(split: AnySplit, num_workers: int) -> dict[str, Any]:
 
     A stream has no length, and what worker processes leave out on the way is not counted.
     """
-    on_the_way = isinstance(split, ImageStream) or (isinstance(split, ImageSplit) and split.digests is None)
+    on_the_way = isinstance(split, ImageStream) or (isinstance(split, ImageSplit) and not split.is_checked)
     return {
         "images": None if isinstance(split, ImageStream) else len(split),
         "unreadable": None if on_the_way and num_workers else split.num_unreadable,
@@ -153,11 +153,11 @@ def heads_by_seed(sweep: ProbeSweep, arguments: ProbeTrainingArguments, split: A
 def split_fingerprint(split: AnySplit) -> str:
     """What a split is known by: content, order and targets of its images.
 
-    Of images that were not checked, the fingerprint of their dataset; of a stream, its name.
+    Of images that were not read, the fingerprint of their dataset; of a stream, its name.
     """
     if isinstance(split, ImageStream):
         return f"stream {split.name}"
     if isinstance(split, TokenCache):
         return split.fingerprint()
-    images = getattr(split.data, "_fingerprint", "") if split.digests is None else split.digests
+    images = split.content() if split.knows_content else getattr(split.data, "_fingerprint", "")
     return bytes_fingerprint(bytes_fingerprint(images) + bytes_fingerprint(split.targets().numpy()))
