@@ -13,7 +13,7 @@ from attentive_probes.processes import make_accelerator
 from attentive_probes.tokens import SequenceLayout
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.losses import summed_loss
+from attentive_probes.training.losses import summed_losses
 from attentive_probes.training.report import head_rates
 from attentive_probes.training.rules import balanced_class_weights
 from attentive_probes.training.splits import split_loader
@@ -109,7 +109,7 @@ def test_every_pooling_takes_no_image(pooling):
         head.eval()  # batch statistics of nothing exist in company alone
     logits = head(torch.empty(0, 12, 48)).logits
     assert logits.shape == (0, 3)
-    summed_loss(logits, torch.empty(0, dtype=torch.long), "single_label_classification").backward()
+    summed_losses([logits], torch.empty(0, dtype=torch.long), "single_label_classification").sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in head.parameters())
 
 

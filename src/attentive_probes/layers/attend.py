@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attentive_probes.layers.attend_frozen import AttendFrozen
 from attentive_probes.layers.precision import exact_type, full_precision, multiplies_in_half
 
 SAMPLE = 8  # tokens of an image
@@ -51,7 +52,10 @@ def attend(
     else:
         tokens = tokens.to(exact)
     with full_precision(tokens):
-        queries = queries.expand(tokens.shape[0], -1, -1).to(exact)
+        queries = queries.to(exact)
+        if _is_plain(tokens, queries, token_scale) and logit_bias is None and sink is None and not dropout:
+            return AttendFrozen.apply(tokens, queries, None if token_scale is None else token_scale.to(exact))
+        queries = queries.expand(tokens.shape[0], -1, -1)
         logits = torch.bmm(queries.to(tokens.dtype), tokens.mT).to(exact)  # (B, M, T)
         if shift is not None and not (token_scale is None and sink is None):  # else it is the same for all tokens
             logits = logits + (queries @ shift)[..., None]
@@ -66,6 +70,18 @@ def attend(
         weights = attention if token_scale is None else attention * token_scale
         pooled = torch.bmm(weights.to(tokens.dtype), tokens).to(exact)
         return pooled if shift is None else pooled + weights.sum(-1, keepdim=True) * shift, attention
+
+
+def _is_plain(tokens: Tensor, queries: Tensor, token_scale: Tensor | None) -> bool:
+    """Whether `AttendFrozen` serves: tokens without a gradient on a CPU, queries that are the same for all images."""
+    return (
+        tokens.device.type == "cpu"
+        and tokens.dtype == queries.dtype
+        and queries.ndim == 2
+        and not tokens.requires_grad
+        and (token_scale is None or (token_scale.ndim == 2 and not token_scale.requires_grad))
+        and not torch.compiler.is_compiling()
+    )
 
 
 @torch.no_grad()

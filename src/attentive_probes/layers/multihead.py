@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from attentive_probes.layers.attend_frozen import MapSlices
 from attentive_probes.layers.precision import exact_type, full_precision
 from attentive_probes.layers.queries import MultiplyAdds, Queries
 
@@ -39,8 +40,15 @@ def map_values(pooled: Tensor, value_map: nn.Linear) -> Tensor:
     """Apply the value map per head to pooled tokens `(B, h, D)` whose weights sum to 1: `(B, A)`."""
     rows = value_map.weight.to(pooled.dtype).unflatten(0, (pooled.shape[1], -1))  # (h, d, D)
     with full_precision(pooled):
-        values = torch.einsum("bhw,hdw->bhd", pooled, rows).flatten(1)
+        values = map_slices(pooled, rows).flatten(1)
     return (values if value_map.bias is None else values + value_map.bias).to(value_map.weight.dtype)
+
+
+def map_slices(pooled: Tensor, rows: Tensor) -> Tensor:
+    """Pooled tokens `(B, h, D)`, each by its own rows `(h, d, D)`: `(B, h, d)`."""
+    if torch.compiler.is_compiling():
+        return torch.einsum("bhw,hdw->bhd", pooled, rows)
+    return MapSlices.apply(pooled, rows)
 
 
 def norm_queries(vectors: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -77,7 +85,7 @@ def map_normed_values(
     with full_precision(pooled):
         mean = torch.bmm(attention, (queries.token_scale * queries.token_mean)[..., None])  # (B, h, 1)
         gains, offsets = (weight @ gain).unflatten(0, heads), (weight @ offset).unflatten(0, heads)  # (h, d)
-        values = torch.einsum("bhw,hdw->bhd", pooled, (weight * gain).unflatten(0, heads))
+        values = map_slices(pooled, (weight * gain).unflatten(0, heads))
     values = values - mean.to(pooled.dtype) * gains + attention.sum(-1, keepdim=True).to(pooled.dtype) * offsets
     values = values.flatten(1) if value_map.bias is None else values.flatten(1) + value_map.bias
     return values.to(value_map.weight.dtype)

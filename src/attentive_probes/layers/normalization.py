@@ -51,22 +51,11 @@ class BatchNorm(nn.Module):
         Raises:
             ValueError: If a training batch holds a single image, over all processes.
         """
-        return normalize_together([self], [features])[0]
+        return normalize_together([[self]], [features[None]])[0][0]
 
-    def normalize(self, values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """Values `(B, F)` less a mean, by a deviation, through the affine map if there is one."""
-        normalized = (values - mean) * (variance + self.eps).rsqrt()
-        if self.weight is not None and self.bias is not None:
-            normalized = normalized * self.weight + self.bias
-        return normalized
-
-    @torch.no_grad()
     def track(self, mean: Tensor, variance: Tensor, count: int | Tensor) -> None:
         """Move the running statistics towards the moments `(F,)` of a batch of `count` rows over all processes."""
-        rest = count - 1 if isinstance(count, int) else (count - 1).clamp(min=1)
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_((variance * count / rest).to(self.running_var.dtype), self.momentum)
+        _track([self], mean[None], variance[None], count)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -81,40 +70,77 @@ class BatchNorm(nn.Module):
             self.running_var.sub_(weight).div_(1 - weight).clamp_(min=0)
 
 
-def normalize_together(norms: Sequence[nn.Module], features: Sequence[Tensor]) -> list[Tensor]:
-    """Apply several norms, each to its own features `(B, F)`; batch statistics cross the processes in one exchange.
+def are_alike(norm: nn.Module) -> tuple[Any, ...]:
+    """What norms that `normalize_together` may take together have in common, beside their mode."""
+    settings = (getattr(norm, name, None) for name in ("eps", "momentum", "normalized_shape"))
+    return (type(norm), getattr(norm, "weight", None) is not None, *settings)
+
+
+def normalize_together(norms: Sequence[Sequence[nn.Module]], features: Sequence[Tensor]) -> list[Tensor]:
+    """Apply many norms, those that are alike at a time; batch statistics of all cross the processes in one exchange.
 
     Args:
-        norms: `BatchNorm`s and any other modules.
-        features: What each is applied to, all of the same images.
+        norms: Of each group, G modules for which `are_alike` is the same.
+        features: Of each group, what its modules are applied to, `(G, B, F)`; `(1, B, F)` if that is the same for all.
+
+    Returns:
+        `(G, B, F)` of each group; `(1, B, F)` if that is the same for all.
 
     Raises:
         ValueError: If batch statistics would be those of a single image, over all processes.
     """
     values = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in features]
-    learning = [i for i, norm in enumerate(norms) if isinstance(norm, BatchNorm) and norm.training]
+    learning = [i for i, group in enumerate(norms) if isinstance(group[0], BatchNorm) and group[0].training]
     moments = [_moments(values[i]) for i in learning]
-    count = len(features[learning[0]]) if learning else 0
-    joint = dict(zip(learning, join_moments(moments, count), strict=True))
+    count = features[learning[0]].shape[1] if learning else 0
+    flat = [(mean.flatten(), variance.flatten()) for mean, variance in moments]
+    joint = dict(zip(learning, join_moments(flat, count), strict=True))
     found = []
-    for i, norm in enumerate(norms):
-        if not isinstance(norm, BatchNorm):
-            found.append(norm(features[i]))
+    for i, group in enumerate(norms):
+        if not isinstance(group[0], BatchNorm):
+            found.append(_apply(group, features[i]))
             continue
-        mean, variance = norm.running_mean, norm.running_var
         if i in joint:
-            mean, variance, total = joint[i]
-            norm.track(mean, variance, total)
-        found.append(norm.normalize(values[i], mean, variance).to(features[i].dtype))
+            mean, variance = (part.view(len(values[i]), -1) for part in joint[i][:2])
+            _track(group, mean, variance, joint[i][2])
+        else:
+            mean, variance = (_stack(group, name) for name in ("running_mean", "running_var"))
+        scaled = (values[i] - mean[:, None]) * (variance[:, None] + group[0].eps).rsqrt()
+        if group[0].weight is not None:
+            scaled = scaled * _stack(group, "weight")[:, None] + _stack(group, "bias")[:, None]
+        found.append(scaled.to(features[i].dtype))
     return found
 
 
+def _apply(group: Sequence[nn.Module], features: Tensor) -> Tensor:
+    """Apply norms without batch statistics to features `(G, B, F)`, or `(1, B, F)`."""
+    if len(group) == 1 or isinstance(group[0], nn.Identity):
+        return group[0](features)
+    each = features.expand(len(group), -1, -1).unbind()
+    return torch.stack([norm(part) for norm, part in zip(group, each, strict=True)])
+
+
+def _stack(group: Sequence[nn.Module], name: str) -> Tensor:
+    return torch.stack([getattr(norm, name) for norm in group])
+
+
+@torch.no_grad()
+def _track(group: Sequence[Any], mean: Tensor, variance: Tensor, count: int | Tensor) -> None:
+    """Move running statistics towards the moments `(G, F)`, or `(1, F)`, of `count` rows over all processes."""
+    rest = count - 1 if isinstance(count, int) else (count - 1).clamp(min=1)
+    torch._foreach_add_([norm.num_batches_tracked for norm in group], 1)
+    for name, new in (("running_mean", mean), ("running_var", variance * count / rest)):
+        running = [getattr(norm, name) for norm in group]
+        each = new.detach().to(running[0].dtype).expand(len(group), -1)
+        torch._foreach_lerp_(running, list(each.unbind()), group[0].momentum)
+
+
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance `(F,)`; zeros, with a history, of no rows."""
-    if len(values) == 0:
-        return values.sum(0), values.sum(0)
-    mean = values.mean(0)
-    return mean, (values - mean).square().mean(0)
+    """Mean and biased variance `(G, F)` of `(G, B, F)`; zeros, with a history, of no rows."""
+    if values.shape[1] == 0:
+        return values.sum(1), values.sum(1)
+    mean = values.mean(1)
+    return mean, (values - mean[:, None]).square().mean(1)
 
 
 def join_moments(moments: Sequence[tuple[Tensor, Tensor]], count: int) -> list[tuple[Tensor, Tensor, int | Tensor]]:

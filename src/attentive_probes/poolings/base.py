@@ -13,6 +13,8 @@ from attentive_probes.layers.precision import in_autocast
 from attentive_probes.layers.queries import MultiplyAdds, Queries
 from attentive_probes.layers.token_statistics import TokenStatistics
 
+QUERIES_AT_ONCE = 128
+
 
 class Pooled(NamedTuple):
     """Result of a pooling: features `(B, F)` and attention `(B, M, T)`."""
@@ -32,6 +34,7 @@ class Pooling(nn.Module, ABC):
         num_features: Width F of the features.
         folds: Whether the pooling is one call of `attend` between its `queries` and its `readout`, see `QueryPooling`;
             for some it depends on their options.
+        is_fixed: Whether it has neither parameters nor options, so that all heads that read the same pool alike.
     """
 
     paper: ClassVar[str]
@@ -39,6 +42,7 @@ class Pooling(nn.Module, ABC):
     attention_kind: ClassVar[str] = "distribution"
     num_features: int
     folds: bool = False
+    is_fixed: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Pooled:
@@ -103,17 +107,35 @@ def pool_together(poolings: Sequence[Pooling], statistics: TokenStatistics) -> l
     queries = {pooling: pooling.queries(statistics) for pooling in querying}
     shared = [pooling for pooling in querying if not queries[pooling].dropout]
     results: dict[Pooling, Pooled] = {}
-    if shared:
-        joint = _concatenated([queries[pooling] for pooling in shared], statistics.tokens)
-        counts = [len(queries[pooling].vectors) for pooling in shared]
+    for group in _groups(shared, [len(queries[pooling].vectors) for pooling in shared]):
+        joint = _concatenated([queries[pooling] for pooling in group], statistics.tokens)
+        counts = [len(queries[pooling].vectors) for pooling in group]
         parts = (part.split(counts, dim=1) for part in joint.attend(statistics.tokens))
-        for pooling, pooled, attention in zip(shared, *parts, strict=True):
+        for pooling, pooled, attention in zip(group, *parts, strict=True):
             results[pooling] = _read_out(pooling, pooled, attention, queries[pooling], statistics.tokens)
     for pooling in querying:
         if pooling not in results:
             found = queries[pooling].attend(statistics.tokens)
             results[pooling] = _read_out(pooling, *found, queries[pooling], statistics.tokens)
-    return [results[pooling] if pooling in results else pooling(statistics.tokens) for pooling in poolings]
+    fixed = {type(pooling): pooling for pooling in poolings if pooling.is_fixed}
+    of_type = {kind: pooling(statistics.tokens) for kind, pooling in fixed.items()}
+    for pooling in poolings:
+        if pooling not in results:
+            results[pooling] = of_type[type(pooling)] if pooling.is_fixed else pooling(statistics.tokens)
+    return [results[pooling] for pooling in poolings]
+
+
+def _groups(poolings: list[QueryPooling], counts: list[int]) -> list[list[QueryPooling]]:
+    """Poolings in order, in groups of up to 128 queries: products with more are no faster, their results too large."""
+    groups: list[list[QueryPooling]] = []
+    total = QUERIES_AT_ONCE
+    for pooling, count in zip(poolings, counts, strict=True):
+        if total + count > QUERIES_AT_ONCE:
+            groups.append([])
+            total = 0
+        groups[-1].append(pooling)
+        total += count
+    return groups
 
 
 def _concatenated(parts: list[Queries], tokens: Tensor) -> Queries:

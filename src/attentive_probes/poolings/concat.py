@@ -21,6 +21,7 @@ class ConcatPooling(Pooling):
 
     paper = "https://arxiv.org/abs/2304.07193"
     order_matters = True
+    is_fixed = True
 
     def __init__(self, width: int, layout: SequenceLayout):
         super().__init__()

@@ -21,6 +21,7 @@ class MeanPooling(Pooling):
     """
 
     paper = "https://arxiv.org/abs/1312.4400"
+    is_fixed = True
 
     def __init__(self, width: int, layout: SequenceLayout):
         super().__init__()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attentive_probes.layers.normalization import build_feature_norm, normalize_together
+from attentive_probes.layers.normalization import are_alike, build_feature_norm, normalize_together
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import Pooled, Pooling, build_pooling, pool_together
 from attentive_probes.probe.configuration_probe import HeadConfig
@@ -36,6 +36,8 @@ class ProbeHead(nn.Module):
 
     Attributes:
         is_trained: Whether its tensors are those of a training that ended, not fresh ones.
+        drops: Whether it drops features in training.
+        shape: What heads have in common that can be classified in one product.
 
     Raises:
         ValueError: If the pooling is unknown, or an option does not fit.
@@ -57,6 +59,8 @@ class ProbeHead(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.pooling.num_features, num_labels)
         self.is_trained = False
+        self.drops = config.dropout > 0
+        self.shape = (self.pooling.num_features, num_labels, *are_alike(self.norm))
 
     def read(self, tokens: Mapping[str, Tokens]) -> Tensor:
         """The sequence `(B, T, D)` that this head reads, in its own precision unless autocast decides."""
@@ -97,7 +101,40 @@ def pool_heads(heads: Sequence[ProbeHead], sequence: Tensor) -> list[Pooled]:
 
 
 def classify_together(heads: Sequence[ProbeHead], pooled: Sequence[Pooled]) -> list[HeadOutput]:
-    """Classify what each head pooled from the same images; batch statistics cross the processes in one exchange."""
-    normed = normalize_together([head.norm for head in heads], [each.features for each in pooled])
-    logits = [head.classifier(head.dropout(features)).float() for head, features in zip(heads, normed, strict=True)]
-    return [HeadOutput(score, p.attention, p.features) for score, p in zip(logits, pooled, strict=True)]
+    """Classify what each head pooled from the same images: heads of one shape at a time, in one product.
+
+    Batch statistics of all cross the processes in one exchange.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for i, (head, each) in enumerate(zip(heads, pooled, strict=True)):
+        groups.setdefault(_shape_of(head, each.features), []).append(i)
+    members = list(groups.values())
+    features = [_stacked([pooled[i].features for i in group]) for group in members]
+    normed = normalize_together([[heads[i].norm for i in group] for group in members], features)
+    outputs: dict[int, HeadOutput] = {}
+    for group, values in zip(members, normed, strict=True):
+        for i, logits in zip(group, _classified([heads[i] for i in group], values), strict=True):
+            outputs[i] = HeadOutput(logits.float(), pooled[i].attention, pooled[i].features)
+    return [outputs[i] for i in range(len(heads))]
+
+
+def _shape_of(head: ProbeHead, features: Tensor) -> Hashable:
+    """What heads that are classified together have in common; heads that draw at random are by themselves."""
+    return (head.shape, head.training, features.dtype, id(head) if head.training and head.drops else None)
+
+
+def _stacked(features: Sequence[Tensor]) -> Tensor:
+    """Features `(G, B, F)` of heads, or `(1, B, F)` if they are the very same."""
+    return features[0][None] if all(each is features[0] for each in features) else torch.stack(list(features))
+
+
+def _classified(heads: Sequence[ProbeHead], features: Tensor) -> Sequence[Tensor]:
+    """Logits `(B, C)` of heads of one shape from their features `(G, B, F)`, or `(1, B, F)`."""
+    if len(heads) == 1:
+        return [heads[0].classifier(heads[0].dropout(features[0]))]
+    weights = torch.stack([head.classifier.weight for head in heads])  # (G, C, F)
+    biases = torch.stack([head.classifier.bias for head in heads])
+    if len(features) == 1:
+        logits = F.linear(features[0], weights.flatten(0, 1), biases.flatten())
+        return logits.unflatten(1, biases.shape).unbind(1)
+    return torch.baddbmm(biases[:, None], features, weights.mT).unbind()

@@ -20,7 +20,7 @@ from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import autocast
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.gradients import HeadGradients
-from attentive_probes.training.losses import summed_loss, total_weight
+from attentive_probes.training.losses import summed_losses, total_weight
 from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
 from attentive_probes.training.outcome import begin
 from attentive_probes.training.report import adapter_rates
@@ -215,8 +215,7 @@ class TrainingLoop:
                 tokens = self.sweep.tokens_of(**inputs_of(batch))
             with autocast(self.device, "no" if precision == "fp16" else precision):
                 outputs = self.sweep.classify(self.sweep.sequences(tokens))
-        losses = [summed_loss(outputs[name].logits, labels, problem_type, self.class_weights) for name in names]
-        return torch.stack(losses)
+        return summed_losses([outputs[name].logits for name in names], labels, problem_type, self.class_weights)
 
     def _start_alike(self) -> None:
         """Every process begins with the tensors of the first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -10,25 +12,29 @@ from torch import Tensor
 from attentive_probes.layers.normalization import is_distributed
 
 
-def summed_loss(logits: Tensor, labels: Tensor, problem_type: str, class_weights: Tensor | None = None) -> Tensor:
-    """Sum over images of their losses: cross-entropy, or the mean over labels or targets of their losses.
+def summed_losses(
+    logits: Sequence[Tensor], labels: Tensor, problem_type: str, class_weights: Tensor | None = None
+) -> Tensor:
+    """Sums `(H,)` over images of the losses of heads: cross-entropy, or the mean over labels or targets of theirs.
 
     Args:
-        logits: `(B, C)`; B may be 0.
+        logits: `(B, C)` of each of H heads; B may be 0.
         labels: Class ids `(B,)`, or rows `(B, C)` (`(B,)` for one target).
         problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
         class_weights: `(C,)` weights of the images of each class.
     """
+    joint = torch.stack(list(logits))  # (H, B, C)
     if problem_type == "single_label_classification":
-        return F.cross_entropy(logits, labels, class_weights, reduction="sum")
-    targets = labels.reshape(logits.shape).to(logits.dtype)
-    if problem_type == "multi_label_classification":
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / logits.shape[1]
-    return F.mse_loss(logits, targets, reduction="sum") / logits.shape[1]
+        of_all = labels.repeat(len(joint))
+        losses = F.cross_entropy(joint.flatten(0, 1), of_all, class_weights, reduction="none")
+        return losses.view(joint.shape[:2]).sum(1)
+    targets = labels.reshape(joint.shape[1:]).to(joint.dtype).expand_as(joint)
+    loss = F.binary_cross_entropy_with_logits if problem_type == "multi_label_classification" else F.mse_loss
+    return loss(joint, targets, reduction="none").mean(2).sum(1)
 
 
 def total_weight(labels: list[Tensor], class_weights: Tensor | None = None) -> float | Tensor:
-    """What `summed_loss` is divided by: number or summed class weight of the images of a step, over all processes.
+    """What `summed_losses` is divided by: number or summed class weight of the images of a step, over all processes.
 
     Raises:
         ValueError: If a single process has no image.

@@ -17,7 +17,7 @@ from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together
 from attentive_probes.probe.sweep import HeadRun
 from attentive_probes.tokens import DEFAULT_TAP, TokenLayout, Tokens
 from attentive_probes.training.gradients import HeadGradients
-from attentive_probes.training.losses import summed_loss, total_weight
+from attentive_probes.training.losses import summed_losses, total_weight
 from attentive_probes.training.optimizers import OPTIMIZERS, HeadRates, build_optimizer
 
 AnyTokens: TypeAlias = Tokens | Mapping[str, Tokens]
@@ -116,7 +116,7 @@ class OnlineProbes(nn.Module):
             labels = labels.to(device)
             total, problem_type = total_weight([labels]), self.config.problem_type
             outputs = self._run(by_tap).values()
-            losses = torch.stack([summed_loss(output.logits, labels, problem_type) for output in outputs]) / total
+            losses = summed_losses([output.logits for output in outputs], labels, problem_type) / total
             losses.sum().backward()
         gradients.losses.copy_(losses.detach())
         gradients.add_up()

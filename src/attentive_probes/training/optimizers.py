@@ -1,10 +1,10 @@
-"""Optimizers with one parameter group per head, and their schedule."""
+"""Optimizers with one parameter group per learning rate and weight decay, and their schedule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -48,14 +48,16 @@ def build_optimizer(
 
     Weight decay leaves out biases, norms, learned scales and queries; see `is_decayed`.
     """
-    groups: list[dict[str, Any]] = []
+    by_rates: dict[HeadRates, list[nn.Parameter]] = {}
     for key, head in heads.items():
         decayed, free = split_parameters(head)
-        rate, decay = rates[key].learning_rate, rates[key].weight_decay
-        if decay == 0:
-            decayed, free = [*head.parameters()], []
-        groups += [{"params": decayed, "lr": rate, "weight_decay": decay}]
-        groups += [{"params": free, "lr": rate, "weight_decay": 0.0}] if free else []
+        by_rates.setdefault(rates[key], []).extend(decayed)
+        by_rates.setdefault(replace(rates[key], weight_decay=0.0), []).extend(free)
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "lr": rates.learning_rate, "weight_decay": rates.weight_decay}
+        for rates, parameters in by_rates.items()
+        if parameters
+    ]
     if adapter:
         assert adapter_rates is not None
         groups.append(
