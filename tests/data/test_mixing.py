@@ -10,7 +10,7 @@ import torch
 from test_token_cache import LABELS, RUNS, build, split_of
 
 from attentive_probes import ProbeSweep
-from attentive_probes.data import token_store
+from attentive_probes.data import shard_files
 from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import BlockShuffle
@@ -80,4 +80,4 @@ for rows in np.random.default_rng(0).permutation(600).reshape(10, 60).tolist() *
     assert batch["tokens"]["last"].patches[:, 1, 3].tolist() == rows == batch["labels"].tolist()
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=os.environ)
-    assert token_store.OPEN_FILES <= 128
+    assert shard_files.OPEN_FILES <= 128

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -117,7 +118,9 @@ class StepLoader:
         sampler = self._loader.sampler
         if isinstance(sampler, _StepSampler):
             sampler.start = start
-            return plain_errors(self._loader)
+            steps = plain_errors(self._loader)
+            is_waiting = isinstance(self.split, TokenCache) and self.split.keep == "disk"
+            return read_ahead(steps) if is_waiting else steps
         return islice(plain_errors(self._loader), start, None)
 
 
@@ -134,6 +137,16 @@ def plain_errors(loader: Iterable[T]) -> Iterator[T]:
         if not text.startswith("Caught ValueError in DataLoader worker"):
             raise
         raise ValueError(text.rpartition("\nValueError: ")[2].strip()) from error
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; a thread gets the next one while the last one is used."""
+    end = object()
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, items, end)
+            yield item  # type: ignore[misc]  # not the end
 
 
 class _SplitSteps(torch.utils.data.Dataset):

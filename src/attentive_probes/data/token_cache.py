@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 import torch.utils.data
 from torch import Tensor
@@ -17,6 +16,7 @@ from attentive_probes.backbones import Backbone
 from attentive_probes.data.encoding import ENCODINGS
 from attentive_probes.data.token_store import TokenStore
 from attentive_probes.fingerprint import bytes_fingerprint, fingerprint_of
+from attentive_probes.memory import free_memory
 from attentive_probes.naming import unknown_name
 from attentive_probes.tokens import Reading, ReadingItem, Tokens, kinds_by_tap
 
@@ -35,7 +35,7 @@ class CacheOptions:
             `bfloat16` for a backbone in that precision, whose range `float16` lacks, and `float16` for others.
         views: Augmented views per image; epoch e trains on view `(e - 1) % views`. Without augmentation, 1.
         keep: Where the tokens are while they are read: `disk` (mapped), `memory`, `device`, or `auto`: in memory if
-            they take less than a third of what is free.
+            they take less than a third of what is free for this process, in its container and beside its neighbours.
         shard_size: Images per file.
         batch_size: Images per forward pass of the backbone.
         repository: Dataset repository on the Hub in which to look for a cache before it is computed.
@@ -116,7 +116,7 @@ class TokenCache(torch.utils.data.Dataset):
         per_row = self.manifest.bytes_per_row_of(self.items)
         if keep == "auto":
             size = per_row * len(self._rows) * self.manifest.views
-            keep = "memory" if size < SHARE_OF_MEMORY * psutil.virtual_memory().available else "disk"
+            keep = "memory" if size < SHARE_OF_MEMORY * free_memory() else "disk"
         self.keep, self._device = keep, torch.device(device if keep == "device" else "cpu")
         self._kept: dict[str, dict[str, Tensor]] = {}
         if keep != "disk":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,13 +16,13 @@ import torch
 from torch import Tensor
 
 from attentive_probes.data.encoding import bytes_per_token, decode, parts_of
+from attentive_probes.data.shard_files import ShardFiles
 from attentive_probes.data.shard_writer import UNREADABLE, ShardWriter
 
 MANIFEST = "manifest.json"
 LABELS = "labels.npy"
 CONTENT = "content.npy"
 SCHEMA_VERSION = 1
-OPEN_FILES = 64  # of a store, at most; systems allow 256 or more per process
 
 
 @dataclass
@@ -112,7 +111,7 @@ class TokenStore:
 
     def __init__(self, folder: Path, manifest: Manifest):
         self.folder, self.manifest = folder, manifest
-        self._arrays: OrderedDict[tuple[int, str], np.memmap] = OrderedDict()  # the last ones used come last
+        self._files = ShardFiles(self)
         self._spreads: dict[str, Tensor | None] = {}
 
     @classmethod
@@ -204,31 +203,14 @@ class TokenStore:
     def read(self, item: str, rows: np.ndarray) -> dict[str, Tensor]:
         """The stored arrays of an item at `rows` `(B,)`, by suffix; the disk is read in order of rows."""
         num_tokens, width = self.manifest.items[item]
-        order = np.argsort(rows, kind="stable")
-        parts = {}
-        for suffix, (shape, dtype) in parts_of(self.manifest.encoding, num_tokens, width).items():
-            out = np.empty((len(rows), *shape), dtype)
-            shards = rows[order] // self.manifest.shard_size
-            for shard in np.unique(shards):
-                places = order[shards == shard]
-                out[places] = self._array(int(shard), item + suffix, shape, dtype)[
-                    rows[places] - shard * self.manifest.shard_size
-                ]
-            parts[suffix] = torch.from_numpy(out)
-        return parts
+        return {
+            suffix: torch.from_numpy(self._files.read(item + suffix, rows, shape, dtype))
+            for suffix, (shape, dtype) in parts_of(self.manifest.encoding, num_tokens, width).items()
+        }
 
     def decode(self, item: str, arrays: dict[str, Tensor]) -> Tensor:
         """Tokens `(B, T, D)` from what `read` gave."""
         return decode(arrays, self.manifest.encoding, self.spread(item))
-
-    def _array(self, shard: int, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
-        if (shard, name) not in self._arrays:
-            path = self.file_in(self.shard_folder(shard), name)
-            self._arrays[shard, name] = np.memmap(path, dtype, "r", shape=(len(self.rows_of(shard)), *shape))
-            if len(self._arrays) > OPEN_FILES:
-                self._arrays.popitem(last=False)
-        self._arrays.move_to_end((shard, name))
-        return self._arrays[shard, name]
 
     def shard_folder(self, shard: int) -> Path:
         """Where a shard lies."""

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +16,11 @@ import torch
 from rich.table import Table
 
 from attentive_probes.evaluation.families import PRIMARY, Family, best_per_head, best_setting, settings_of
+from attentive_probes.evaluation.history import read_history
 from attentive_probes.evaluation.statistics import holm
 
-SCHEMA_VERSION = 2
-READABLE = (1, 2)
+SCHEMA_VERSION = 3
+READABLE = (1, 2, 3)
 PROTOCOL = (
     "Epoch and head are selected on the validation split; the test split is scored once, after training. "
     "Accuracies are percentages with 95% Wilson intervals; differences are over the same images, with Newcombe's "
@@ -46,7 +47,7 @@ class HeadResult:
         validation_interval: 95% Wilson interval of the top-1 accuracy there, in percent.
         diverged: Optimizer step (from 1) at which its loss was no finite number any more, 0 if its scores on the
             validation split were the first to be none; `None` for most. It trained no further; earlier epochs count.
-        history: Per epoch: training loss and validation metrics.
+        history: Per epoch: training loss and validation metrics. A run keeps them in `history.jsonl`, a line per epoch.
         test: Metrics on the test split, with `<metric>_interval`, `<metric>_difference` (mean, low, high) to the
             baseline, its p-value `<metric>_p`, and `<metric>_p_holm`, corrected for the number of comparisons.
     """
@@ -171,10 +172,14 @@ class SweepResults:
 
         return results_table(self)
 
-    def to_json(self) -> dict[str, Any]:
-        """What `save` writes, as plain values; what is no number is `None`."""
+    def to_json(self, history: bool = False) -> dict[str, Any]:
+        """What `save` writes, as plain values, and the history of every head on demand; what is no number is `None`."""
         families = [asdict(family) for family in self.best_per_head]
-        return _without_nan({**asdict(self), "best": self.best.name, "best_per_head": families})
+        shown = self if history else replace(self, heads=[replace(head, history=[]) for head in self.heads])
+        content = {**asdict(shown), "best": self.best.name, "best_per_head": families}
+        for head in content["heads"] if not history else ():
+            head.pop("history")
+        return _without_nan(content)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, replacing the file in a single step; what is no number becomes null."""
@@ -184,7 +189,7 @@ class SweepResults:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> SweepResults:
-        """Read what `save` wrote.
+        """Read what `save` wrote, and the history beside it.
 
         Raises:
             ValueError: If the file has another schema version.
@@ -195,7 +200,9 @@ class SweepResults:
         content.pop("best")
         for summary in ("best_per_head", "over_seeds"):  # the latter in files of before
             content.pop(summary, None)
-        content["heads"] = [HeadResult(**head) for head in content["heads"]]
+        histories = read_history(Path(path).parent)
+        content["heads"] = [HeadResult(**{"history": histories.get(head["name"], []), **head})
+                            for head in content["heads"]]  # fmt: skip
         content["references"] = [ReferenceResult(**reference) for reference in content["references"]]
         return cls(**content)
 

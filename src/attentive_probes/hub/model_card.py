@@ -48,7 +48,7 @@ def card_files(
     files = {
         **attachments,
         "README.md": model_card(results, name, config, attachments=list(attachments)),
-        "results.json": json.dumps(mine.to_json(), indent=2, allow_nan=False) + "\n",
+        "results.json": json.dumps(mine.to_json(history=True), indent=2, allow_nan=False) + "\n",
     }
     if entries := _evaluation_entries(results, results.head(name)):
         files[".eval_results/attentive-probes.yaml"] = yaml.safe_dump(entries, sort_keys=False)

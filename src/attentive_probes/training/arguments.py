@@ -55,7 +55,9 @@ class ProbeTrainingArguments:
         compile: Whether to compile the backbone. It pays on GPUs and long online runs; on short or cached runs the
             compilation takes longer than it saves.
         save_steps: Optimizer steps after which a run can be resumed within an epoch, for long epochs and streams, of
-            which the part that was seen is read again without training. `None` saves after every epoch.
+            which the part that was seen is read again without training. `None` saves at the end of epochs alone.
+        save_seconds: Seconds that at least lie between two saves at the end of epochs, of results and of what a resumed
+            run goes on from, so that many short epochs are not slowed down; the first and the last are always saved.
         resume: Whether to go on with the unfinished run in `output_dir`, where it was saved last.
         overwrite: Whether to replace a run that `output_dir` already holds.
 
@@ -91,6 +93,7 @@ class ProbeTrainingArguments:
     report_to: str | None = None
     compile: bool = False
     save_steps: int | None = None
+    save_seconds: float = 30.0
     resume: bool = False
     overwrite: bool = False
 
@@ -112,5 +115,7 @@ class ProbeTrainingArguments:
             raise ValueError(f"halving_epochs is {self.halving_epochs}; it must be at least 1, or null for none.")
         if self.save_steps is not None and self.save_steps < 1:
             raise ValueError(f"save_steps is {self.save_steps}; it must be at least 1, or null for whole epochs.")
+        if self.save_seconds < 0:
+            raise ValueError(f"save_seconds is {self.save_seconds}; it must be at least 0.")
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be positive, or null for no clipping.")

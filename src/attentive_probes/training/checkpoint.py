@@ -10,6 +10,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from attentive_probes.evaluation.history import HISTORY
+
 RESULTS = "results.json"
 CHECKPOINTS = "checkpoints"
 PROBES = "probes"
@@ -35,7 +37,8 @@ def check_output_dir(folder: Path, overwrite: bool, resume: bool = False) -> Non
 
 def clear_output_dir(folder: Path) -> None:
     """Remove what an earlier run wrote to `folder`, and nothing else; create the folder if there is none."""
-    (folder / RESULTS).unlink(missing_ok=True)
+    for name in (RESULTS, HISTORY):
+        (folder / name).unlink(missing_ok=True)
     for name in (CHECKPOINTS, PROBES):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / CHECKPOINTS).mkdir(parents=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
+from accelerate.utils import broadcast_object_list
+
+from attentive_probes.evaluation.history import append_history
 from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import settled, write_states
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelection) -> None:
-    """Train to the end, from where a resumed run was saved last; after every epoch the state and results are written.
+    """Train to the end, from where a resumed run was saved last; state and results are written on the way.
 
     Args:
         trainer: Its results are filled.
@@ -27,7 +31,8 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
     results, arguments, sweep, epoch = trainer.results, trainer.arguments, trainer.sweep, 0
     if arguments.resume:
         epoch = load_run(trainer.folder, loop, selection, results)
-    start = time.perf_counter() - results.seconds
+    start, saved = time.perf_counter() - results.seconds, -math.inf
+    is_main = trainer.accelerator.is_main_process
 
     def save() -> None:
         results.seconds = time.perf_counter() - start
@@ -41,15 +46,27 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
             metrics = {name: found.metrics() for name, found in scores.items() if found.are_finite}
             results.seconds = time.perf_counter() - start
             selection.update(epoch, results.seconds, sweep.learned, losses, metrics, loop.diverged)
-            note_validation(results, next(iter(scores.values())).num_images)
-            _checkpoint(trainer, selection)
+            is_due = _agreed(time.perf_counter() - saved > arguments.save_seconds)
+            is_last = loop.finished or all(selection.results[name].diverged is not None for name in sweep.active)
+            if is_main:
+                append_history(trainer.folder, [(name, selection.results[name].history[-1]) for name in losses])
+            if is_due or is_last:
+                note_validation(results, next(iter(scores.values())).num_images)
+                _checkpoint(trainer, selection)
         loop.keep_only(selection.alive(sweep.active))
         if arguments.halving_epochs and epoch % arguments.halving_epochs == 0:
             loop.keep_only(selection.better_half(sweep.active))
-        save()
-        loop.bar.set_postfix_str(results.best_so_far)
+        if is_due or is_last:
+            save()
+            saved = time.perf_counter()
+            loop.bar.set_postfix_str(results.best_so_far)
         tell_trackers(trainer.accelerator, epoch, losses, metrics)
     loop.close()
+
+
+def _agreed(verdict: bool) -> bool:
+    """What the first process finds, for all: clocks differ."""
+    return broadcast_object_list([verdict])[0]
 
 
 def _checkpoint(trainer: ProbeTrainer, selection: EpochSelection) -> None:

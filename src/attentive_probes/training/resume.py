@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +16,7 @@ from accelerate.utils import gather_object
 
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.class_sums import score_classes
+from attentive_probes.evaluation.history import cut_history, read_history
 from attentive_probes.evaluation.results import HeadResult, SweepResults, library_versions
 from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.fingerprint import fingerprint_of
@@ -41,6 +42,7 @@ FREE_ARGUMENTS = (
     "report_to",
     "compile",
     "save_steps",
+    "save_seconds",
 )
 
 
@@ -71,7 +73,7 @@ def save_run(
         "seconds": results.seconds,
         "arguments": results.arguments,
         "identity": identity,
-        "results": [asdict(head) for head in results.heads],
+        "results": [asdict(replace(head, history=[])) for head in results.heads],
     }
     temporary = path.with_suffix(".partial")
     torch.save(state, temporary)
@@ -141,7 +143,13 @@ def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, result
     loop.gradients.restore(loop.diverged)
     loop.scaler.load_state_dict(state["scaler"])
     results.seconds = state["seconds"]
-    results.heads[:] = [HeadResult(**head) for head in state["results"]]
+    if loop.accelerator.is_main_process:
+        cut_history(folder, state["epoch"])
+    loop.accelerator.wait_for_everyone()
+    histories = read_history(folder)
+    results.heads[:] = [
+        replace(HeadResult(**head), history=histories.get(head["name"], [])) for head in state["results"]
+    ]
     selection.restore(results.heads, state["best"])
     rank, draws = loop.accelerator.process_index, state["draws"]
     if rank < len(draws):  # a new process goes on with the draws that its seed gave it
