@@ -1,6 +1,5 @@
 """Runs that train an adapter: recipes, rates, resume, several processes, refusals."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import yaml
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
+from attentive_probes.evaluation.history import read_history
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import profile_recipe, run_recipe
 from attentive_probes.training import loop as loop_module
@@ -102,7 +102,7 @@ def test_two_processes_train_the_adapter_of_one(load, recipe_file, tmp_path):
         environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         folder = tmp_path / f"run{processes}"
         subprocess.run([*command, f"train.output_dir={folder}"], check=True, env=environment, capture_output=True)
-        reports.append(json.loads((folder / "results.json").read_text())["heads"][0]["history"])
+        reports.append(next(iter(read_history(folder).values())))
     for first, second in zip(*reports, strict=True):
         assert first == pytest.approx(second, abs=1e-3)
 

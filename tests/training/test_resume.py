@@ -1,10 +1,9 @@
-import json
-
 import pytest
 import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.data.augment import Augmentation
+from attentive_probes.evaluation.history import read_history
 from attentive_probes.training import loop as loop_module
 from tiny import image_dataset
 
@@ -72,7 +71,7 @@ def test_a_resumed_run_ends_bit_for_bit_the_same(tiny_backbone, tmp_path, monkey
     for name in RUNS:
         states = [trainer.sweep.heads[name].state_dict() for trainer in (whole, resumed)]
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    assert json.loads((tmp_path / "cut" / "results.json").read_text())["heads"][0]["history"][3]["epoch"] == 4
+    assert [row["epoch"] for row in next(iter(read_history(tmp_path / "cut").values()))][:4] == [1, 2, 3, 4]
 
 
 def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path, monkeypatch):

@@ -76,9 +76,18 @@ class Backbone(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are, or the first of them."""
+        """Where the weights are, or the first of them that are in memory."""
         tensors = (*self.model.parameters(), *self.model.buffers())
-        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+        return next((tensor.device for tensor in tensors if not tensor.is_meta), torch.device("cpu"))
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether Accelerate has spread the model over several devices, or keeps a part of it elsewhere."""
+        return len(set((getattr(self.model, "hf_device_map", None) or {}).values())) > 1
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
+        """Move as modules do; a model that is spread stays where it is, and gives its tokens where images come from."""
+        return self if self.is_spread else super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode, but for the adapter and for modules that recompute what they do not keep."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -45,10 +46,15 @@ class PixelNormalization:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Numbers `(B, channels, H, W)`, float32, of 8-bit pixels."""
-        scale, shift = (
-            torch.tensor(v, device=pixels.device, dtype=torch.float32)[:, None, None] for v in (self.scale, self.shift)
-        )
+        scale, shift = (_on_device(values, pixels.device) for values in (self.scale, self.shift))
         return torch.addcmul(shift, pixels.float(), scale)
+
+
+@lru_cache(maxsize=32)
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers by channel, `(channels, 1, 1)`, made once per device: making them waits for a GPU."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device, dtype=torch.float32)[:, None, None]
 
 
 def _trial_images(mode: str) -> list[Image.Image]:

@@ -15,9 +15,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextvars import ContextVar
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -27,6 +29,11 @@ from attentive_probes.backbones.trunk import blocks_of, state_of
 
 FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "rms_norm")
 PRE_MLP_NORMS = ("layernorm_after", "norm2", "layer_norm2", "rms_norm2", "ffn_norm")
+
+
+OPENED: WeakSet[nn.Module] = WeakSet()  # modules with a hook
+# Of the call that is under way in this thread: module -> what waits for its output.
+LISTENERS: ContextVar[Mapping[nn.Module, Sequence[Callable[[Any], None]]]] = ContextVar("listeners", default={})  # noqa: B039
 
 
 class TapPoint(NamedTuple):
@@ -72,7 +79,7 @@ def read_taps(
     format_ = format_of(model.config)
 
     def pass_on(tap: str, point: TapPoint) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        def hook(output: Any) -> None:
             state = state_of(output)
             assert state is not None
             for step in point.steps:
@@ -81,13 +88,31 @@ def read_taps(
 
         return hook
 
-    with ExitStack() as hooks:
-        for tap, point in points.items():
-            if point is not None:
-                hooks.callback(point.module.register_forward_hook(pass_on(tap, point)).remove)
+    listeners: dict[nn.Module, list[Callable[[Any], None]]] = {}
+    for tap, point in points.items():
+        if point is not None:
+            listeners.setdefault(point.module, []).append(pass_on(tap, point))
+            _open(point.module)
+    token = LISTENERS.set(listeners)
+    try:
         last = format_.run(model, pixels)
+    finally:
+        LISTENERS.reset(token)
     if LAST in points:
         receive(LAST, format_.states(model, last, pixels.shape[0], None))
+
+
+def _open(module: nn.Module) -> None:
+    """Let a module tell whoever listens; once, so that compiled code never sees another hook."""
+    if module not in OPENED:
+        OPENED.add(module)
+        module.register_forward_hook(_tell)
+
+
+@torch.compiler.disable
+def _tell(module: nn.Module, inputs: Any, output: Any) -> None:
+    for listener in LISTENERS.get().get(module, ()):
+        listener(output)
 
 
 def _final_norm(model: PreTrainedModel) -> nn.Module | None:

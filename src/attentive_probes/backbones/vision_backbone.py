@@ -82,6 +82,7 @@ class VisionBackbone(Backbone):
 
     def compile_blocks(self) -> None:
         """Compile the blocks of a flat backbone one by one (they are equal: one compilation), else the whole model."""
+        torch._dynamo.config.skip_nnmodule_hook_guards = False  # some blocks are tapped, and others not
         for module in blocks_of(self.model) or [self.model]:
             module.compile()
 

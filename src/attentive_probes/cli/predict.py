@@ -22,10 +22,11 @@ def predict(
     """Classify image files."""
     from attentive_probes.evaluation.prediction import find_images, predict_files, write_predictions
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+    from attentive_probes.processes import process_state
 
     quiet()
     files = find_images(paths)
-    model = ProbeForImageClassification.from_pretrained(probe)
+    model = ProbeForImageClassification.from_pretrained(probe).to(process_state().device)
     predictions = predict_files(
         model, files, top_k=top_k, batch_size=batch_size, unreadable=unreadable, labels=label or ()
     )

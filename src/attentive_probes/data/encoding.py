@@ -43,32 +43,34 @@ def encode(tokens: Tensor, encoding: str, spread: Tensor | None = None) -> dict[
     Raises:
         ValueError: If a token is no finite number, or does not fit the encoding.
     """
-    tokens = tokens.detach().float().cpu()
+    tokens = tokens.detach()  # what is narrower than float32 is made where they are, and travels as such
     _check_finite(tokens, encoding)
     if encoding == "int8":
-        even = tokens if spread is None else tokens / spread
+        even = tokens.float() if spread is None else tokens.float() / spread.to(tokens.device)
         scale = even.abs().amax(-1, keepdim=True).clamp(min=1e-6) / 127
         scale = scale.clamp(max=LARGEST).half().float().clamp(min=6e-8)
         steps = (even / scale).round().clamp(-127, 127).to(torch.int8)
-        return {"": steps.numpy(), SCALE: scale.half().numpy()}
+        return {"": steps.cpu().numpy(), SCALE: scale.half().cpu().numpy()}
     if encoding == "bfloat16":
-        return {"": tokens.bfloat16().view(torch.int16).numpy()}
-    return {"": tokens.numpy().astype(STORED[encoding])}
+        return {"": tokens.bfloat16().view(torch.int16).cpu().numpy()}
+    return {"": tokens.to(getattr(torch, encoding)).cpu().numpy()}
 
 
 def _check_finite(tokens: Tensor, encoding: str) -> None:
+    largest = float(tokens.abs().amax()) if tokens.numel() else 0.0  # no number if one of them is none
+    if largest <= (LARGEST if encoding == "float16" else torch.finfo(torch.float32).max):
+        return
     count = int((~tokens.isfinite()).sum())
     if count:
         raise ValueError(
             f"{count} of {tokens.numel()} numbers are not finite as the backbone gives them; load it in float32 or "
             "bfloat16 (backbone.dtype)."
         )
-    count = int((tokens.abs() > LARGEST).sum()) if encoding == "float16" else 0
-    if count:
-        raise ValueError(
-            f"{count} of {tokens.numel()} numbers are beyond {LARGEST:g}, the largest of {encoding}; set the "
-            "encoding of the cache to bfloat16 or float32 (data.cache.encoding)."
-        )
+    count = int((tokens.abs() > LARGEST).sum())
+    raise ValueError(
+        f"{count} of {tokens.numel()} numbers are beyond {LARGEST:g}, the largest of {encoding}; set the "
+        "encoding of the cache to bfloat16 or float32 (data.cache.encoding)."
+    )
 
 
 def decode(arrays: Mapping[str, Tensor], encoding: str, spread: Tensor | None = None) -> Tensor:

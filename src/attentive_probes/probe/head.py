@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attentive_probes.layers.normalization import are_alike, build_feature_norm, normalize_together
+from attentive_probes.layers.precision import in_autocast
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import Pooled, Pooling, build_pooling, pool_together
 from attentive_probes.probe.configuration_probe import HeadConfig
@@ -65,7 +66,7 @@ class ProbeHead(nn.Module):
     def read(self, tokens: Mapping[str, Tokens]) -> Tensor:
         """The sequence `(B, T, D)` that this head reads, in its own precision unless autocast decides."""
         sequence = self.reading(tokens)
-        if not torch.is_autocast_enabled(sequence.device.type):
+        if not in_autocast(sequence):
             sequence = sequence.to(self.classifier.weight.dtype)
         return F.normalize(sequence, dim=-1) if self.token_norm == "l2" else sequence
 

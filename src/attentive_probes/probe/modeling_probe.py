@@ -99,8 +99,8 @@ class ProbeForImageClassification(PreTrainedModel):
             head: The head; EP on patch tokens by default.
             labels: Names of the classes; or pass `num_labels`.
             dtype: Precision of the backbone; the head stays in float32.
-            attn_implementation: Passed to the backbone, for instance `sdpa` or `eager`.
-            device_map: Where a large backbone goes, for instance `auto`; the head stays on the CPU until moved.
+            attn_implementation: Passed to the backbone: `sdpa`, `eager`.
+            device_map: Where a large backbone goes, for instance `auto`; the head goes where that begins.
             lora: Configuration of a PEFT adapter (`LoraConfig(...)`) to train with the head, or the folder or Hub id of
                 one that was trained elsewhere; see `attentive_probes.probe.lora`.
             **options: `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`, `image_processor`:
@@ -116,6 +116,7 @@ class ProbeForImageClassification(PreTrainedModel):
         placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
         probe = cls(config, source if isinstance(source, Backbone) else load_backbone(config, [head], **placement))
         probe.image_processor = processor
+        probe.head.to(probe.backbone.device)
         if lora is not None:
             add_adapter(config, probe.backbone, lora)
         return probe
@@ -150,9 +151,8 @@ class ProbeForImageClassification(PreTrainedModel):
         if "torch_dtype" in kwargs:  # the name before transformers 5
             kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
         if pretrained_model_name_or_path is None:  # tensors come as `state_dict`, those of the backbone too
-            return super().from_pretrained(
-                None, *args, config=config, output_loading_info=output_loading_info, **kwargs
-            )
+            kwargs |= {"config": config, "output_loading_info": output_loading_info}
+            return super().from_pretrained(None, *args, **kwargs)
         name = str(pretrained_model_name_or_path)
         hub = {key: kwargs[key] for key in (*PLACES, "revision", "subfolder") if key in kwargs}
         config = read_config(config or name, hub, trust_remote_code=kwargs.get("trust_remote_code") or False)
@@ -165,6 +165,7 @@ class ProbeForImageClassification(PreTrainedModel):
         if info["missing_keys"]:
             raise ValueError(f"{name!r} lacks learned tensors of the probe: {sorted(info['missing_keys'])}.")
         probe.backbone, probe.head.is_trained = loaded.to(probe.device), True
+        probe.head.to(loaded.device)
         probe.image_processor = read_processor(name, hub)
         return (probe, info) if output_loading_info else probe
 

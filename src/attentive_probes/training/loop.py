@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from accelerate import Accelerator
@@ -182,11 +183,11 @@ class TrainingLoop:
                 loader.set_epoch(epoch)
                 loader.start = self.progress.steps
                 loaders.append((names, loader))
-        random_state: Tensor | None = torch.get_rng_state()  # loaders draw a seed for their workers
-        for parts in zip(*(loader for _, loader in loaders), strict=True):
-            if random_state is not None:
-                torch.set_rng_state(random_state)
-                random_state = None
+        steps = zip(*(loader for _, loader in loaders), strict=True)
+        random_state = torch.get_rng_state()  # loaders draw a seed for their workers, also where no step is left
+        first = next(steps, None)
+        torch.set_rng_state(random_state)
+        for parts in chain([] if first is None else [first], steps):
             yield [(names, part) for (names, _), part in zip(loaders, parts, strict=True)]
 
     def _step(self, step: Step) -> None:
