@@ -103,8 +103,7 @@ class ProbeForImageClassification(PreTrainedModel):
             device_map: Where a large backbone goes, for instance `auto`; the head goes where that begins.
             lora: Configuration of a PEFT adapter (`LoraConfig(...)`) to train with the head, or the folder or Hub id of
                 one that was trained elsewhere; see `attentive_probes.probe.lora`.
-            **options: `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`, `image_processor`:
-                see `describe_probe`.
+            **options: `num_labels`, `problem_type`, `revision`, `image_size` and more: see `describe_probe`.
 
         Raises:
             ValueError: If the backbone cannot be found or read, or the head or adapter does not fit it.
