@@ -119,8 +119,9 @@ class StepLoader:
         if isinstance(sampler, _StepSampler):
             sampler.start = start
             steps = plain_errors(self._loader)
-            is_waiting = isinstance(self.split, TokenCache) and self.split.keep == "disk"
-            return read_ahead(steps) if is_waiting else steps
+            if isinstance(self.split, TokenCache) and not self._loader.pin_memory:
+                steps = (self._loader.dataset[parts] for parts in sampler)  # whole batches need no loader
+            return read_ahead(steps) if isinstance(self.split, TokenCache) and self.split.keep == "disk" else steps
         return islice(plain_errors(self._loader), start, None)
 
 

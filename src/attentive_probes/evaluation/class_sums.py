@@ -14,6 +14,7 @@ from torch import Tensor
 from attentive_probes.evaluation.class_scores import ClassScores
 
 NUM_BINS = 15  # of confidence
+COUNTED = ("loss", "in_top5", "is_broken", "is_infinite")  # summed over images as they are
 NO_IMAGE = "There is no image to evaluate on."
 CACHED_SCORES = 2**17  # scores that stay in the cache of a core
 
@@ -30,7 +31,7 @@ class ClassSums:
     def __init__(self, num_heads: int, num_labels: int, confusion: bool = False):
         self.num_heads, self.num_labels = num_heads, num_labels
         self._widths = {
-            **dict.fromkeys(("loss", "in_top5", "broken", "infinite"), 1),
+            "counted": len(COUNTED),
             "gaps": NUM_BINS,
             **dict.fromkeys(("hits", "predicted", "counts"), num_labels),
             "confusion": num_labels**2 if confusion else 0,
@@ -40,29 +41,29 @@ class ClassSums:
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
         """Add a batch: scores `(B, H, C)` and labels `(B,)`; B may be 0. The first one says where the sums are."""
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64
         if not self._sums:
-            exact = torch.float32 if scores.device.type == "mps" else torch.float64
             nothing = torch.zeros(self.num_heads, 1, dtype=exact, device=scores.device)
             self._sums = {name: nothing.repeat(1, width) for name, width in self._widths.items()}
-        of_rows = labels.repeat_interleave(self.num_heads)
+        of_rows = labels.repeat_interleave(self.num_heads) if self.num_heads > 1 else labels
         parts = [_judge(*part) for part in _parts(scores.flatten(0, 1), of_rows)]
-        rows = _Rows(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        rows = parts[0] if len(parts) == 1 else _Rows(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        correct = rows.correct.view(len(labels), self.num_heads)
+        self._correct.append(correct)
+        counted = torch.stack([getattr(rows, name).to(exact) for name in COUNTED], 1)
+        self._sums["counted"] += counted.view(len(labels), self.num_heads, len(COUNTED)).sum(0)
         heads = torch.arange(self.num_heads, device=scores.device).repeat(len(labels))
-        self._correct.append(rows.correct.view(len(labels), self.num_heads))
+        one = torch.ones((), dtype=exact, device=scores.device).expand(len(of_rows))
         for name, columns, values in (
-            ("loss", 0, rows.loss),
-            ("in_top5", 0, rows.in_top5),
-            ("broken", 0, rows.is_broken),
-            ("infinite", 0, rows.is_infinite),
             ("gaps", _bin_of(rows.confidence), rows.confidence - rows.correct.to(rows.confidence.dtype)),
             ("hits", of_rows, rows.correct),
-            ("predicted", rows.answer, torch.ones_like(rows.correct)),
-            ("counts", of_rows, torch.ones_like(rows.correct)),
-            ("confusion", of_rows * self.num_labels + rows.answer, torch.ones_like(rows.correct)),
+            ("predicted", rows.answer, one),
+            ("counts", of_rows, one),
+            ("confusion", of_rows * self.num_labels + rows.answer, one),
         ):
             sums = self._sums[name]
             if sums.numel():
-                sums.view(-1).index_add_(0, heads * sums.shape[1] + columns, values.to(sums.dtype))
+                sums.view(-1).index_add_(0, heads * sums.shape[1] + columns, values.to(exact))
 
     def scores(self, accelerator: Accelerator | None = None) -> list[ClassScores]:
         """What each head got right, over all processes, with images in the order of the split.
@@ -86,17 +87,18 @@ class ClassSums:
         hits, predicted, counts, confusion = (
             mine[name].long() for name in ("hits", "predicted", "counts", "confusion")
         )
+        loss, in_top5, broken, infinite = mine["counted"].tolist()
         return ClassScores(
             correct,
-            int(mine["in_top5"]),
-            mine["loss"].item() / len(correct),
+            int(in_top5),
+            loss / len(correct),
             mine["gaps"],
             hits,
             predicted,
             counts,
             confusion.view(self.num_labels, -1) if len(confusion) else None,
-            are_finite=not mine["infinite"].item(),
-            num_broken=int(mine["broken"]),
+            are_finite=infinite == 0,
+            num_broken=int(broken),
         )
 
 

@@ -30,10 +30,11 @@ class MeanPooling(Pooling):
     def forward(self, tokens: Tensor) -> Pooled:
         """Pool tokens `(B, T, D)`."""
         batch, length, _ = tokens.shape
+        attention = tokens.new_full((1, 1, 1), 1 / length, dtype=torch.float32).expand(batch, 1, length)
+        if length == 1:
+            return Pooled(tokens[:, 0], attention)
         # A product with a row of ones is several times faster in bfloat16 on CPU than `tokens.mean(1)`.
-        ones = tokens.new_ones(batch, 1, length)
-        features = torch.bmm(ones, tokens).squeeze(1) / length
-        return Pooled(features, ones.float() / length)
+        return Pooled(torch.bmm(tokens.new_ones(batch, 1, length), tokens).squeeze(1) / length, attention)
 
     def multiply_adds(self) -> MultiplyAdds:
         """Per image, see `Pooling`."""
