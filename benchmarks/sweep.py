@@ -41,11 +41,11 @@ KINDS = {
 }
 
 
-def make_sweep(width: int, runs: dict[str, HeadRun], classes: int = 100) -> ProbeSweep:
-    """Heads on an untrained ViT of patch 16 at 224 pixels."""
+def make_sweep(width: int, runs: dict[str, HeadRun], classes: int = 100, pixels: int = 224) -> ProbeSweep:
+    """Heads on an untrained ViT of patch 16."""
     heads, intermediate = SIZES[width]
-    config = ViTConfig(hidden_size=width, num_attention_heads=heads, intermediate_size=intermediate)
-    geometry = find_geometry(config, (224, 224))
+    config = ViTConfig(hidden_size=width, num_attention_heads=heads, intermediate_size=intermediate, image_size=pixels)
+    geometry = find_geometry(config, (pixels, pixels))
     options = {"num_labels": classes, "problem_type": "single_label_classification", **geometry.to_dict()}
     probe_config = ProbeConfig(backbone_config=config.to_dict(), **options)
     return ProbeSweep(probe_config, VisionBackbone.from_config(config, geometry), runs)

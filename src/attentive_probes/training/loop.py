@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from attentive_probes.data.batches import inputs_of
 from attentive_probes.data.steps import Batch, StepLoader
 from attentive_probes.evaluation.split_scores import Scores, score_split
+from attentive_probes.memory import keep_freed_memory
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import autocast
 from attentive_probes.training.arguments import ProbeTrainingArguments
@@ -81,6 +82,7 @@ class TrainingLoop:
         self.train_loaders, self.validation_loader = train, validation
         self.device = accelerator.device
         self.class_weights = None if class_weights is None else class_weights.to(self.device)
+        keep_freed_memory()
         begin(sweep, scale)
         sweep.to(self.device)
         self._start_alike()
