@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py
 
-CPU, one thread, process time. Each slope is fitted to three sizes; the table gives it for ImageNet-1k (1,281,167 images,
-1,252 shards) and for 100 million images (97,657 shards), beside the limit that is named.
+CPU, one thread, process time. Each slope is fitted to three sizes; the table gives it for ImageNet-1k (1,281,167
+images, 1,252 shards) and for 100 million images (97,657 shards), beside the limit that is named.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ import shutil
 import datasets
 import numpy as np
 import pytest
-from tests.spawned import on_processes
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep
 from attentive_probes.data import image_split
@@ -17,6 +16,7 @@ from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
 from attentive_probes.data.token_cache import CacheOptions
 from colours import class_folders
+from spawned import on_processes
 
 FILES = {"a": [0] * 5, "b": [1] * 4, "c": [2] * 4}
 BROKEN = ("a/001.png", "c/000.png")

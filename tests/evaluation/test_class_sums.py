@@ -1,10 +1,10 @@
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, top_k_accuracy_score
-from tests.spawned import on_processes
 
 from attentive_probes.evaluation.class_sums import ClassSums, score_classes
 from attentive_probes.processes import make_accelerator
+from spawned import on_processes
 
 HEADS, CLASSES = 3, 12
 SIZES = (7, 0, 20, 13, 1)  # of batches, shared by processes part by part

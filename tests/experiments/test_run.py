@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from datasets import Dataset, DatasetDict, Image
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.images import ImageOptions
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.data import load_splits
 from attentive_probes.experiments.recipe import Recipe
@@ -22,6 +22,7 @@ def test_a_run_from_recipe_to_files(recipe_file, tmp_path):
     results = run_recipe(Recipe.load(recipe_file))
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "attention.png",
+        "history.jsonl",
         "checkpoints",
         "probes",
         "recipe.yaml",
@@ -61,7 +62,7 @@ def test_two_processes_are_one(recipe_file, source, tmp_path):
         command += [f"data.cache.folder={folder}-tokens"]
         environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, env=environment, capture_output=True)
-        reports.append(json.loads((folder / "results.json").read_text()))
+        reports.append(SweepResults.load(folder / "results.json").to_json(history=True))
     one, two = reports
     assert (one["num_processes"], two["num_processes"]) == (1, 2)
     assert one["data"] == two["data"]

@@ -91,6 +91,8 @@ class Backbone(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode, but for the adapter and for modules that recompute what they do not keep."""
+        if self.adapter is None and not (self.training or self.model.training):  # many modules, as they should be
+            return self
         super().train(False)
         if self.adapter is not None:
             self.adapter.train(mode)

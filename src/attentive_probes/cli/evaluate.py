@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import console, quiet
+from attentive_probes.cli.console import begin, console
 
 
 def evaluate(
@@ -29,7 +29,7 @@ def evaluate(
     from attentive_probes.evaluation.evaluate_probe import evaluate_probe
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
-    quiet()
+    begin()
     options = ImageOptions(image_column, label_column, unreadable, label_separator=label_separator)
     columns = {"image_column": image_column, "label_column": label_column}
     data = load_split(dataset, split, name=name, revision=revision, streaming=streaming, **columns)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import quiet
+from attentive_probes.cli.console import begin
 
 
 def import_(
@@ -19,6 +19,6 @@ def import_(
     """Turn a published EP head into a probe."""
     from attentive_probes.hub.published_heads import import_published_head
 
-    quiet()
+    begin()
     import_published_head(folder, backbone=backbone, tap=tap).save_pretrained(output)
     typer.echo(f"Probe written to {output}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import quiet
+from attentive_probes.cli.console import begin
 
 
 def predict(
@@ -24,7 +24,7 @@ def predict(
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
     from attentive_probes.processes import process_state
 
-    quiet()
+    begin()
     files = find_images(paths)
     model = ProbeForImageClassification.from_pretrained(probe).to(process_state().device)
     predictions = predict_files(

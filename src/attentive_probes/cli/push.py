@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import console, quiet
+from attentive_probes.cli.console import begin, console
 
 
 def push(
@@ -28,7 +28,7 @@ def push(
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
     from attentive_probes.probe.upload import push_folder
 
-    quiet()
+    begin()
     options = {"private": private, "revision": revision, "commit_message": message, "create_pr": create_pr}
     if self_contained or remote_code:
         loaded = ProbeForImageClassification.from_pretrained(probe)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import console, quiet
+from attentive_probes.cli.console import begin, console
 
 
 def train(
@@ -27,7 +27,7 @@ def train(
     from attentive_probes.experiments.run import profile_recipe, run_recipe
     from attentive_probes.processes import process_state
 
-    quiet()
+    begin()
     changes = [*(overrides or []), *(["train.resume=true"] if resume else [])]
     loaded = Recipe.load(recipe, changes)
     if profile:

@@ -124,14 +124,6 @@ class ProbeSweep(nn.Module):
         name = head.pooling
         return cls(probe.config, probe.backbone, {name: HeadRun(head)}, {name: probe.head}, probe.image_processor)
 
-    def train(self, mode: bool = True) -> ProbeSweep:
-        """Put heads and adapter to training or evaluation; a frozen backbone stays as it is."""
-        self.training = mode
-        self._heads.train(mode)
-        if self.backbone.adapter is not None or self.backbone.model.training:
-            self.backbone.train(mode)
-        return self
-
     @property
     def heads(self) -> dict[str, ProbeHead]:
         """Name -> head."""
