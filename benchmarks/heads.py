@@ -23,6 +23,7 @@ from rich.table import Table
 from textbook import TEXTBOOK
 from torch import Tensor, nn
 
+from attentive_probes.memory import keep_freed_memory
 from attentive_probes.poolings import build_pooling
 from attentive_probes.tokens import SequenceLayout
 
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="print the extra memory of one step and stop")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a training loop begins
     if arguments.memory:
         print(f"{peak_memory():.2f}")
         return
