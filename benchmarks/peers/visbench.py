@@ -5,9 +5,9 @@
 The embedded backbone; 2,000 training, 500 validation and 500 test images of Fashion-MNIST in class folders. Each run is
 a process of its own with one thread; user and system time are summed, medians taken over rounds in which the sides take
 turns. Cold runs find no cache, warm ones that of the run before. Both sides read the class token of `ViTModel` for all
-three splits, train with AdamW in the same batches, score validation and test, and leave a probe and a record. Ours also
-scores validation and saves after every epoch, which VisBench does not. VisBench is installed from PyPI into `--folder`,
-with the torchvision that it needs, apart from this environment.
+three splits, in the batches that are their default, train with AdamW in equal batches, score validation and test, and
+leave a probe and a record. Ours also scores validation after every epoch and saves on the way. VisBench is installed
+from PyPI into `--folder`, with the torchvision that it needs, apart from this environment.
 """
 
 from __future__ import annotations
