@@ -132,7 +132,7 @@ def looked_at(folder: str) -> tuple[list[int], list[int]]:
 
 def test_processes_share_the_look(folder):
     """Each image is looked at by one process; all know all hashes."""
-    found = on_processes(3, looked_at, str(folder))
+    found = on_processes(2, looked_at, str(folder))
     assert sorted(row for _, seen in found for row in seen) == list(range(13))
-    assert found[0][0] == found[1][0] == found[2][0] == looked_at(str(folder))[0]
+    assert found[0][0] == found[1][0] == looked_at(str(folder))[0]
     assert looked_at(str(folder))[1] == []  # remembered
