@@ -113,7 +113,9 @@ def _build(source: TokenSource, store: TokenStore, state: PartialState, num_work
         sample = next(source.batches(source.plan(range(min(SAMPLE, manifest.num_images)))[:1]))
         _estimate_time(store, state, time.perf_counter() - start)
         for item, of_item in sample.tokens.items():
-            tokens = of_item.cpu() if sample.is_read is None else of_item.cpu()[sample.is_read]
+            tokens = of_item.cpu()
+            if sample.is_read is not None:  # what could not be read says nothing of the others
+                tokens = tokens[sample.is_read] if sample.is_read.any() else torch.ones_like(tokens)
             spread = channel_spread(tokens) if manifest.encoding == "int8" else None
             if spread is not None:
                 store.set_spread(item, spread)

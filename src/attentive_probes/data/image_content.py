@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import datasets
 import numpy as np
@@ -130,8 +131,12 @@ def _look_of(path: str) -> bytes:
 def _recall(place: Path | None) -> Content | None:
     if place is None or not place.exists():
         return None
-    with np.load(place) as stored:
-        return Content(stored["digests"], bool(stored["are_checked"]), {})
+    try:
+        with place.open("rb") as file, np.load(file) as stored:
+            return Content(stored["digests"], bool(stored["are_checked"]), {})
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:  # damaged: images are looked at again
+        logger.info("What was remembered of images cannot be read: %s", error)
+        return None
 
 
 def _remember(place: Path | None, content: Content) -> None:
