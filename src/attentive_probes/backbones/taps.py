@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,6 @@ FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "rms_norm")
 PRE_MLP_NORMS = ("layernorm_after", "norm2", "layer_norm2", "rms_norm2", "ffn_norm")
 
 
-OPENED: WeakSet[nn.Module] = WeakSet()  # modules with a hook
 # Of the call that is under way in this thread: module -> what waits for its output.
 LISTENERS: ContextVar[Mapping[nn.Module, Sequence[Callable[[Any], None]]]] = ContextVar("listeners", default={})  # noqa: B039
 
@@ -104,8 +102,7 @@ def read_taps(
 
 def _open(module: nn.Module) -> None:
     """Let a module tell whoever listens; once, so that compiled code never sees another hook."""
-    if module not in OPENED:
-        OPENED.add(module)
+    if _tell not in module._forward_hooks.values():  # also of a copy
         module.register_forward_hook(_tell)
 
 
