@@ -37,7 +37,7 @@ class CacheOptions:
         keep: Where the tokens are while they are read: `disk` (mapped), `memory`, `device`, or `auto`: in memory if
             they take less than a third of what is free for this process, in its container and beside its neighbours.
         shard_size: Images per file.
-        batch_size: Images per forward pass of the backbone.
+        batch_size: Images per forward pass of the backbone; by default 256, or 16 on a CPU, whose caches hold no more.
         repository: Dataset repository on the Hub in which to look for a cache before it is computed.
 
     Raises:
@@ -49,7 +49,7 @@ class CacheOptions:
     views: int = 1
     keep: str = "auto"
     shard_size: int = 1024
-    batch_size: int = 256
+    batch_size: int | None = None
     repository: str | None = None
 
     def __post_init__(self) -> None:
@@ -58,8 +58,8 @@ class CacheOptions:
         if self.keep not in KEEP:
             raise ValueError(unknown_name("keep", self.keep, KEEP))
         for name in ("views", "shard_size", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
 
 
 class CachePart(NamedTuple):
@@ -108,6 +108,7 @@ class TokenCache(torch.utils.data.Dataset):
         is_read = ~np.isin(images, self.store.unreadable())
         self.left_out = np.flatnonzero(~is_read)
         self.num_unreadable += len(self.left_out)
+        self._kinds = {item: kind_and_tap(item) for item in self.items}
         self.labels = labels[torch.from_numpy(is_read)]
         self._rows = self.manifest.places[images[is_read]]
         if not len(self):
@@ -131,7 +132,7 @@ class TokenCache(torch.utils.data.Dataset):
     def __getitems__(self, indices: list[int]) -> dict[str, Any]:
         images = np.asarray(indices, np.int64)
         view = max(self.epoch - 1, 0) % self.manifest.views
-        return {"tokens": self._tokens(images, view), "labels": self.labels[images]}
+        return {"tokens": self._tokens(images, view), "labels": self.labels.index_select(0, torch.from_numpy(images))}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])
@@ -170,8 +171,7 @@ class TokenCache(torch.utils.data.Dataset):
 
     def _tokens(self, images: np.ndarray, view: int) -> dict[str, Tokens]:
         found: dict[str, dict[str, Tensor]] = {}
-        for item in self.items:
-            kind, tap = kind_and_tap(item)
+        for item, (kind, tap) in self._kinds.items():
             found.setdefault(tap, {})[kind] = self.store.decode(item, self._read(item, images, view))
         return {tap: _assemble(kinds, self.manifest.grids[tap]) for tap, kinds in found.items()}
 

@@ -67,7 +67,8 @@ class TokenSource:
 
     def plan(self, rows: range) -> list[range]:
         """Rows of a store in batches, none of which holds images of two views."""
-        size, num_images = self.options.batch_size, len(self.split)
+        default = 16 if self.backbone.device.type == "cpu" else 256
+        size, num_images = self.options.batch_size or default, len(self.split)
         views = range(rows.start // num_images, -(-rows.stop // num_images)) if len(rows) else ()
         pieces = [range(max(rows.start, v * num_images), min(rows.stop, (v + 1) * num_images)) for v in views]
         return [piece[first : first + size] for piece in pieces for first in range(0, len(piece), size)]

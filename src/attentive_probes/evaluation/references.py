@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from torch import Tensor
 
 from attentive_probes.data.steps import StepLoader
@@ -24,7 +23,7 @@ from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import set_head
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import gather_rows
+from attentive_probes.processes import gather_rows, on_device
 from attentive_probes.tokens import Reading
 
 logger = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ def read_features(
     values: dict[Reading, list[Tensor]] = {reading: [] for reading in readings}
     labels = []
     for parts in loader:
-        for batch in send_to_device(parts, accelerator.device, non_blocking=True):
+        for batch in on_device(parts, accelerator.device):
             tokens = batch.get("tokens")
             if tokens is None:
                 tokens = sweep.read(batch["pixel_values"], readings)

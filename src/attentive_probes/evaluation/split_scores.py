@@ -7,7 +7,6 @@ from typing import TypeAlias, Union
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from torch import Tensor
 
 from attentive_probes.data.batches import inputs_of
@@ -16,7 +15,7 @@ from attentive_probes.evaluation.class_scores import MAX_CONFUSION, ClassScores
 from attentive_probes.evaluation.class_sums import NO_IMAGE, ClassSums
 from attentive_probes.evaluation.target_scores import TargetScores
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import autocast, gather_rows
+from attentive_probes.processes import autocast, gather_rows, on_device
 
 Scores: TypeAlias = Union[ClassScores, TargetScores]  # noqa: UP007 (an alias, also at run time)
 
@@ -108,7 +107,7 @@ def _scored(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits `(B, H, C)` of all heads and labels of this process's batches, in turn."""
     for parts in loader:
-        for batch in send_to_device(parts, accelerator.device, non_blocking=True):
+        for batch in on_device(parts, accelerator.device):
             with autocast(accelerator.device, precision):
                 tokens = sweep.tokens_of(**inputs_of(batch))
             with autocast(accelerator.device, "no"):

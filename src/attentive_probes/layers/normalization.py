@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -55,7 +56,7 @@ class BatchNorm(nn.Module):
 
     def track(self, mean: Tensor, variance: Tensor, count: int | Tensor) -> None:
         """Move the running statistics towards the moments `(F,)` of a batch of `count` rows over all processes."""
-        _track([self], mean[None], variance[None], count)
+        _track([self], mean[None], _unbiased(variance, count)[None])
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -89,26 +90,18 @@ def normalize_together(norms: Sequence[Sequence[nn.Module]], features: Sequence[
     Raises:
         ValueError: If batch statistics would be those of a single image, over all processes.
     """
-    values = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in features]
     learning = [i for i, group in enumerate(norms) if isinstance(group[0], BatchNorm) and group[0].training]
-    moments = [_moments(values[i]) for i in learning]
-    count = features[learning[0]].shape[1] if learning else 0
-    flat = [(mean.flatten(), variance.flatten()) for mean, variance in moments]
-    joint = dict(zip(learning, join_moments(flat, count), strict=True))
+    if learning and not is_distributed():
+        _require_two(features[learning[0]].shape[1])
+    joint = _over_processes({i: _exact(features[i]) for i in learning}) if is_distributed() else {}
     found = []
-    for i, group in enumerate(norms):
+    for i, (group, values) in enumerate(zip(norms, features, strict=True)):
         if not isinstance(group[0], BatchNorm):
-            found.append(_apply(group, features[i]))
-            continue
-        if i in joint:
-            mean, variance = (part.view(len(values[i]), -1) for part in joint[i][:2])
-            _track(group, mean, variance, joint[i][2])
+            found.append(_apply(group, values))
+        elif i in joint:
+            found.append(_by_moments(group, values, *joint[i]))
         else:
-            mean, variance = (_stack(group, name) for name in ("running_mean", "running_var"))
-        scaled = (values[i] - mean[:, None]) * (variance[:, None] + group[0].eps).rsqrt()
-        if group[0].weight is not None:
-            scaled = scaled * _stack(group, "weight")[:, None] + _stack(group, "bias")[:, None]
-        found.append(scaled.to(features[i].dtype))
+            found.append(_by_batch_norm(group, values))
     return found
 
 
@@ -120,19 +113,65 @@ def _apply(group: Sequence[nn.Module], features: Tensor) -> Tensor:
     return torch.stack([norm(part) for norm, part in zip(group, each, strict=True)])
 
 
-def _stack(group: Sequence[nn.Module], name: str) -> Tensor:
-    return torch.stack([getattr(norm, name) for norm in group])
+def _by_batch_norm(group: Sequence[Any], features: Tensor) -> Tensor:
+    """Normalize by the moments of this process's batch, which are tracked, or by the running ones: one fused kernel."""
+    training, is_affine, eps = group[0].training, group[0].weight is not None, group[0].eps
+    values = _exact(features)
+    if is_affine or not training:  # else what is the same for all stays one
+        values = values.expand(len(group), -1, -1)
+    groups, count, width = values.shape
+    rows = values.transpose(0, 1).reshape(count, groups * width)
+    weight, bias = (_stack(group, name, rows).flatten() if is_affine else None for name in ("weight", "bias"))
+    if training:
+        mean, variance = rows.new_zeros(2, rows.shape[1])  # with a momentum of one, those of the batch
+        rows = F.batch_norm(rows, mean, variance, weight, bias, True, 1.0, eps)
+        _track(group, mean.view(groups, width), variance.view(groups, width))
+    else:
+        mean, variance = (_stack(group, name, rows).flatten() for name in ("running_mean", "running_var"))
+        rows = F.batch_norm(rows, mean, variance, weight, bias, False, 0.0, eps)
+    return rows.view(count, groups, width).transpose(0, 1).to(features.dtype)
+
+
+def _by_moments(group: Sequence[Any], features: Tensor, mean: Tensor, variance: Tensor, count: int | Tensor) -> Tensor:
+    """Normalize by moments `(G, F)`, or `(1, F)`, over all processes, which are tracked."""
+    _track(group, mean, _unbiased(variance, count))
+    scaled = (_exact(features) - mean[:, None]) * (variance[:, None] + group[0].eps).rsqrt()
+    if group[0].weight is not None:
+        scaled = scaled * _stack(group, "weight", scaled)[:, None] + _stack(group, "bias", scaled)[:, None]
+    return scaled.to(features.dtype)
+
+
+def _exact(features: Tensor) -> Tensor:
+    return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
+def _stack(group: Sequence[nn.Module], name: str, like: Tensor) -> Tensor:
+    return torch.stack([getattr(norm, name) for norm in group]).to(like.dtype)
 
 
 @torch.no_grad()
-def _track(group: Sequence[Any], mean: Tensor, variance: Tensor, count: int | Tensor) -> None:
-    """Move running statistics towards the moments `(G, F)`, or `(1, F)`, of `count` rows over all processes."""
-    rest = count - 1 if isinstance(count, int) else (count - 1).clamp(min=1)
+def _track(group: Sequence[Any], mean: Tensor, variance: Tensor) -> None:
+    """Move running statistics towards mean and unbiased variance `(G, F)`, or `(1, F)`."""
     torch._foreach_add_([norm.num_batches_tracked for norm in group], 1)
-    for name, new in (("running_mean", mean), ("running_var", variance * count / rest)):
+    for name, new in (("running_mean", mean), ("running_var", variance)):
         running = [getattr(norm, name) for norm in group]
         each = new.detach().to(running[0].dtype).expand(len(group), -1)
         torch._foreach_lerp_(running, list(each.unbind()), group[0].momentum)
+
+
+def _unbiased(variance: Tensor, count: int | Tensor) -> Tensor:
+    return variance * count / (count - 1 if isinstance(count, int) else (count - 1).clamp(min=1))
+
+
+def _over_processes(values: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor, int | Tensor]]:
+    """Mean and biased variance `(G, F)` over all processes, and number of rows, of features `(G, B, F)` by place."""
+    moments = [_moments(each) for each in values.values()]
+    count = next(iter(values.values())).shape[1] if values else 0
+    joint = join_moments([(mean.flatten(), variance.flatten()) for mean, variance in moments], count)
+    return {
+        i: (mean.view(len(each), -1), variance.view(len(each), -1), total)
+        for (i, each), (mean, variance, total) in zip(values.items(), joint, strict=True)
+    }
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,8 +198,7 @@ def join_moments(moments: Sequence[tuple[Tensor, Tensor]], count: int) -> list[t
     if not moments:
         return []
     if not is_distributed():
-        if count < 2:
-            raise ValueError("Batch normalization cannot train on a batch of one image; use a larger batch_size.")
+        _require_two(count)
         return [(mean, variance, count) for mean, variance in moments]
     sizes = [len(mean) for mean, _ in moments]
     flat = torch.cat([part for pair in zip(*moments, strict=True) for part in pair])
@@ -171,6 +209,11 @@ def join_moments(moments: Sequence[tuple[Tensor, Tensor]], count: int) -> list[t
     mean = (means * shares).sum(0)
     variance = ((variances + (means - mean).square()) * shares).sum(0)
     return [(*pair, total.detach()) for pair in zip(mean.split(sizes), variance.split(sizes), strict=True)]
+
+
+def _require_two(count: int) -> None:
+    if count < 2:
+        raise ValueError("Batch normalization cannot train on a batch of one image; use a larger batch_size.")
 
 
 def is_distributed() -> bool:

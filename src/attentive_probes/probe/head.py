@@ -126,7 +126,9 @@ def _shape_of(head: ProbeHead, features: Tensor) -> Hashable:
 
 def _stacked(features: Sequence[Tensor]) -> Tensor:
     """Features `(G, B, F)` of heads, or `(1, B, F)` if they are the very same."""
-    return features[0][None] if all(each is features[0] for each in features) else torch.stack(list(features))
+    if all(each is features[0] for each in features):
+        return features[0][None]
+    return torch.stack(list(features), dim=1).transpose(0, 1)  # as batch normalization wants them
 
 
 def _classified(heads: Sequence[ProbeHead], features: Tensor) -> Sequence[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -37,6 +38,7 @@ class HeadGradients:
         self._places: dict[tuple[str, ...], Tensor] = {}
         self.is_alive = torch.ones(count, dtype=torch.bool, device=device)
         self.diverged_at = torch.zeros(count, dtype=torch.long, device=device)
+        self._are_alive = True  # as far as was asked
 
     def zero(self) -> None:
         """Start a step."""
@@ -67,6 +69,9 @@ class HeadGradients:
             is_scaled: Whether gradients may overflow because a scaler is looking for its scale; the loss alone then
                 tells whether a head diverged.
         """
+        on_cpu = self.losses.device.type == "cpu"  # elsewhere, asking would wait for the device
+        if on_cpu and max_norm is None and self._are_alive and math.isfinite(self.losses.sum()):
+            return
         is_finite, norms = self.losses.isfinite(), None
         if max_norm is not None:
             norms = torch.stack(torch._foreach_norm(self._of_heads))
@@ -77,8 +82,9 @@ class HeadGradients:
             factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
             for gradient, factor in zip(self._of_heads, factors, strict=True):
                 gradient.mul_(factor)
-        if self.losses.device.type == "cpu" and self.is_alive.all():
-            return  # elsewhere, asking would wait for the device
+        self._are_alive = on_cpu and bool(self.is_alive.all())
+        if self._are_alive:
+            return
         for gradient, is_dead in zip(self._of_heads, ~self.is_alive, strict=True):
             gradient.masked_fill_(is_dead, 0.0)
 
@@ -86,7 +92,7 @@ class HeadGradients:
         """Go on from the steps at which heads diverged in an epoch that was interrupted."""
         for place, name in enumerate(self.names):
             if name in diverged:
-                self.diverged_at[place], self.is_alive[place] = diverged[name], False
+                self.diverged_at[place], self.is_alive[place], self._are_alive = diverged[name], False, False
 
     def diverged(self) -> dict[str, int]:
         """Name -> step at which a head diverged; this waits for the device."""

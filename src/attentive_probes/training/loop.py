@@ -8,7 +8,7 @@ from itertools import chain
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, send_to_device
+from accelerate.utils import broadcast
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,7 +19,7 @@ from attentive_probes.data.steps import Batch, StepLoader
 from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.memory import keep_freed_memory
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import autocast
+from attentive_probes.processes import autocast, on_device
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.gradients import HeadGradients
 from attentive_probes.training.losses import summed_losses, total_weight
@@ -175,7 +175,6 @@ class TrainingLoop:
         for parameter in self.sweep.parameters():
             parameter.grad = None
         self.bar.close()
-        self.accelerator.free_memory()
 
     def _steps(self, epoch: int) -> Iterator[Step]:
         """The steps of an epoch that are still to come; their loaders leave the draws of dropout and noise alone."""
@@ -195,9 +194,9 @@ class TrainingLoop:
     def _step(self, step: Step) -> None:
         self.gradients.zero()
         for names, parts in step:
-            on_device = send_to_device(parts, self.device, non_blocking=True)
-            total = total_weight([part["labels"] for part in on_device], self.class_weights)
-            for part in on_device:
+            batches = on_device(parts, self.device)
+            total = total_weight([batch["labels"] for batch in batches], self.class_weights)
+            for part in batches:
                 losses = self._losses(names, part) / total
                 self.scaler.scale(losses.sum()).backward()
                 self.gradients.add_losses(names, losses.detach())

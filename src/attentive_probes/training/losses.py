@@ -25,7 +25,7 @@ def summed_losses(
     """
     joint = torch.stack(list(logits))  # (H, B, C)
     if problem_type == "single_label_classification":
-        of_all = labels.repeat(len(joint))
+        of_all = labels.expand(len(joint), -1).reshape(-1)
         losses = F.cross_entropy(joint.flatten(0, 1), of_all, class_weights, reduction="none")
         return losses.view(joint.shape[:2]).sum(1)
     targets = labels.reshape(joint.shape[1:]).to(joint.dtype).expand_as(joint)
