@@ -27,6 +27,7 @@ from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
+from attentive_probes.memory import keep_freed_memory
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.tokens import Tokens
 from attentive_probes.training.optimizers import HeadRates, build_optimizer
@@ -161,6 +162,7 @@ def start(description: str | None, rounds: int) -> int:
     parser.add_argument("--rounds", type=int, default=rounds)
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    keep_freed_memory()  # as a training loop begins
     return parser.parse_args().rounds
 
 
