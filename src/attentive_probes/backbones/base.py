@@ -23,7 +23,7 @@ def keep_weights(module: nn.Module) -> None:
 
 
 class Backbone(nn.Module, ABC):
-    """A vision model as a source of tokens: always in evaluation mode, no gradient but for an adapter.
+    """A vision model as a source of tokens: always in evaluation mode, gradients only where something asks for one.
 
     Args:
         model: The vision model; its parameters are frozen here.
@@ -81,6 +81,12 @@ class Backbone(nn.Module, ABC):
         return next((tensor.device for tensor in tensors if not tensor.is_meta), torch.device("cpu"))
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether weights are held in fewer bits than they are computed with."""
+        plain = (Tensor, nn.Parameter)
+        return getattr(self.model, "is_quantized", False) or any(type(p) not in plain for p in self.model.parameters())
+
+    @property
     def is_spread(self) -> bool:
         """Whether Accelerate has spread the model over several devices, or keeps a part of it elsewhere."""
         return len(set((getattr(self.model, "hf_device_map", None) or {}).values())) > 1
@@ -89,16 +95,27 @@ class Backbone(nn.Module, ABC):
         """Move as modules do; a model that is spread stays where it is, and gives its tokens where images come from."""
         return self if self.is_spread else super()._apply(fn, recurse)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process or into a copy: all but the hashes of these very tensors."""
+        return {name: value for name, value in self.__dict__.items() if name != "_digests"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin with what travelled."""
+        super().__setstate__(state)
+        self._digests = WeakTensorKeyDictionary()
+
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in evaluation mode, but for the adapter and for modules that recompute what they do not keep."""
-        if self.adapter is None and not (self.training or self.model.training):  # many modules, as they should be
+        """Stay in evaluation mode, but for dropout of PEFT and for modules that recompute what they do not keep."""
+        tuned = [module for module in self.modules() if "base_layer" in module._modules]
+        if not tuned and not (self.training or self.model.training):  # many modules, as they should be
             return self
         super().train(False)
-        if self.adapter is not None:
-            self.adapter.train(mode)
-            for module in self.modules():
-                if getattr(module, "gradient_checkpointing", False):
-                    module.training = mode  # its own flag alone: what is inside it stays in evaluation mode
+        for layer in tuned:
+            for name, part in layer.named_children():
+                part.train(mode and "dropout" in name)
+        for module in self.modules() if tuned else ():
+            if getattr(module, "gradient_checkpointing", False):
+                module.training = mode  # its own flag alone: what is inside it stays in evaluation mode
         return self
 
     def forward(
@@ -130,6 +147,10 @@ class Backbone(nn.Module, ABC):
         def receive(tap: str, found: Tokens) -> None:
             tokens[tap] = found.keep(taps[tap]) if isinstance(taps, Mapping) else found
 
-        with torch.set_grad_enabled(self.adapter is not None and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._asks_for_gradients(pixel_values)):
             self.read(pixel_values.to(self.dtype), layouts, receive)
         return {tap: tokens[tap] for tap in taps}
+
+    def _asks_for_gradients(self, pixel_values: Tensor) -> bool:
+        """Whether a weight of the model, whoever unfroze it, or the images want a gradient."""
+        return pixel_values.requires_grad or any(parameter.requires_grad for parameter in self.model.parameters())

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
 from attentive_probes.backbones.inputs import FORMATS, check_readable
+from attentive_probes.backbones.reach import why_unreachable
 
 # Of the classes that share a vision configuration, the first with one of these endings is the plain backbone.
 SUFFIXES = ("VisionModel", "VisionTransformer", "ImageModel", "VisionEncoder", "Model", "VisionBackbone", "Backbone")
@@ -45,8 +46,13 @@ def portable_name(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def resolve_revision(name: str, revision: str | None = None) -> str | None:
+def resolve_revision(name: str, revision: str | None = None, **hub_arguments: Any) -> str | None:
     """The commit hash of a Hub backbone (cached answers serve offline); `None` for folders and embedded backbones.
+
+    Args:
+        name: Its name.
+        revision: Branch, tag or commit.
+        **hub_arguments: `token`, `cache_dir`, `local_files_only`.
 
     Raises:
         ValueError: If the name is neither a folder nor a model on the Hub, or has no such revision.
@@ -54,18 +60,22 @@ def resolve_revision(name: str, revision: str | None = None) -> str | None:
     if name.startswith(EMBEDDED_PREFIX) or Path(name).is_dir():
         return None
     try:
-        return HfApi().resolve_revision(name, revision=revision).resolved
+        known = {key: value for key, value in hub_arguments.items() if key != "force_download"}
+        return HfApi().resolve_revision(name, revision=revision, **known).resolved
     except (OSError, HFValidationError, RevisionResolutionError) as error:
-        raise ValueError(_no_backbone(name, error)) from error
+        raise ValueError(why_unreachable(name, error, revision=revision, **hub_arguments)) from error
 
 
-def load_backbone_config(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
+def load_backbone_config(
+    name: str, revision: str | None = None, trust_remote_code: bool = False, **hub_arguments: Any
+) -> PreTrainedConfig:
     """Configuration of the vision backbone `name`: the vision tower of a two-tower model, the encoder of an MAE.
 
     Args:
         name: Hub id, local folder or `embedded:<name>`.
         revision: Commit, branch or tag.
         trust_remote_code: Whether code from the repository may run.
+        **hub_arguments: `token`, `cache_dir` and the like.
 
     Raises:
         ValueError: If there is no such backbone, it has no vision tower or gives no image tokens, or it needs code of
@@ -73,10 +83,10 @@ def load_backbone_config(name: str, revision: str | None = None, trust_remote_co
     """
     try:
         config = AutoConfig.from_pretrained(
-            resolve_source(name), revision=revision, trust_remote_code=trust_remote_code
+            resolve_source(name), revision=revision, trust_remote_code=trust_remote_code, **hub_arguments
         )
     except OSError as error:
-        raise ValueError(_no_backbone(name, error)) from error
+        raise ValueError(why_unreachable(name, error, revision=revision, **hub_arguments)) from error
     if trust_remote_code and not _is_of_transformers(config.model_type):
         _register_code(config.auto_map, resolve_source(name), revision)
     for key in TOWERS:
@@ -147,13 +157,6 @@ def _takes_images(candidate: type[PreTrainedModel], config: PreTrainedConfig) ->
     return config.model_type in FORMATS or "pixel_values" in inspect.signature(candidate.forward).parameters
 
 
-def _no_backbone(name: str, error: Exception) -> str:
-    return (
-        f"There is no backbone {name!r}: it is neither a folder with a config.json nor a model that can be reached "
-        f"on the Hub ({error})."
-    )
-
-
 def _classes_beside(config: PreTrainedConfig) -> list[type[PreTrainedModel]]:
     module = importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
     classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, PreTrainedModel)]
@@ -207,7 +210,10 @@ def _from_pretrained(
         load = PreTrainedModel.from_pretrained.__func__
         model, info = load(model_class, resolve_source(name), output_loading_info=True, **arguments)
     except OSError as error:
-        raise ValueError(f"The weights of the backbone {name!r} cannot be found: {error}") from error
+        why = str(error)
+        if not Path(resolve_source(name)).is_dir():
+            why = why_unreachable(name, error, revision=arguments["revision"], token=arguments.get("token"))
+        raise ValueError(f"The weights of the backbone {name!r} cannot be found: {why}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     return model, sorted(info["missing_keys"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from attentive_probes.backbones.load import build_model, load_model
 from attentive_probes.backbones.processors import image_size_of
 from attentive_probes.backbones.taps import TapPoint, find_point, read_taps
 from attentive_probes.backbones.trunk import blocks_of
-from attentive_probes.fingerprint import tensor_fingerprint
+from attentive_probes.fingerprint import fingerprint_of, tensor_fingerprint
 from attentive_probes.tokens import Layouts, Tokens
 
 PROJECTION = "visual_projection."
+PLACES = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
 
 
 class VisionBackbone(Backbone):
@@ -28,11 +30,17 @@ class VisionBackbone(Backbone):
     Args:
         model: The vision model; its parameters are frozen here.
         geometry: Where it can be read, its token layouts and input size.
+
+    Attributes:
+        origin: What `from_pretrained` read it from, to read it again in another precision; `None` if it did not.
+        full_fingerprint: Of quantized weights: that of the ones that they were made of.
     """
 
     def __init__(self, model: PreTrainedModel, geometry: Geometry):
         super().__init__(model, geometry)
         self._points: dict[str, TapPoint | None] = {}  # found once: the search walks through all modules
+        self.origin: dict[str, Any] | None = None
+        self.full_fingerprint: str | None = None
 
     @classmethod
     def from_config(
@@ -62,23 +70,51 @@ class VisionBackbone(Backbone):
             geometry: Its geometry.
             taps: What will be read; the projection of a tower is loaded only for the tap `projected`.
             dtype: Precision of the weights.
-            **options: `revision`, `attn_implementation`, `device_map`, `subfolder`, `token` and the like.
+            **options: `revision`, `attn_implementation`, `device_map`, `quantization_config`, `subfolder`, `token` and
+                the like.
 
         Raises:
             ValueError: If the weights cannot be found or are incomplete.
         """
-        return cls(load_model(name, config, projection=PROJECTED in taps, dtype=dtype, **options), geometry)
+        is_quantized = options.get("quantization_config") is not None
+        own = deepcopy(config) if is_quantized else config  # what is written there is about the weights in memory
+        backbone = cls(load_model(name, own, projection=PROJECTED in taps, dtype=dtype, **options), geometry)
+        places = {key: value for key, value in options.items() if key in PLACES}
+        backbone.origin = {"name": name, "config": config, "geometry": geometry, "taps": tuple(taps), **places}
+        return backbone
 
     def fingerprint(self) -> str | None:
-        """Precision and hash of the weights; `None` if they are not all in memory.
+        """Precision and hash of the weights; `None` if they are not all in memory, or quantized.
 
         The projection of a tower, which is loaded only where it is read, does not count.
         """
-        state = self.model.state_dict(keep_vars=True) if self.adapter is None else self.adapter.base_tensors()
+        vars_too = {"keep_vars": True}  # a hash is remembered by the tensor itself
+        state = self.model.state_dict(**vars_too) if self.adapter is None else self.adapter.base_tensors(**vars_too)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTION)}
-        if any(tensor.is_meta for tensor in state.values()):
+        if self.is_quantized or any(tensor.is_meta for tensor in state.values()):
             return None
         return f"{str(self.dtype).removeprefix('torch.')}:{tensor_fingerprint(state, self._digests)}"
+
+    def hash_weights(self) -> str | None:
+        """Hash of all that is stored of the backbone, each tensor once; `None` if they are not all in memory.
+
+        Of quantized weights, that of the ones they were made of, and how.
+        """
+        if not self.is_quantized:
+            return super().hash_weights()
+        how = getattr(self.model.config, "quantization_config", None)
+        if self.full_fingerprint is None or how is None:
+            return None
+        return fingerprint_of({"weights": self.full_fingerprint, "quantization": how.to_dict()})
+
+    def reread(self, dtype: torch.dtype) -> VisionBackbone:
+        """What this backbone was read from, once more, in full and in another precision.
+
+        Raises:
+            ValueError: If it is not there any more.
+        """
+        assert self.origin is not None
+        return VisionBackbone.from_pretrained(**self.origin, dtype=dtype)
 
     def compile_blocks(self) -> None:
         """Compile the blocks of a flat backbone one by one (they are equal: one compilation), else the whole model."""

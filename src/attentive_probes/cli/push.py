@@ -24,8 +24,8 @@ def push(
 ) -> None:
     """Upload a probe with its image processor, card and results, in one commit."""
     from attentive_probes.hub.remote_code import add_remote_code
-    from attentive_probes.probe.files import extra_files
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+    from attentive_probes.probe.saving import extra_files
     from attentive_probes.probe.upload import push_folder
 
     begin()

@@ -10,7 +10,7 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.naming import unknown_name
-from attentive_probes.probe.lora import require_peft
+from attentive_probes.probe.adapter import require_peft
 
 
 @dataclass

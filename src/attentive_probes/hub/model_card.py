@@ -14,8 +14,8 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.hub.licences import backbone_licence
 from attentive_probes.poolings import find_pooling
+from attentive_probes.probe.card import REPO_PLACEHOLDER
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
-from attentive_probes.probe.upload import REPO_PLACEHOLDER
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
 ATTENTION_PICTURE = "attention.png"

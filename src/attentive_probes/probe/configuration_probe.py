@@ -87,7 +87,8 @@ class ProbeConfig(PreTrainedConfig):
         head: The `HeadConfig` as a mapping.
         label_values: Label of each class as it stands in the training data (`LabelTable`); `None`: integers are ids.
         pooling_package: Package that brings the head's pooling; `None` for ours.
-        lora: Whether an adapter belongs to the probe, in its folder `lora`.
+        lora: Whether an adapter belongs to the probe, in its folder `lora`; of a saved probe, the adapter as PEFT
+            describes it.
         schema_version: Version of this layout of `config.json`.
     """
 
@@ -109,12 +110,16 @@ class ProbeConfig(PreTrainedConfig):
     head: dict | None = None
     label_values: list[Any] | None = None
     pooling_package: str | None = None
-    lora: bool = False
+    lora: bool | dict[str, Any] = False
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         import_module("attentive_probes.probe.modeling_probe")  # now the Auto classes need the model as well
+
+    @classmethod
+    def register_for_auto_class(cls, *args: Any, **kwargs: Any) -> None:
+        """Nothing: a probe saves its code by itself, in one file."""
 
     @property
     def head_config(self) -> HeadConfig:
@@ -122,4 +127,5 @@ class ProbeConfig(PreTrainedConfig):
         return HeadConfig(**(self.head or {}))
 
 
-AutoConfig.register(ProbeConfig.model_type, ProbeConfig, exist_ok=True)
+if __name__.split(".")[0] == "attentive_probes":  # not where it came with a probe, whose neighbour may bring another
+    AutoConfig.register(ProbeConfig.model_type, ProbeConfig, exist_ok=True)

@@ -1,48 +1,74 @@
-"""What lies beside the head of a saved probe: its adapter, its backbone where that was asked for, and further files."""
+"""What lies beside the head of a saved probe is read: configuration, processor, adapter, and its backbone."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import BaseImageProcessor
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-from attentive_probes.backbones import Backbone, load_image_processor, register_backbone_code
+from attentive_probes.backbones import Backbone, fit_processor, load_image_processor, register_backbone_code
+from attentive_probes.probe.arguments import HUB, check_problem
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.lora import FOLDER as ADAPTER_FOLDER
-from attentive_probes.probe.lora import NO_ADAPTER, add_lora, load_lora
-from attentive_probes.probe.setup import require_pooling
-from attentive_probes.probe.weights import fit_own_backbone, load_backbone
+from attentive_probes.probe.lora import NO_ADAPTER, add_lora, load_lora, rebuild_lora
+from attentive_probes.probe.setup import geometry_of, processor_of, require_pooling
+from attentive_probes.probe.weights import check_weights, fit_own_backbone, load_backbone
 
 BACKBONE_FOLDER = "backbone"
-PLACES = ("cache_dir", "force_download", "local_files_only", "token")
 
 
 def read_config(
-    source: ProbeConfig | str | os.PathLike, hub_arguments: dict[str, Any], trust_remote_code: bool
+    source: ProbeConfig | str | os.PathLike,
+    hub_arguments: dict[str, Any],
+    trust_remote_code: bool,
+    labels: Mapping[str, Any] | None = None,
 ) -> ProbeConfig:
     """The configuration of a stored probe, as it is or by folder or Hub id, whose parts are all known here.
 
+    Args:
+        source: Configuration, folder or Hub id.
+        hub_arguments: Where and how it is read.
+        trust_remote_code: Whether code of the backbone may run.
+        labels: Other labels than the stored ones: `num_labels`, `id2label`, `label2id`, `problem_type`.
+
     Raises:
-        ValueError: If the package of its pooling is missing, or the code of its backbone is not trusted.
+        ValueError: If the package of its pooling is missing, the code of its backbone is not trusted, or there is no
+            such problem type.
     """
     if not isinstance(source, ProbeConfig):
         register_backbone_code(str(source), trust_remote_code, **hub_arguments)
         source = cast(ProbeConfig, ProbeConfig.from_pretrained(str(source), **hub_arguments))
     require_pooling(source)
+    if labels:
+        check_problem(labels.get("problem_type"))
+        for name, value in labels.items():
+            setattr(source, name, value)
+        if "id2label" in labels and "label2id" not in labels:
+            source.label2id = {name: i for i, name in source.id2label.items()}
+    if source.label_values is not None and (labels or len(source.label_values) != source.num_labels):
+        source.label_values = None  # of other labels
     return source
 
 
-def read_processor(probe: str, hub_arguments: dict[str, Any]) -> BaseImageProcessor | None:
-    """The image processor of a stored probe; `None` for one without, whose user brings their own."""
+def read_processor(probe: str, config: ProbeConfig, hub_arguments: dict[str, Any]) -> BaseImageProcessor | None:
+    """The image processor of a stored probe, or that of its backbone; `None` if its user must bring their own."""
     try:
         return load_image_processor(probe, **hub_arguments)
     except ValueError:
+        name, backbone = config.backbone_name_or_path, config.backbone_config
+        if name is None or backbone is None:
+            return None
+    places = {key: value for key, value in hub_arguments.items() if key in HUB}
+    processor = processor_of(name, config.backbone_revision, backbone, **places)
+    if processor is None:
         return None
+    return fit_processor(processor, geometry_of(config).image_size, getattr(backbone, "num_channels", 3))
 
 
 def read_backbone(
@@ -63,24 +89,31 @@ def read_backbone(
         source: A loaded backbone to share; another place to read its weights from; or the module of one's own that is
             the backbone.
         lora: Configuration of a fresh adapter for a probe that has none.
-        **placement: `dtype`, `attn_implementation`, `device_map`.
+        **placement: `dtype`, `attn_implementation`, `device_map`, `quantization_config`.
 
     Raises:
         ValueError: If weights or adapter cannot be found, the weights are not those the probe was trained on, or the
-            backbone to share has somebody else's adapter.
+            backbone to share has an adapter or would get one.
     """
     if lora is not None and config.lora:
         raise ValueError(f"{probe!r} has an adapter already; leave lora out to go on with it, or merge it first.")
     if isinstance(source, Backbone):
         if source.adapter is not None:
             raise ValueError("The backbone to share has an adapter, which belongs to one probe; pass a frozen one.")
-        attach_adapter(config, source, probe, hub_arguments, lora)
+        if config.lora or lora is not None:
+            raise ValueError(
+                "An adapter would change the backbone to share for whoever else reads it; leave backbone out, or name "
+                "where its weights are."
+            )
+        if placement.get("dtype") not in (None, source.dtype):
+            raise ValueError(f"The backbone to share is in {source.dtype}; leave dtype out, or load another one.")
+        check_weights(config, source, config.backbone_name_or_path or "given")
         return source
     if isinstance(source, nn.Module):
         if lora is not None:
             raise ValueError(NO_ADAPTER)
         return fit_own_backbone(config, source)
-    places = {key: value for key, value in hub_arguments.items() if key in PLACES}
+    places = {key: value for key, value in hub_arguments.items() if key in HUB}
     if config.self_contained and source is None:
         places |= {"subfolder": _inside(hub_arguments, BACKBONE_FOLDER), "revision": hub_arguments.get("revision")}
         source = probe
@@ -99,7 +132,11 @@ def attach_adapter(
     """
     if config.lora:
         arguments = {key: value for key, value in hub_arguments.items() if key != "subfolder"}
-        load_lora(backbone, probe, subfolder=_inside(hub_arguments, ADAPTER_FOLDER), **arguments)
+        inside = _inside(hub_arguments, ADAPTER_FOLDER)
+        if isinstance(config.lora, dict) and not _has(probe, "adapter_config.json", {**arguments, "subfolder": inside}):
+            rebuild_lora(backbone, config.lora, learned_of(probe, hub_arguments))  # as from a checkpoint of `Trainer`
+            return
+        load_lora(backbone, probe, subfolder=inside, **arguments)
     elif lora is not None:
         add_adapter(config, backbone, lora)
 
@@ -117,61 +154,24 @@ def add_adapter(config: ProbeConfig, backbone: Backbone, lora: Any, seed: int = 
             torch.manual_seed(seed)
             add_lora(backbone, lora)
     config.lora = True
+    if not backbone.adapter.is_repeatable:
+        config.self_contained = True  # nobody could make these weights again
 
 
-def prepare_saving(config: ProbeConfig, backbone: Backbone) -> None:
-    """Note the weights of a backbone that will be saved with its probe, before anything is written.
+def learned_of(probe: str, hub_arguments: dict[str, Any]) -> dict[str, Tensor]:
+    """All tensors in the file of a stored probe.
 
     Raises:
-        ValueError: If it is a module of one's own.
+        ValueError: If there is no such file.
     """
-    if config.self_contained:
-        if config.backbone_class is not None:
-            raise ValueError("A backbone of one's own is not saved with a probe; set config.self_contained to False.")
-        config.backbone_fingerprint = backbone.fingerprint()
+    path = cached_file(probe, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **hub_arguments)
+    if path is None:
+        raise ValueError(f"{probe!r} has neither a folder {ADAPTER_FOLDER!r} nor a file {SAFE_WEIGHTS_NAME!r}.")
+    return load_file(path)
 
 
-def save_beside(
-    config: ProbeConfig, backbone: Backbone, files: Mapping[str, str | bytes], folder: str | os.PathLike
-) -> None:
-    """Write the adapter, the backbone of a self-contained probe, and further files into the folder of a probe.
-
-    Args:
-        config: Configuration of the probe.
-        backbone: Its backbone.
-        files: Path inside the folder -> content.
-        folder: The folder.
-    """
-    if backbone.adapter is not None:
-        base = config.backbone_name_or_path
-        backbone.adapter.save(Path(folder) / ADAPTER_FOLDER, base, config.backbone_revision)
-    if config.self_contained:
-        _save_backbone(backbone, Path(folder) / BACKBONE_FOLDER)
-    write_files(files, folder)
-
-
-def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike) -> None:
-    """Write files, path inside the folder -> content, and make the folders they need."""
-    for name, content in files.items():
-        path = Path(folder) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def extra_files(folder: str | os.PathLike) -> dict[str, str | bytes]:
-    """Path -> content of what lies in the folder of a probe beside what saving it writes: card, results, pictures."""
-    written = {"config.json", "model.safetensors", "preprocessor_config.json"}
-    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    inside = (f"{ADAPTER_FOLDER}/", f"{BACKBONE_FOLDER}/", ".cache/")
-    return {
-        name: path.read_bytes() for name, path in names.items() if name not in written and not name.startswith(inside)
-    }
-
-
-def _save_backbone(backbone: Backbone, folder: Path) -> None:
-    state = backbone.model.state_dict() if backbone.adapter is None else backbone.adapter.base_tensors()
-    backbone.model.save_pretrained(folder, state_dict=state)
+def _has(probe: str, name: str, hub_arguments: dict[str, Any]) -> bool:
+    return cached_file(probe, name, _raise_exceptions_for_missing_entries=False, **hub_arguments) is not None
 
 
 def _inside(hub_arguments: dict[str, Any], folder: str) -> str:

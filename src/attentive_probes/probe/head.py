@@ -67,7 +67,7 @@ class ProbeHead(nn.Module):
         """The sequence `(B, T, D)` that this head reads, in its own precision unless autocast decides."""
         sequence = self.reading(tokens)
         if not in_autocast(sequence):
-            sequence = sequence.to(self.classifier.weight.dtype)
+            sequence = sequence.to(next((p.dtype for p in self.parameters()), torch.float32))  # none if quantized
         return F.normalize(sequence, dim=-1) if self.token_norm == "l2" else sequence
 
     def forward(self, sequence: Tensor) -> HeadOutput:

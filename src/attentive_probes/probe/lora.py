@@ -1,22 +1,22 @@
-"""A PEFT adapter on the backbone: add, save, load, merge."""
+"""A PEFT adapter comes to a backbone: a fresh one, or one that was stored."""
 
 from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from attentive_probes.backbones import Backbone, VisionBackbone
 from attentive_probes.backbones.base import keep_weights
 from attentive_probes.backbones.trunk import trunk_prefixes
+from attentive_probes.probe.adapter import LoraAdapter, quiet, require_peft
+from attentive_probes.probe.tensors import plain_state
 
 FOLDER = "lora"
 NO_ADAPTER = "A backbone of one's own takes no adapter here; train it in its own code, or use one of transformers."
@@ -29,92 +29,6 @@ TARGETS = (
     ("to_q", "to_v"),
     ("pwconv1", "pwconv2"),
 )
-
-
-class LoraAdapter:
-    """The adapter of one backbone. LoRA ("Low-Rank Adaptation", arXiv 2106.09685), or another method of PEFT.
-
-    Use `add_lora` or `load_lora` to make one. Everything else about the backbone stays frozen and in evaluation mode;
-    the dropout of the adapter follows training mode.
-
-    Args:
-        backbone: The backbone, whose linear layers PEFT has replaced.
-        peft_model: PEFT's handle on them.
-    """
-
-    def __init__(self, backbone: Backbone, peft_model: Any):
-        self._backbone, self._peft_model = backbone, peft_model
-        self._names = [name for name, p in backbone.named_parameters() if p.requires_grad]
-        self._method = (
-            "." + peft_model.base_model.prefix.split("_")[0]
-        )  # `.lora`, `.ia3`, `.vera`: so do its parts begin
-        dropout = f"{self._method}_dropout."
-        self._dropouts = [module for name, module in backbone.named_modules() if dropout in f"{name}."]
-
-    @property
-    def config(self) -> Any:
-        """The `peft.PeftConfig`."""
-        return self._peft_model.peft_config["default"]
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Name -> parameter that the adapter trains."""
-        everything = dict(self._backbone.named_parameters())
-        return {name: everything[name] for name in self._names}
-
-    def train(self, mode: bool) -> None:
-        """Switch the adapter's own dropout on or off."""
-        for dropout in self._dropouts:
-            dropout.train(mode)
-
-    def merge(self) -> None:
-        """Add the adapter to the weights of the backbone, for speed; `unmerge` takes it out again."""
-        self._peft_model.merge_adapter()
-
-    def unmerge(self) -> None:
-        """Undo `merge`."""
-        self._peft_model.unmerge_adapter()
-
-    def merge_and_unload(self) -> None:
-        """Make the adapter a part of the weights for good: the backbone has none afterwards."""
-        self._peft_model.merge_and_unload()
-        self._backbone.requires_grad_(False)
-        self._backbone.adapter = None
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """A context in which the backbone is the frozen one."""
-        with self._peft_model.disable_adapter():
-            yield
-
-    def save(self, folder: str | os.PathLike, base: str | None, revision: str | None) -> None:
-        """Write the adapter as PEFT does, for a bare backbone.
-
-        Args:
-            folder: Where to.
-            base: Name of the backbone.
-            revision: Its commit.
-        """
-        self.config.base_model_name_or_path, self.config.revision = base, revision
-        self._peft_model.save_pretrained(folder, save_embedding_layers=False)
-        (Path(folder) / "README.md").unlink(missing_ok=True)  # PEFT's empty form; the probe has its own card
-
-    @contextmanager
-    def unmerged(self) -> Iterator[None]:
-        """A context in which the adapter is apart from the weights, whether it was merged before or not."""
-        merged = any(getattr(module, "merged", False) for module in self._backbone.modules())
-        if merged:
-            self.unmerge()
-        try:
-            yield
-        finally:
-            if merged:
-                self.merge()
-
-    def base_tensors(self) -> dict[str, Tensor]:
-        """State of the backbone's model without the adapter, which must not be merged."""
-        state = self._backbone.model.state_dict()
-        own = f"{self._method}_"
-        return {key.replace(".base_layer.", "."): tensor for key, tensor in state.items() if own not in key}
 
 
 def add_lora(backbone: Backbone, config: Any) -> LoraAdapter:
@@ -135,17 +49,32 @@ def add_lora(backbone: Backbone, config: Any) -> LoraAdapter:
     if backbone.adapter is not None:
         raise ValueError("The backbone has an adapter already; merge it with `adapter.merge_and_unload()` first.")
     config = deepcopy(config)
+    before = {key: tensor.shape for key, tensor in plain_state(backbone.model).items()}
+    weights, twin = backbone.fingerprint(), None
+    if isinstance(getattr(config, "init_lora_weights", True), str):  # it may change them
+        twin = deepcopy(backbone.model)
     if getattr(config, "target_modules", None) is None:
         config.target_modules = default_targets(backbone.model)
         if hasattr(config, "feedforward_modules") and config.feedforward_modules is None:
             config.feedforward_modules = []  # IA3: what it scales at the input, here nothing
     try:
-        with _quiet():
+        with quiet():
             peft_model = peft.get_peft_model(backbone.model, config)
     except ValueError as error:
         leaves = sorted(_linear_names(backbone.model))
         raise ValueError(f"The adapter does not fit the backbone, whose linear layers are {leaves}: {error}") from error
-    return _attach(backbone, peft_model)
+    adapter = _attach(backbone, peft_model, weights)
+    if {key: tensor.shape for key, tensor in adapter.base_tensors().items()} != before:
+        raise ValueError(
+            f"{type(config).__name__} changes what the backbone is made of (layers are copied, or wrapped in a way "
+            "that is not known here), and could not be saved with a probe; leave that option out, or use another."
+        )
+    if twin is not None and adapter.changes_weights:
+        with quiet(), torch.random.fork_rng():
+            torch.manual_seed(torch.initial_seed() + 1)
+            peft.get_peft_model(twin, deepcopy(config))
+        adapter.is_repeatable = adapter.is_beside(twin)
+    return adapter
 
 
 def load_lora(backbone: Backbone, source: str | os.PathLike, **hub_arguments: Any) -> LoraAdapter:
@@ -162,12 +91,34 @@ def load_lora(backbone: Backbone, source: str | os.PathLike, **hub_arguments: An
     peft = require_peft()
     if not isinstance(backbone, VisionBackbone):
         raise ValueError(NO_ADAPTER)
+    weights = backbone.fingerprint()
     try:
-        with _quiet():
+        with quiet():
             peft_model = peft.PeftModel.from_pretrained(backbone.model, source, is_trainable=True, **hub_arguments)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"The adapter {str(source)!r} cannot be loaded on this backbone: {error}") from error
-    return _attach(backbone, peft_model)
+    return _attach(backbone, peft_model, weights)
+
+
+def rebuild_lora(backbone: Backbone, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LoraAdapter:
+    """Put an adapter on a backbone from its configuration as plain values and the tensors of its probe.
+
+    Args:
+        backbone: The backbone.
+        described: What `LoraAdapter.describe` gave.
+        tensors: Those of the probe, by the names that they have there.
+
+    Raises:
+        ValueError: If PEFT is not installed, or tensors are missing.
+    """
+    with torch.random.fork_rng():
+        adapter = add_lora(backbone, require_peft().PeftConfig.from_peft_type(**described))
+    for name, parameter in adapter.parameters().items():
+        stored = tensors.get(f"backbone.{name}")
+        if stored is None or stored.shape != parameter.shape:
+            raise ValueError(f"The stored probe lacks the tensor {name!r} of its adapter.")
+        parameter.data.copy_(stored)
+    return adapter
 
 
 def default_targets(model: nn.Module) -> str:
@@ -184,35 +135,15 @@ def default_targets(model: nn.Module) -> str:
     raise ValueError(f"Name target_modules in the adapter's configuration; the backbone has {sorted(found)}.")
 
 
-def require_peft() -> Any:
-    """The module `peft`.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
-    try:
-        import peft
-    except ImportError as error:
-        raise ValueError("An adapter needs PEFT: pip install 'attentive-probes[lora]'.") from error
-    return peft
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warning of transformers about a property that PEFT still asks for."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".is_gradient_checkpointing.", FutureWarning)
-        yield
-
-
-def _attach(backbone: Backbone, peft_model: Any) -> LoraAdapter:
+def _attach(backbone: Backbone, peft_model: Any, weights: str | None) -> LoraAdapter:
     for parameter in backbone.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # learned in float32, whatever the backbone's precision
     keep_weights(backbone)
-    backbone.adapter = LoraAdapter(backbone, peft_model)
+    backbone.adapter = adapter = LoraAdapter(backbone, peft_model)
+    adapter.changes_weights = backbone.fingerprint() != weights
     backbone.train(backbone.training)
-    return backbone.adapter
+    return adapter
 
 
 def _linear_names(model: nn.Module) -> Counter[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,34 +14,20 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
-from attentive_probes.backbones import (
-    Backbone,
-    OwnBackbone,
-    VisionBackbone,
-)
+from attentive_probes.backbones import Backbone, OwnBackbone, VisionBackbone
+from attentive_probes.probe.arguments import HUB, LABELS, refuse_rest, take, take_placement
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
-from attentive_probes.probe.files import (
-    PLACES,
-    add_adapter,
-    prepare_saving,
-    read_backbone,
-    read_config,
-    read_processor,
-    save_beside,
-)
+from attentive_probes.probe.files import add_adapter, read_backbone, read_config, read_processor
+from attentive_probes.probe.foreign import ForeignMethods
 from attentive_probes.probe.output import ProbeOutput
-from attentive_probes.probe.setup import (
-    build_head,
-    describe_probe,
-    geometry_of,
-    set_head,
-)
-from attentive_probes.probe.upload import upload_probe
+from attentive_probes.probe.saving import save_probe
+from attentive_probes.probe.setup import build_head, describe_probe, geometry_of, loading_of, set_head
+from attentive_probes.probe.upload import OPTIONS, upload_probe
 from attentive_probes.probe.weights import load_backbone
 from attentive_probes.tokens import kinds_by_tap
 
 
-class ProbeForImageClassification(PreTrainedModel):
+class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
     """Any vision backbone with an attentive or linear head, saved as the few tensors that were learned.
 
     Args:
@@ -62,7 +49,7 @@ class ProbeForImageClassification(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
     _keep_in_fp32_modules_strict = {"head"}  # noqa: RUF012 (declared by the parent as an instance attribute)
-    _keys_to_ignore_on_load_missing = [r"^backbone\."]  # noqa: RUF012
+    _keys_to_ignore_on_load_missing = _keys_to_ignore_on_load_unexpected = [r"^backbone\."]  # noqa: RUF012
 
     backbone: Backbone
 
@@ -86,9 +73,6 @@ class ProbeForImageClassification(PreTrainedModel):
         head: HeadConfig | None = None,
         *,
         labels: Sequence[str] | None = None,
-        dtype: torch.dtype = torch.float32,
-        attn_implementation: str | None = None,
-        device_map: Any = None,
         lora: Any = None,
         **options: Any,
     ) -> ProbeForImageClassification:
@@ -98,22 +82,22 @@ class ProbeForImageClassification(PreTrainedModel):
             name: Hub id, local folder or `embedded:<name>`; or a module of one's own, see `TokenModule`.
             head: The head; EP on patch tokens by default.
             labels: Names of the classes; or pass `num_labels`.
-            dtype: Precision of the backbone; the head stays in float32.
-            attn_implementation: Passed to the backbone: `sdpa`, `eager`.
-            device_map: Where a large backbone goes, for instance `auto`; the head goes where that begins.
             lora: Configuration of a PEFT adapter (`LoraConfig(...)`) to train with the head, or the folder or Hub id of
                 one that was trained elsewhere; see `attentive_probes.probe.lora`.
-            **options: `num_labels`, `problem_type`, `revision`, `image_size` and more: see `describe_probe`.
+            **options: `dtype` and `quantization_config` of the backbone (the head stays in float32),
+                `attn_implementation`, `device_map` (the head goes where that begins), `token`, `cache_dir`,
+                `local_files_only`; `num_labels`, `problem_type`, `revision`, `image_size`: see `describe_probe`.
 
         Raises:
+            TypeError: If an option is none.
             ValueError: If the backbone cannot be found or read, or the head or adapter does not fit it.
         """
         source = OwnBackbone(name) if isinstance(name, nn.Module) else name
+        loading = loading_of(options, "head", "lora")
         config, processor = describe_probe(source, labels=labels, **options)
         head = head or HeadConfig()
         set_head(config, head)
-        placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
-        probe = cls(config, source if isinstance(source, Backbone) else load_backbone(config, [head], **placement))
+        probe = cls(config, source if isinstance(source, Backbone) else load_backbone(config, [head], **loading))
         probe.image_processor = processor
         probe.head.to(probe.backbone.device)
         if lora is not None:
@@ -137,70 +121,88 @@ class ProbeForImageClassification(PreTrainedModel):
             pretrained_model_name_or_path: Hub id or folder of the probe; `None` with a `state_dict` of all tensors.
             *args: Passed on to `PreTrainedModel.from_pretrained`.
             config: A configuration to use instead of the stored one.
-            backbone: A loaded backbone to share, another place to read its weights from, or the module of one's own
-                that the probe was trained on.
+            backbone: A loaded backbone to share, another place to read its weights from, or the module of one's own.
             lora: Configuration of a PEFT adapter to start on a probe that was trained without one.
             output_loading_info: Whether to return the loading report as well.
-            **kwargs: Passed on to `PreTrainedModel.from_pretrained`.
+            **kwargs: `dtype` and the like of the backbone; `num_labels`, `id2label`, `problem_type` for other classes
+                (with `ignore_mismatched_sizes=True`); and what `PreTrainedModel.from_pretrained` takes.
 
         Raises:
             ValueError: If the backbone cannot be found, has other weights than it had in training or somebody else's
                 adapter, or the checkpoint lacks a tensor of the head.
         """
-        if "torch_dtype" in kwargs:  # the name before transformers 5
-            kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
         if pretrained_model_name_or_path is None:  # tensors come as `state_dict`, those of the backbone too
             kwargs |= {"config": config, "output_loading_info": output_loading_info}
             return super().from_pretrained(None, *args, **kwargs)
         name = str(pretrained_model_name_or_path)
-        hub = {key: kwargs[key] for key in (*PLACES, "revision", "subfolder") if key in kwargs}
-        config = read_config(config or name, hub, trust_remote_code=kwargs.get("trust_remote_code") or False)
-        placement = {key: kwargs.get(key) for key in ("dtype", "attn_implementation", "device_map")}
+        hub = {key: kwargs[key] for key in (*HUB, "revision", "subfolder") if key in kwargs}
+        placement, labels = take_placement(kwargs), take(kwargs, LABELS)
+        config = read_config(config or name, hub, kwargs.get("trust_remote_code") or False, labels)
         loaded = read_backbone(config, name, hub, source=backbone, lora=lora, **placement)
+        kwargs |= {key: value for key, value in placement.items() if key in ("dtype", "device_map")}
         # The loaded backbone joins afterwards: loading resets buffers of whatever is in the model.
         probe, info = super().from_pretrained(
             name, *args, config=config, backbone=nn.Identity(), output_loading_info=True, **kwargs
         )
-        if info["missing_keys"]:
-            raise ValueError(f"{name!r} lacks learned tensors of the probe: {sorted(info['missing_keys'])}.")
-        probe.backbone, probe.head.is_trained = loaded.to(probe.device), True
+        other_sizes = {key for key, *_ in info["mismatched_keys"]}
+        if missing := set(info["missing_keys"]) - other_sizes:
+            raise ValueError(f"{name!r} lacks learned tensors of the probe: {sorted(missing)}.")
+        is_shared = isinstance(backbone, Backbone)  # then it stays where it is
+        probe.backbone, probe.head.is_trained = loaded if is_shared else loaded.to(probe.device), not other_sizes
         probe.head.to(loaded.device)
-        probe.image_processor = read_processor(name, hub)
+        probe.image_processor = read_processor(name, config, hub)
         return (probe, info) if output_loading_info else probe
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike, *, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> None:
-        """Save what was learned, the configuration and the image processor.
+        """Save what was learned, the configuration and the image processor; all of it, or an error says what is wrong.
 
         The backbone is only named, unless `config.self_contained` asks for it.
 
         Args:
             save_directory: Folder to write to.
-            state_dict: Tensors to save instead of the current ones; those of the backbone are left out.
+            is_main_process: Whether this process writes.
+            state_dict: Tensors to save instead of the current ones; those of the frozen backbone are left out.
+            push_to_hub: Whether to upload the same as well; `repo_id` (by default the name of the folder) and the
+                options of `push_to_hub` go with it.
             **kwargs: Passed on to `PreTrainedModel.save_pretrained`.
 
         Raises:
-            ValueError: If a backbone of one's own is to be saved with it.
+            ValueError: If a backbone of one's own is to be saved with it, or the probe could not be loaded again.
         """
-        tensors = self.state_dict() if state_dict is None else state_dict
-        learned = {key: tensor for key, tensor in tensors.items() if not key.startswith("backbone.")}
-        adapter = self.backbone.adapter
-        with nullcontext() if adapter is None else adapter.unmerged():
-            prepare_saving(self.config, self.backbone)
-            super().save_pretrained(save_directory, state_dict=learned, **kwargs)
-            if self.image_processor is not None:
-                self.image_processor.save_pretrained(save_directory)
-            save_beside(self.config, self.backbone, self.files, save_directory)
+        options = take(kwargs, ("repo_id", *OPTIONS))
+        kwargs |= {"is_main_process": is_main_process, "save_original_format": False}
+        folder, writes = Path(save_directory), self.should_save_on_this_rank(is_main_process)
+        save_probe(self, folder, partial(super().save_pretrained, save_directory, **kwargs), state_dict, writes)
+        if push_to_hub and writes:
+            save = partial(self.save_pretrained, state_dict=state_dict, **kwargs)
+            upload_probe(save, options.pop("repo_id", folder.name), **options)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> CommitInfo:
+    def push_to_hub(
+        self, repo_id: str, *, max_shard_size: str | int = "50GB", variant: str | None = None, **options: Any
+    ) -> CommitInfo:
         """Upload what `save_pretrained` writes, card, results and image processor included, in one commit.
 
         Args:
             repo_id: The repository; it is created if there is none.
-            **options: `private`, `revision`, `commit_message`, `create_pr`, `token`: see `upload_probe`.
+            max_shard_size: Size of a file of tensors.
+            variant: Part of the names of the files of tensors.
+            **options: `private`, `revision`, `commit_message`, `commit_description`, `create_pr`, `token`, `tags`: see
+                `upload_probe`.
+
+        Raises:
+            TypeError: If an option is none.
         """
-        return upload_probe(self.save_pretrained, repo_id, **options)
+        refuse_rest(options.keys() - set(OPTIONS), "push_to_hub", {"max_shard_size", "variant", *OPTIONS})
+        return upload_probe(
+            partial(self.save_pretrained, max_shard_size=max_shard_size, variant=variant), repo_id, **options
+        )
 
     def merge_adapter(self) -> None:
         """Make the adapter a part of the weights for good (`backbone.adapter.merge()`: for a while), self-contained.
@@ -246,5 +248,6 @@ class ProbeForImageClassification(PreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
 
-AutoModel.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)
-AutoModelForImageClassification.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)
+if __name__.split(".")[0] == "attentive_probes":  # as in configuration_probe
+    for auto in (AutoModel, AutoModelForImageClassification):
+        auto.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)

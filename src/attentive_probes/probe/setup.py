@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,7 @@ from attentive_probes.backbones import (
     timm_processor,
 )
 from attentive_probes.poolings import known_poolings, package_of
+from attentive_probes.probe.arguments import HUB, PLACEMENT, check_problem, refuse_rest, take_placement
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.probe.label_table import LabelTable
@@ -40,6 +42,7 @@ def describe_probe(
     image_size: tuple[int, int] | None = None,
     trust_remote_code: bool = False,
     image_processor: BaseImageProcessor | None = None,
+    **hub_arguments: Any,
 ) -> tuple[ProbeConfig, BaseImageProcessor | None]:
     """Everything about a probe but its head and its weights; nothing large is read.
 
@@ -52,6 +55,7 @@ def describe_probe(
         image_size: Height and width in pixels; by default what the image processor produces.
         trust_remote_code: Whether code from the backbone's repository may run.
         image_processor: Another image processor than the one that comes with the backbone.
+        **hub_arguments: `token`, `cache_dir`, `local_files_only`, `force_download`.
 
     Returns:
         The configuration without a head, and an image processor that gives images of this size (`None` if the backbone
@@ -61,6 +65,7 @@ def describe_probe(
         ValueError: If the backbone cannot be found or read, or the labels are missing or contradict each other.
     """
     table = _label_table(labels, num_labels)
+    check_problem(problem_type)
     if isinstance(source, OwnBackbone):
         geometry, processor, num_channels = source.geometry, image_processor, getattr(source.model, "num_channels", 3)
         if revision or image_size not in (None, geometry.image_size):
@@ -68,9 +73,9 @@ def describe_probe(
         backbone: dict[str, Any] = {"backbone_class": class_name(source.model)}
         backbone["backbone_fingerprint"] = source.fingerprint()
     else:
-        commit = resolve_revision(source, revision)
-        backbone_config = load_backbone_config(source, commit, trust_remote_code)
-        processor = image_processor or _processor_of(source, commit, backbone_config)
+        commit = resolve_revision(source, revision, **hub_arguments)
+        backbone_config = load_backbone_config(source, commit, trust_remote_code, **hub_arguments)
+        processor = image_processor or processor_of(source, commit, backbone_config, **hub_arguments)
         geometry = find_geometry(backbone_config, image_size or image_size_of(backbone_config, processor))
         num_channels = getattr(backbone_config, "num_channels", 3)
         backbone = {"backbone_name_or_path": portable_name(source), "backbone_revision": commit}
@@ -84,6 +89,23 @@ def describe_probe(
         problem_type=problem_type or "single_label_classification",
     )
     return config, processor
+
+
+def loading_of(options: dict[str, Any], *others: str) -> dict[str, Any]:
+    """How `from_backbone` loads the weights; `options` keeps what `describe_probe` takes.
+
+    Args:
+        options: Its keyword arguments.
+        *others: Names of what else it takes.
+
+    Raises:
+        TypeError: If an option is none; the text names those that are.
+        ValueError: If the precision is none.
+    """
+    placement = take_placement(options)
+    known = {*signature(describe_probe).parameters, *HUB} - {"source", "hub_arguments"}
+    refuse_rest(options.keys() - known, "from_backbone", {*known, *PLACEMENT, *others})
+    return {**placement, **{name: options[name] for name in HUB if name in options}}
 
 
 def _label_table(labels: Sequence[str] | LabelTable | None, num_labels: int | None) -> LabelTable:
@@ -156,9 +178,12 @@ def geometry_of(config: ProbeConfig) -> Geometry:
     return Geometry.from_dict(config.token_layouts or {}, config.num_layers, config.image_size)
 
 
-def _processor_of(name: str, commit: str | None, backbone_config: PreTrainedConfig) -> BaseImageProcessor | None:
+def processor_of(
+    name: str, commit: str | None, backbone_config: PreTrainedConfig, **hub_arguments: Any
+) -> BaseImageProcessor | None:
+    """The image processor that comes with a backbone; `None` for one without."""
     try:
-        processor = load_image_processor(name, revision=commit)
+        processor = load_image_processor(name, revision=commit, **hub_arguments)
     except ValueError:
         return None  # a bare backbone; sizes come from its configuration
     return timm_processor(backbone_config) if is_timm_processor(processor) else processor

@@ -18,7 +18,7 @@ from attentive_probes.probe.files import add_adapter
 from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads
 from attentive_probes.probe.head_run import HeadRun, check_heads
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe.setup import build_head, describe_probe, store_head
+from attentive_probes.probe.setup import build_head, describe_probe, loading_of, store_head
 from attentive_probes.probe.weights import load_backbone, random_backbone
 from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
 
@@ -74,9 +74,6 @@ class ProbeSweep(nn.Module):
         name: str | nn.Module,
         runs: Mapping[str, HeadRun],
         *,
-        dtype: torch.dtype = torch.float32,
-        attn_implementation: str | None = None,
-        device_map: Any = None,
         random_weights: bool = False,
         lora: Any = None,
         **options: Any,
@@ -86,14 +83,10 @@ class ProbeSweep(nn.Module):
         Args:
             name: Hub id, local folder or `embedded:<name>`; or a module of one's own, see `TokenModule`.
             runs: Name -> head and its training settings.
-            dtype: Precision of the backbone; the heads stay in float32.
-            attn_implementation: Passed to the backbone.
-            device_map: Where a large backbone goes, for instance `auto`.
             random_weights: Whether to leave the backbone untrained (seed 0): a control that shows what heads reach
                 without pretraining. Its probes can be loaded again only if `config.self_contained` is set.
             lora: PEFT adapter to train with the only head; see `ProbeForImageClassification.from_backbone`.
-            **options: `labels`, `num_labels`, `problem_type`, `revision`, `image_size`, `trust_remote_code`,
-                `image_processor`: see `describe_probe`.
+            **options: As of `ProbeForImageClassification.from_backbone`.
 
         Raises:
             ValueError: If the backbone cannot be found or read, a head or adapter does not fit it, or several heads
@@ -102,6 +95,7 @@ class ProbeSweep(nn.Module):
         if lora is not None and len(runs) > 1:
             raise ValueError(SHARED_ADAPTER.format(sorted(runs)))
         source = OwnBackbone(name) if isinstance(name, nn.Module) else name
+        loading = loading_of(options, "runs", "random_weights", "lora")
         config, processor = describe_probe(source, **options)
         check_heads(config, runs)
         heads = [run.head for run in runs.values()]
@@ -111,8 +105,7 @@ class ProbeSweep(nn.Module):
         elif random_weights:
             backbone = random_backbone(config, heads)
         else:
-            placement = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
-            backbone = load_backbone(config, heads, **placement)
+            backbone = load_backbone(config, heads, **loading)
         if lora is not None:
             add_adapter(config, backbone, lora, next(iter(runs.values())).seed or 0)
         return cls(config, backbone, runs, processor=processor)

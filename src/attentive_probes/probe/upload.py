@@ -6,19 +6,20 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import CommitInfo
 
+from attentive_probes.probe.card import CARD, REPO_PLACEHOLDER, merged_card, stored_card, with_tags
+from attentive_probes.probe.tensors import is_weights
 from attentive_probes.repository import open_repository
 
 logger = logging.getLogger(__name__)
 
-CARD = "README.md"
-REPO_PLACEHOLDER = "<repository>"  # in a card whose repository is not known yet
+OPTIONS = ("commit_message", "private", "revision", "create_pr", "token", "commit_description", "tags")
 
 
 def upload_probe(
@@ -30,6 +31,8 @@ def upload_probe(
     revision: str | None = None,
     create_pr: bool = False,
     token: str | bool | None = None,
+    commit_description: str | None = None,
+    tags: Sequence[str] | None = None,
 ) -> CommitInfo:
     """Save a probe to a temporary folder and upload it in one commit; on an error the repository stays as it was.
 
@@ -41,6 +44,8 @@ def upload_probe(
         revision: Branch to commit to; it is created if there is none.
         create_pr: Whether to open a pull request instead of committing.
         token: Access token; by default the one that is logged in.
+        commit_description: More about the commit.
+        tags: Tags to add to those of the card.
     """
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -48,12 +53,15 @@ def upload_probe(
         _warn_of_local_backbone(json.loads((folder / "config.json").read_text()))
         card = folder / CARD
         api, repo_id = open_repository(repo_id, private=private, revision=revision, create_pr=create_pr, token=token)
-        if card.exists():
-            card.write_text(card.read_text().replace(REPO_PLACEHOLDER, repo_id))
+        text = card.read_text(encoding="utf-8").replace(REPO_PLACEHOLDER, repo_id) if card.exists() else None
+        text = with_tags(merged_card(stored_card(api, repo_id, revision), text), tags)
+        if text is not None:
+            card.write_text(text, encoding="utf-8")
         return api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             commit_message=commit_message or "Upload the probe",
+            commit_description=commit_description,
             revision=revision,
             create_pr=create_pr,
         )
@@ -73,6 +81,7 @@ def push_folder(folder: str | os.PathLike, repo_id: str, **options: Any) -> Comm
     Raises:
         ValueError: If the folder holds no probe.
     """
-    if not (Path(folder) / "config.json").is_file() or not (Path(folder) / "model.safetensors").is_file():
+    names = os.listdir(folder) if Path(folder).is_dir() else []
+    if "config.json" not in names or not any(map(is_weights, names)):
         raise ValueError(f"{str(folder)!r} holds no probe; name a folder such as outputs/mine/probes/ep32.")
     return upload_probe(lambda target: shutil.copytree(folder, target, dirs_exist_ok=True), repo_id, **options)

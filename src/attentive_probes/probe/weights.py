@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,13 +13,15 @@ from attentive_probes.backbones import Backbone, OwnBackbone, VisionBackbone, cl
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.setup import geometry_of
 
+logger = logging.getLogger(__name__)
+
 
 def load_backbone(
     config: ProbeConfig,
     heads: Iterable[HeadConfig],
     *,
     name: str | None = None,
-    dtype: torch.dtype | str | None = None,
+    dtype: torch.dtype | None = None,
     **options: Any,
 ) -> VisionBackbone:
     """The pretrained backbone of a probe, from `name` if given, else from where the configuration says.
@@ -28,14 +31,12 @@ def load_backbone(
         heads: The heads that will read the backbone.
         name: Another place to read the weights from.
         dtype: Precision of the weights, by default float32.
-        **options: `attn_implementation`, `device_map`, `token`, `cache_dir` and the like, passed on to the backbone's
-            `from_pretrained`.
+        **options: `attn_implementation`, `device_map`, `quantization_config`, `token`, `cache_dir` and the like,
+            passed on to the backbone's `from_pretrained`.
 
     Raises:
         ValueError: If the weights cannot be found, are incomplete, or are not those of the configuration's fingerprint.
     """
-    if isinstance(dtype, str):
-        dtype = None if dtype == "auto" else getattr(torch, dtype)
     options.setdefault("revision", config.backbone_revision if name is None else None)
     source = name or config.backbone_name_or_path
     if source is None and config.backbone_class is not None:
@@ -56,7 +57,7 @@ def load_backbone(
         dtype=dtype or torch.float32,
         **options,
     )
-    _check_fingerprint(config, backbone, source)
+    check_weights(config, backbone, source)
     return backbone
 
 
@@ -70,16 +71,43 @@ def fit_own_backbone(config: ProbeConfig, module: nn.Module) -> OwnBackbone:
     ours, stored = backbone.geometry.to_dict(), geometry_of(config).to_dict()
     if ours != stored:
         raise ValueError(f"The probe reads tokens laid out as {stored}, but {class_name(module)} gives {ours}.")
-    _check_fingerprint(config, backbone, class_name(module))
+    check_weights(config, backbone, class_name(module))
     return backbone
 
 
-def _check_fingerprint(config: ProbeConfig, backbone: Backbone, source: str) -> None:
-    found = backbone.fingerprint()
-    stored = config.backbone_fingerprint
+def check_weights(config: ProbeConfig, backbone: Backbone, source: str) -> None:
+    """Check that a backbone has the weights that a probe was trained on; a new probe notes them.
+
+    Where the precision is another one, or the weights are quantized, the backbone is read once more as the training
+    read it: what counts are the tensors of the file, before any cast.
+
+    Args:
+        config: Configuration of the probe.
+        backbone: Its backbone, loaded just now or given.
+        source: What to call it.
+
+    Raises:
+        ValueError: If it has other weights.
+    """
+    found, stored = backbone.fingerprint(), config.backbone_fingerprint
+    precision = (stored or "").partition(":")[0]
+    if found is None and not backbone.is_quantized:
+        return  # not in memory
+    is_comparable = found is not None and (stored is None or found.partition(":")[0] == precision)
+    if not is_comparable and isinstance(backbone, VisionBackbone) and backbone.origin is not None:
+        full = backbone.reread(getattr(torch, precision or "float32"))
+        found = full.fingerprint()
+        if backbone.is_quantized:
+            backbone.full_fingerprint = found
+    elif not is_comparable:
+        if stored is not None:
+            logger.warning(
+                "The weights of the backbone %s cannot be compared with those the probe was trained on.", source
+            )
+        return
     if stored is None:
         config.backbone_fingerprint = found
-    elif found is not None and found != stored and found.partition(":")[0] == stored.partition(":")[0]:
+    elif found is not None and found != stored:
         raise ValueError(
             f"The weights of the backbone {source!r} have the fingerprint {found}, but the probe was trained on "
             f"{config.backbone_name_or_path or config.backbone_class!r} with {stored}; restore those weights, or load "

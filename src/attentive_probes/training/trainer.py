@@ -18,8 +18,8 @@ from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.hub.model_card import card_files
-from attentive_probes.probe.files import write_files
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.saving import write_files
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator
 from attentive_probes.training.arguments import ProbeTrainingArguments

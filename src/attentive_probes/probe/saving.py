@@ -1,0 +1,175 @@
+"""A probe is saved whole, or not at all: what was learned, its adapter, its backbone where asked for, further files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attentive_probes.backbones import Backbone, VisionBackbone
+from attentive_probes.probe.code import AUTO_MAP, CODE_FILE, remote_code
+from attentive_probes.probe.configuration_probe import ProbeConfig
+from attentive_probes.probe.files import ADAPTER_FOLDER, BACKBONE_FOLDER
+from attentive_probes.probe.foreign import BACKBONE
+from attentive_probes.probe.setup import build_head, geometry_of
+from attentive_probes.probe.tensors import check_shapes, check_written, is_weights, plain_names, plain_state
+
+if TYPE_CHECKING:
+    from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+
+HEAD = "head."
+CHANGED = (
+    "The weights of the backbone are no longer those that the probe was made with, and the probe only names its "
+    "backbone. Restore them, or set config.self_contained = True to save them with it; to train them, use lora=."
+)
+
+
+def save_probe(
+    probe: ProbeForImageClassification,
+    folder: Path,
+    write: Callable[..., Any],
+    state_dict: Mapping[str, Tensor] | None = None,
+    is_main_process: bool = True,
+) -> None:
+    """Save a probe so that it can be loaded again, and make sure of that.
+
+    Args:
+        probe: The probe.
+        folder: Where to.
+        write: Writes `config.json` and the tensors that it is given as `state_dict`; every process calls it.
+        state_dict: Tensors to save instead of the current ones; those of the frozen backbone are left out.
+        is_main_process: Whether this process writes.
+
+    Raises:
+        ValueError: If a backbone of one's own is to be saved with it, weights have changed that are not saved, or what
+            was written lacks a tensor.
+    """
+    config, backbone, adapter = probe.config, probe.backbone, probe.backbone.adapter
+    with ExitStack() as stack:
+        if adapter is not None:
+            stack.enter_context(adapter.unmerged())
+            stack.enter_context(adapter.beside_changed_weights(config.self_contained))
+            config.lora = adapter.describe()
+        _check_backbone(config, backbone)
+        learned = learned_tensors(probe, state_dict)
+        expected = _head_tensors(config) | {key: t for key, t in learned.items() if key.startswith(BACKBONE)}
+        check_shapes({key: tuple(tensor.shape) for key, tensor in learned.items()}, expected, "The probe")
+        if getattr(config, "auto_map", None):
+            config.auto_map = dict(AUTO_MAP)
+        write(state_dict=dict(learned))
+        if is_main_process:
+            check_written(folder, "model", expected)
+            _save_beside(probe, folder)
+
+
+def learned_tensors(
+    probe: ProbeForImageClassification, state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The tensors of head and adapter, by the names that they have in the state of a probe.
+
+    Raises:
+        ValueError: If given tensors lack those of the adapter.
+    """
+    state = plain_names(probe.state_dict() if state_dict is None else state_dict)
+    adapter = probe.backbone.adapter
+    names = [] if adapter is None else [f"{BACKBONE}{name}" for name in plain_names(adapter.parameters())]
+    if missing := [name for name in names if name not in state]:
+        raise ValueError(
+            f"The tensors to save lack {len(missing)} of the adapter's {len(names)}, such as {missing[0]!r}."
+        )
+    return {key: tensor for key, tensor in state.items() if key.startswith(HEAD) or key in set(names)}
+
+
+def _head_tensors(config: ProbeConfig) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return {f"{HEAD}{key}": tensor for key, tensor in build_head(config, config.head_config).state_dict().items()}
+
+
+def _check_backbone(config: ProbeConfig, backbone: Backbone) -> None:
+    """Note the weights that are saved with a probe; else check that they are the ones it was made with.
+
+    Raises:
+        ValueError: If they are not, or a module of one's own is to be saved.
+    """
+    adapter = backbone.adapter
+    if config.self_contained:
+        if config.backbone_class is not None:
+            raise ValueError("A backbone of one's own is not saved with a probe; set config.self_contained to False.")
+        if backbone.is_quantized:
+            raise ValueError(
+                "Quantized weights are not saved with a probe; load it without quantization_config first, or set "
+                "config.self_contained to False."
+            )
+        config.backbone_fingerprint = backbone.fingerprint()
+        return
+    if adapter is not None:
+        if not adapter.is_repeatable:
+            raise ValueError(
+                f"{adapter.config.init_lora_weights!r} changes the weights of the backbone at random, and could not do "
+                "so again on loading; set config.self_contained = True to save them with the probe."
+            )
+        own = adapter.parameters()
+        if any(parameter.requires_grad and name not in own for name, parameter in backbone.named_parameters()):
+            raise ValueError(CHANGED)
+        return
+    found, stored = backbone.fingerprint(), config.backbone_fingerprint
+    if found is not None and stored not in (None, found) and found.partition(":")[0] == str(stored).partition(":")[0]:
+        raise ValueError(CHANGED)
+
+
+def _save_beside(probe: ProbeForImageClassification, folder: Path) -> None:
+    """Write the image processor, the adapter, the backbone of a self-contained probe, its code, and further files."""
+    config, backbone, adapter = probe.config, probe.backbone, probe.backbone.adapter
+    if probe.image_processor is not None:
+        probe.image_processor.save_pretrained(folder)
+    if adapter is not None:
+        adapter.save(folder / ADAPTER_FOLDER, config.backbone_name_or_path, config.backbone_revision)
+    if config.self_contained:
+        _save_backbone(config, backbone, folder / BACKBONE_FOLDER)
+    if getattr(config, "auto_map", None):
+        write_files({CODE_FILE: remote_code()}, folder)
+    write_files(probe.files, folder)
+
+
+def _save_backbone(config: ProbeConfig, backbone: Backbone, folder: Path) -> None:
+    """Write a backbone, and read it again.
+
+    Raises:
+        ValueError: If it cannot be read, or has other weights then.
+    """
+    state = plain_state(backbone.model) if backbone.adapter is None else backbone.adapter.base_tensors()
+    backbone.model.save_pretrained(folder, state_dict=state)
+    if config.backbone_fingerprint is None:
+        return
+    taps = config.head_config.reading.taps
+    found = VisionBackbone.from_pretrained(
+        str(folder), config.backbone_config, geometry_of(config), taps=taps, dtype=backbone.dtype
+    ).fingerprint()
+    if found != config.backbone_fingerprint:
+        raise ValueError(f"The backbone that was saved in {str(folder)!r} has other weights when it is loaded again.")
+
+
+def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike) -> None:
+    """Write files, path inside the folder -> content, and make the folders they need."""
+    for name, content in files.items():
+        path = Path(folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def extra_files(folder: str | os.PathLike) -> dict[str, str | bytes]:
+    """Path -> content of what lies in the folder of a probe beside what saving it writes: card, results, pictures."""
+    written = {"config.json", "preprocessor_config.json", CODE_FILE}
+    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    inside = (f"{ADAPTER_FOLDER}/", f"{BACKBONE_FOLDER}/", ".cache/")
+    return {
+        name: path.read_bytes()
+        for name, path in names.items()
+        if name not in written and not name.startswith(inside) and not is_weights(name)
+    }
