@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attentive_probes.hub.published_backbones import PLAIN_LOADERS, PUBLISHED_BACKBONES
 from attentive_probes.hub.published_names import TRANSLATIONS, Translation, batch_norm, linear, renamed
+from attentive_probes.hub.published_options import Recorded, check_constructor, check_used
 from attentive_probes.naming import unknown_name
 from attentive_probes.poolings import Pooling, build_pooling
 from attentive_probes.probe.configuration_probe import HeadConfig
@@ -43,14 +44,17 @@ def import_pooling(
             square of as many patches as the constructor names, or of all tokens.
 
     Raises:
-        ValueError: If the head is unknown, or a tensor is missing, superfluous or of another shape.
+        ValueError: If the head is unknown, a tensor is missing, superfluous or of another shape, or an argument of the
+            constructor is unknown or has a value that no pooling here stands for.
     """
     translation = _translation(head)
-    state = _pooling_state(head, state)
+    check_constructor(head, translation, constructor)
+    recorded = Recorded(_pooling_state(head, state))
     try:
-        tensors = translation.tensors(state)
+        tensors = translation.tensors(recorded)
     except KeyError as error:
         raise ValueError(f"The tensors of the published head {head!r} lack {error}.") from error
+    check_used(head, recorded, recorded.used)
     options = _options(translation, constructor, tensors)
     layout = _layout(num_tokens, grid, constructor)
     pooling = build_pooling(translation.pooling, _width(tensors), layout, options)

@@ -67,7 +67,7 @@ def _packed(state: State, published: str, ours: tuple[str, ...]) -> State:
 
 
 def _ep(state: State) -> State:
-    return {"query": state["cls_token"][0], **{f"value.{k[2:]}": v for k, v in state.items() if k.startswith("v.")}}
+    return {"query": state["cls_token"][0], **{f"value.{key[2:]}": state[key] for key in state if key.startswith("v.")}}
 
 
 def _aim(state: State) -> State:
@@ -159,19 +159,19 @@ _ALF = _crossed("attn_block.cross_attn", "query_token", [f"attn_block.norm_{k}" 
 _HEADS = {"num_attention_heads": "num_heads"}
 _MLP = {"mlp_ratio": "mlp_ratio"}
 _GATE = {"self_attention": "self_attention_apply_to"} | {n: n for n in ("depth", "activation", "cond", "content")}
-_GATE_DEFAULTS = {"self_attention": "both", "activation": "tanh", "depth": 2}
+_GATE_DEFAULTS = {"activation": "tanh", "depth": 2}
 
 TRANSLATIONS: dict[str, Translation] = {
     "ep": Translation("ep", {}, _ep),
     "abmilp": Translation("abmilp", _GATE, _abmilp, _GATE_DEFAULTS),
     "simpool": Translation("simpool", {**_HEADS, "qkv_bias": "qkv_bias"}, _simpool),
-    "esimpool": Translation("esimpool", _HEADS, renamed(**linear("norm", "norm_patches")), {"num_attention_heads": 12}),
+    "esimpool": Translation("esimpool", _HEADS, renamed(**linear("norm", "norm_patches")), {"num_attention_heads": 1}),
     "clip": Translation("clip", _HEADS, _clip),
     "siglip": Translation("siglip", {**_HEADS, **_MLP}, _siglip),
     "aim": Translation("aim", {**_HEADS, "num_queries": "num_queries"}, _aim),
     "cbam": Translation("cbam", {"kernel_size": "spatial_kernel_size"}, _cbam),
-    "coca": Translation("coca", {**_HEADS, "head_width": "dim_head"}, _coca),
-    "cait": Translation("cait", {**_HEADS, **_MLP}, _cait),
+    "coca": Translation("coca", {"num_attention_heads": "heads", "head_width": "dim_head"}, _coca),
+    "cait": Translation("cait", {**_HEADS, "mlp_ratio": "mlp_ratio_clstk"}, _cait),
     "dinovit": Translation("dinovit", {**_HEADS, **_MLP}, _dinovit),
     "jepa": Translation("jepa", {**_HEADS, **_MLP}, _jepa),
     "dolg": Translation("dolg", {}, _dolg),
