@@ -42,3 +42,69 @@ def test_remote_code_works_without_the_package(tmp_path, tiny_backbone):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in LABELS
     assert (tmp_path / "probe" / "modeling_attentive_probe.py").stat().st_size < 300_000
+
+
+PRELUDE = """
+import sys
+sys.path[:] = [p for p in sys.path if "attentive" not in p and not p.endswith("src")]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+import torch
+from transformers import AutoModel, AutoModelForImageClassification
+pixels, expected = torch.load("expected.pt")
+load = AutoModelForImageClassification.from_pretrained
+"""
+WORKER = """
+import torch.multiprocessing
+def work(probe, queue):
+    queue.put(probe(pixels).logits.detach().numpy())
+if __name__ == "__main__":
+    probe = load("probe", trust_remote_code=True).eval()
+    context = torch.multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    worker = context.Process(target=work, args=(probe, queue))
+    worker.start()
+    torch.testing.assert_close(torch.from_numpy(queue.get(timeout=100)), expected)
+    worker.join()
+    print(worker.exitcode)
+"""
+
+
+def run_without(folder, body):
+    """What a script prints in a process that cannot import the package."""
+    (folder / "script.py").write_text(PRELUDE + body)
+    environment = {**os.environ, "HF_MODULES_CACHE": str(folder / "modules")}
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_copies_releases_and_workers(tmp_path, tiny_backbone):
+    """Saved again, beside another release, by AutoModel, in a spawned worker: each probe runs its own code."""
+    probe = ProbeForImageClassification.from_backbone(tiny_backbone("vit"), HeadConfig("mean"), labels=LABELS).eval()
+    pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    probe.config.self_contained = True
+    add_remote_code(probe)
+    for name in ("probe", "later"):
+        probe.save_pretrained(tmp_path / name)
+    code = tmp_path / "later" / "modeling_attentive_probe.py"
+    line = "logits, attention, features = self.head(self.head.read(tokens))"
+    assert code.read_text().count(line) == 1
+    code.write_text(code.read_text().replace(line, f"{line}; logits = logits * 3"))
+    torch.save((pixels, probe(pixels).logits.detach()), tmp_path / "expected.pt")
+    check = "torch.testing.assert_close({}.eval()(pixels).logits, {} * expected)\n"
+    copies = "".join(
+        f"load({source!r}, trust_remote_code=True).save_pretrained({target!r})\n"
+        for source, target in (("probe", "copy"), ("copy", "copy of the copy"))
+    )
+    copied = check.format("load('copy of the copy', trust_remote_code=True)", 1)
+    both = check.format("load('probe', trust_remote_code=True)", 1) + check.format(
+        "load('later', trust_remote_code=True)", 3
+    )
+    run_without(tmp_path, copies + copied + both)
+    by_auto_model = check.format("AutoModel.from_pretrained('later', trust_remote_code=True)", 3)
+    run_without(tmp_path, by_auto_model)
+    assert run_without(tmp_path, WORKER)[-1] == "0"
+    again = ProbeForImageClassification.from_pretrained(tmp_path / "copy of the copy")  # also with the package
+    again.save_pretrained(tmp_path / "by the package")
+    run_without(tmp_path, check.format("load('by the package', trust_remote_code=True)", 1))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from attentive_probes import HeadConfig, ProbeConfig, ProbeForImageClassification
 from tiny import FAMILIES, SIZE, WIDTH, image_dataset
@@ -145,7 +145,14 @@ def test_half_precision_backbones_keep_the_head_in_float32(dtype, tiny_backbone,
 def test_a_missing_tensor_is_an_error(tiny_backbone, tmp_path):
     """A checkpoint without its classifier is refused, not completed at random."""
     probe = make_probe(tiny_backbone("vit"))
-    probe.save_pretrained(tmp_path, state_dict={k: v for k, v in probe.state_dict().items() if "classifier" not in k})
+    part = {key: tensor for key, tensor in probe.state_dict().items() if "classifier" not in key}
+    with pytest.raises(ValueError, match=r"could not be loaded again: \['head\.classifier"):
+        probe.save_pretrained(tmp_path / "refused", state_dict=part)
+    assert not (tmp_path / "refused").exists()
+    probe.save_pretrained(tmp_path)
+    save_file(
+        {k: v for k, v in part.items() if k.startswith("head.")}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
     with pytest.raises(ValueError, match=r"lacks learned tensors .*head\.classifier"):
         ProbeForImageClassification.from_pretrained(tmp_path)
 

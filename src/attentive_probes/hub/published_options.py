@@ -20,8 +20,8 @@ ONLY = {
     "complete_block": True, "latent_len": 1, "latent_dim": None, "qk_norm": False, "pos_embed": "",
     "pool_type": "token", "parallel_ff": False, "norm_context": False, "context_dim": None, "attn_head_dim": None,
     "window_size": None, "init_values": None, "out_features": None, "gate_layer": "sigmoid", "mlp_bias": False,
-    "output_size": 1, "rd_ratio": 1 / 16, "rd_channels": None, "rd_divisor": 1, "act_fn": "relu", "bn_eps": 1e-5, "mlp_ratio": 4.0,
-    "num_heads": 1,
+    "output_size": 1, "rd_ratio": 1 / 16, "rd_channels": None, "rd_divisor": 1, "act_fn": "relu", "bn_eps": 1e-5,
+    "mlp_ratio": 4.0, "num_heads": 1,
 }  # fmt: skip
 WITHOUT_EFFECT = re.compile(
     r"attention_predictor\.\d+\.bias|pos_embed|(.*\.)?norm1?_k\.bias|norm2_cross\..*|(.*\.)?w?k\.bias|bn\..*|"

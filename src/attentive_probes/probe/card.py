@@ -21,7 +21,7 @@ OURS = ("model-index", "base_model", "base_model_relation", "library_name", "pip
 METADATA = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 MARKED = re.compile(
     r"<!-- attentive-probes: ([^\n]*?) (\w{8}), written by the library: what you change here stays -->\n"
-    r"(.*?)\n<!-- attentive-probes: end -->\n?",
+    r"(.*?)\n<!-- attentive-probes: end -->\n*",
     re.DOTALL,
 )
 
@@ -46,7 +46,7 @@ def merged_card(stored: str | None, new: str | None) -> str | None:
     if new is None:
         return stored
     fields, body = _split(new)
-    sections = _sections(MARKED.sub(lambda block: f"{block[3]}\n", body))
+    sections = _sections(MARKED.sub(lambda block: f"{block[3]}\n\n", body))
     if stored is None:
         return _joined(fields, "".join(_marked(name, text) for name, text in sections.items()))
     old_fields, old_body = _split(stored)

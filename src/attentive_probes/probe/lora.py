@@ -64,7 +64,8 @@ def add_lora(backbone: Backbone, config: Any) -> LoraAdapter:
         leaves = sorted(_linear_names(backbone.model))
         raise ValueError(f"The adapter does not fit the backbone, whose linear layers are {leaves}: {error}") from error
     adapter = _attach(backbone, peft_model, weights)
-    if {key: tensor.shape for key, tensor in adapter.base_tensors().items()} != before:
+    is_other = {key: tensor.shape for key, tensor in adapter.base_tensors().items()} != before
+    if is_other or (adapter.changes_weights and twin is None):
         raise ValueError(
             f"{type(config).__name__} changes what the backbone is made of (layers are copied, or wrapped in a way "
             "that is not known here), and could not be saved with a probe; leave that option out, or use another."
