@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test test-slow test-timm test-transformers style quality
+.PHONY: quickstart test test-slow test-timm test-quantization test-transformers style quality
 
 quickstart: $(INSTALLED)
 	$(BIN)/attentive-probes train recipes/quickstart.yaml train.overwrite=true
@@ -18,6 +18,11 @@ test-slow: $(INSTALLED)
 test-timm: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target .venv/timm torchvision==0.28.0 timm==1.0.31
 	PYTHONPATH=.venv/timm $(BIN)/pytest -n auto tests/backbones tests/data -k "timm or torchvision"
+
+# torchao and quanto are imported by PEFT and transformers wherever they are found; they live apart as well.
+test-quantization: $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps --target .venv/quantization torchao==0.18.0 optimum-quanto==0.2.7
+	PYTHONPATH=.venv/quantization $(BIN)/pytest tests/backbones/test_quantization.py
 
 # transformers' own tests of models come with its source distribution, not with its wheel.
 SUITE := .venv/transformers-suite

@@ -26,6 +26,7 @@ class BackboneRecipe:
         device_map: Where a large backbone goes, for instance `auto`.
         trust_remote_code: Whether code from its repository may run.
         random_weights: Whether to leave it untrained, as a control.
+        quantization: Fewer bits for its weights: `torchao-int8`, `quanto-int8`, `bitsandbytes-int8` and the like.
     """
 
     name: str
@@ -36,6 +37,7 @@ class BackboneRecipe:
     device_map: str | None = None
     trust_remote_code: bool = False
     random_weights: bool = False
+    quantization: str | None = None
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from attentive_probes.analysis.plots import require_matplotlib
+from attentive_probes.backbones.quantization import quantization_of
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.head_run import HeadRun, check_heads
@@ -34,6 +35,10 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
         raise ValueError(f"{taken} are names of heads and of references; rename one of each.")
     if not isinstance(getattr(torch, recipe.backbone.dtype, None), torch.dtype):
         raise ValueError(unknown_name("backbone.dtype", recipe.backbone.dtype, ("float32", "bfloat16", "float16")))
+    if recipe.backbone.quantization is not None:
+        quantization_of(recipe.backbone.quantization)
+        if recipe.backbone.random_weights or recipe.lora is not None:
+            raise ValueError("backbone.quantization is for trained weights that stay frozen; leave it out here.")
     config, _ = describe_probe(
         recipe.backbone.name, num_labels=1, problem_type="regression", **backbone_options(recipe)
     )

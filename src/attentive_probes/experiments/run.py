@@ -112,6 +112,7 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
         dtype=getattr(torch, recipe.backbone.dtype),
         attn_implementation=recipe.backbone.attn_implementation,
         device_map=recipe.backbone.device_map,
+        quantization_config=recipe.backbone.quantization,
         random_weights=recipe.backbone.random_weights,
         labels=splits.table,
         problem_type=data.problem_type,

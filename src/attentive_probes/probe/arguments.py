@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from attentive_probes.backbones.quantization import quantization_of
 from attentive_probes.naming import unknown_name
 
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
@@ -25,13 +26,15 @@ def take_placement(arguments: dict[str, Any]) -> dict[str, Any]:
     """Take what says how a backbone is loaded out of the arguments of `from_backbone` or `from_pretrained`.
 
     Raises:
-        ValueError: If the precision is none.
+        ValueError: If the precision is none, or there is no such quantization.
     """
     if "torch_dtype" in arguments:  # the name before transformers 5
         arguments.setdefault("dtype", arguments.pop("torch_dtype"))
     placement = take(arguments, PLACEMENT)
     if "dtype" in placement:
         placement["dtype"] = precision_of(placement["dtype"])
+    if isinstance(placement.get("quantization_config"), str):
+        placement["quantization_config"] = quantization_of(placement["quantization_config"])
     return placement
 
 

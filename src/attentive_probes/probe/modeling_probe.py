@@ -84,7 +84,7 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
             labels: Names of the classes; or pass `num_labels`.
             lora: Configuration of a PEFT adapter (`LoraConfig(...)`) to train with the head, or the folder or Hub id of
                 one that was trained elsewhere; see `attentive_probes.probe.lora`.
-            **options: `dtype` and `quantization_config` of the backbone (the head stays in float32),
+            **options: `dtype` and `quantization_config` (also by name: `torchao-int8`) of the backbone alone,
                 `attn_implementation`, `device_map` (the head goes where that begins), `token`, `cache_dir`,
                 `local_files_only`; `num_labels`, `problem_type`, `revision`, `image_size`: see `describe_probe`.
 
