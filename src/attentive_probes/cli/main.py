@@ -15,6 +15,7 @@ from attentive_probes.cli.import_ import import_
 from attentive_probes.cli.list import list_
 from attentive_probes.cli.predict import predict
 from attentive_probes.cli.push import push
+from attentive_probes.cli.serve import serve
 from attentive_probes.cli.train import train
 
 commands = typer.Typer(no_args_is_help=True, add_completion=False, help="Read frozen vision models.")
@@ -33,6 +34,7 @@ commands.command("predict")(predict)
 commands.command("list")(list_)
 commands.command("import")(import_)
 commands.command("push")(push)
+commands.command("serve")(serve)
 
 
 def is_of_user(error: Exception) -> bool:
