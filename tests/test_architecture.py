@@ -21,7 +21,7 @@ ROWS = (
     ("evaluation",),
     ("analysis", "hub"),
     ("training",),
-    ("experiments",),
+    ("experiments", "serving"),
     ("cli",),
 )
 ROW = {part: i for i, row in enumerate(ROWS) for part in row}

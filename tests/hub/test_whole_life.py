@@ -1,8 +1,13 @@
 """The whole life of a probe, each step in a process of its own that knows the repository's name alone."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 
 import pytest
 import torch
@@ -35,6 +40,11 @@ torch.testing.assert_close(found[0], found[2])
 served = pipeline("image-classification", model=repo, revision=revision)
 answers = served([image] * 3, top_k=2, batch_size=2)
 assert [len(answer) for answer in answers] == [2, 2, 2]
+from concurrent.futures import ThreadPoolExecutor
+probe = ProbeForImageClassification.from_pretrained(repo, revision=revision).eval()
+with ThreadPoolExecutor(8) as pool, torch.inference_mode():
+    many = list(pool.map(lambda _: probe(**pixels).logits.clone(), range(64)))
+assert all(torch.allclose(one, found[0], atol=1e-6) for one in many)
 best = found[0].softmax(-1).max().item()
 assert abs(answers[0][0]["score"] - best) < 1e-5
 torch.save(found[0], out)
@@ -85,3 +95,31 @@ def test_from_training_to_two_revisions(hub, recipe_file, tiny_backbone, tmp_pat
         pixels = here.image_processor(Image.open(tmp_path / "image.png"), return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(logits[revision], here(pixels).logits, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(logits["main"], logits["lora"])
+    best = logits["main"].softmax(-1).max().item()
+    assert all(abs(answer[0]["score"] - best) < 1e-5 for answer in served_answers(tmp_path))
+
+
+def served_answers(folder):
+    """What `attentive-probes serve` says of the image, three times."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN, "HF_HOME": str(folder / "home")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = [sys.executable, "-m", "attentive_probes.cli", "serve", REPO, "--port", str(port)]
+    with subprocess.Popen(serve, env=environment, stderr=subprocess.DEVNULL) as server:
+        try:
+            return [answer_of(port, (folder / "image.png").read_bytes()) for _ in range(3)]
+        finally:
+            server.terminate()
+
+
+def answer_of(port, image):
+    """What a service says of an image, once it is there."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/", image, {"Content-Type": "image/png"})
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    raise AssertionError("the service does not answer")

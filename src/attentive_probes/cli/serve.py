@@ -18,7 +18,11 @@ def serve(
     max_queue: Annotated[int, typer.Option(min=1, help="Requests under way; more are told to come again.")] = 256,
     max_mb: Annotated[float, typer.Option(min=0.001, help="Size of a request in megabytes.")] = 10,
 ) -> None:
-    """Serve probes over HTTP, as the Hub's image-classification task does."""
+    """Serve probes over HTTP, as the Hub's image-classification task does.
+
+    Raises:
+        ValueError: If FastAPI or uvicorn is missing, or a probe cannot be served.
+    """
     try:
         import uvicorn
 

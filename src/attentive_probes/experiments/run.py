@@ -28,7 +28,7 @@ from attentive_probes.experiments.data import (
 )
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.hub.model_card import ATTENTION_PICTURE
-from attentive_probes.probe.files import add_adapter
+from attentive_probes.probe.files import add_adapter, read_config
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
@@ -177,17 +177,18 @@ def start_from(sweep: ProbeSweep, probe: str) -> None:
         ValueError: If that probe has another head, other classes or another backbone.
     """
     (name, run) = next(iter(sweep.runs.items()))
-    found = ProbeForImageClassification.from_pretrained(probe, backbone=sweep.backbone)
+    stored = read_config(probe, {}, trust_remote_code=True)  # the code of the backbone is here already
     pairs = {
-        "adapter": (found.config.lora, False),
-        "head": (found.config.head, run.head.to_dict()),
-        "classes": (found.config.id2label, sweep.config.id2label),
-        "backbone": (found.config.backbone_fingerprint, sweep.config.backbone_fingerprint),
+        "adapter": (bool(stored.lora), False),
+        "head": (stored.head, run.head.to_dict()),
+        "classes": (stored.id2label, sweep.config.id2label),
+        "backbone": (stored.backbone_fingerprint, sweep.config.backbone_fingerprint),
     }
     for what, (theirs, ours) in pairs.items():
         if theirs != ours:
             raise ValueError(
                 f"The probe {probe!r} cannot be the start: its {what} is {theirs}, that of the run is {ours}."
             )
+    found = ProbeForImageClassification.from_pretrained(probe, backbone=sweep.backbone)
     sweep.heads[name].load_state_dict(found.head.state_dict())
     sweep.heads[name].is_trained = True

@@ -50,6 +50,10 @@ class ForeignMethods:
         adapter = getattr(self.backbone, "adapter", None)  # while a probe is loaded, there is no backbone yet
         return [] if adapter is None else [f"{BACKBONE}{name}" for name in adapter.parameters()]
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding of the backbone."""
+        return self.backbone.model.get_input_embeddings()
+
     @classmethod
     def register_for_auto_class(cls, *args: Any, **kwargs: Any) -> None:
         """Nothing: a probe saves its code by itself (`add_remote_code`), in one file."""

@@ -216,10 +216,6 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         self.config.lora, self.config.self_contained = False, True
         self.config.backbone_fingerprint = self.backbone.fingerprint()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The patch embedding of the backbone."""
-        return self.backbone.model.get_input_embeddings()
-
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # Each layer of a head knows its own initial distribution; the backbone initializes itself.
