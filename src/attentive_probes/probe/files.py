@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -45,6 +46,7 @@ def read_config(
         register_backbone_code(str(source), trust_remote_code, **hub_arguments)
         source = cast(ProbeConfig, ProbeConfig.from_pretrained(str(source), **hub_arguments))
     require_pooling(source)
+    source = deepcopy(source)  # the caller's own may serve others
     if labels:
         check_problem(labels.get("problem_type"))
         for name, value in labels.items():

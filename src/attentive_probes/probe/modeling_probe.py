@@ -20,7 +20,7 @@ from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.files import add_adapter, read_backbone, read_config, read_processor
 from attentive_probes.probe.foreign import ForeignMethods
 from attentive_probes.probe.output import ProbeOutput
-from attentive_probes.probe.saving import save_probe
+from attentive_probes.probe.saving import is_first_process, save_probe
 from attentive_probes.probe.setup import build_head, describe_probe, geometry_of, loading_of, set_head
 from attentive_probes.probe.upload import OPTIONS, upload_probe
 from attentive_probes.probe.weights import load_backbone
@@ -93,7 +93,7 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
             ValueError: If the backbone cannot be found or read, or the head or adapter does not fit it.
         """
         source = OwnBackbone(name) if isinstance(name, nn.Module) else name
-        loading = loading_of(options, "head", "lora")
+        loading = loading_of(source, options, "head", "lora")
         config, processor = describe_probe(source, labels=labels, **options)
         head = head or HeadConfig()
         set_head(config, head)
@@ -178,7 +178,7 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         """
         options = take(kwargs, ("repo_id", *OPTIONS))
         kwargs |= {"is_main_process": is_main_process, "save_original_format": False}
-        folder, writes = Path(save_directory), self.should_save_on_this_rank(is_main_process)
+        folder, writes = Path(save_directory), is_main_process and is_first_process()
         save_probe(self, folder, partial(super().save_pretrained, save_directory, **kwargs), state_dict, writes)
         if push_to_hub and writes:
             save = partial(self.save_pretrained, state_dict=state_dict, **kwargs)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from attentive_probes.backbones import Backbone, VisionBackbone
@@ -65,6 +66,11 @@ def save_probe(
         if is_main_process:
             check_written(folder, "model", expected)
             _save_beside(probe, folder)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes, of several or alone."""
+    return not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
 
 
 def learned_tensors(

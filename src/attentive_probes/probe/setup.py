@@ -91,18 +91,22 @@ def describe_probe(
     return config, processor
 
 
-def loading_of(options: dict[str, Any], *others: str) -> dict[str, Any]:
+def loading_of(source: str | OwnBackbone, options: dict[str, Any], *others: str) -> dict[str, Any]:
     """How `from_backbone` loads the weights; `options` keeps what `describe_probe` takes.
 
     Args:
+        source: The backbone.
         options: Its keyword arguments.
         *others: Names of what else it takes.
 
     Raises:
         TypeError: If an option is none; the text names those that are.
-        ValueError: If the precision is none.
+        ValueError: If the precision is none, or a module of one's own, which is there already, is to be loaded somehow.
     """
     placement = take_placement(options)
+    given = sorted(name for name, value in placement.items() if value is not None)
+    if isinstance(source, OwnBackbone) and given:
+        raise ValueError(f"A backbone of one's own is loaded already; leave {', '.join(given)} out.")
     known = {*signature(describe_probe).parameters, *HUB} - {"source", "hub_arguments"}
     refuse_rest(options.keys() - known, "from_backbone", {*known, *PLACEMENT, *others})
     return {**placement, **{name: options[name] for name in HUB if name in options}}

@@ -95,7 +95,7 @@ class ProbeSweep(nn.Module):
         if lora is not None and len(runs) > 1:
             raise ValueError(SHARED_ADAPTER.format(sorted(runs)))
         source = OwnBackbone(name) if isinstance(name, nn.Module) else name
-        loading = loading_of(options, "runs", "random_weights", "lora")
+        loading = loading_of(source, options, "runs", "random_weights", "lora")
         config, processor = describe_probe(source, **options)
         check_heads(config, runs)
         heads = [run.head for run in runs.values()]
