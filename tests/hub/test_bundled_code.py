@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
@@ -16,6 +17,7 @@ sys.path[:] = [p for p in sys.path if "attentive" not in p and not p.endswith("s
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 import importlib.util
 assert importlib.util.find_spec("attentive_probes") is None
+import pytest
 import torch
 from transformers import AutoModelForImageClassification, pipeline
 folder, expected = sys.argv[1:]
@@ -48,6 +50,7 @@ PRELUDE = """
 import sys
 sys.path[:] = [p for p in sys.path if "attentive" not in p and not p.endswith("src")]
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+import pytest
 import torch
 from transformers import AutoModel, AutoModelForImageClassification
 pixels, expected = torch.load("expected.pt")
@@ -79,6 +82,7 @@ def run_without(folder, body):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_copies_releases_and_workers(tmp_path, tiny_backbone):
     """Saved again, beside another release, by AutoModel, in a spawned worker: each probe runs its own code."""
     probe = ProbeForImageClassification.from_backbone(tiny_backbone("vit"), HeadConfig("mean"), labels=LABELS).eval()

@@ -64,6 +64,7 @@ def python(tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_from_training_to_two_revisions(hub, recipe_file, tiny_backbone, tmp_path, python):
     """Train, push, card, load three ways, go on with LoRA, push as a revision, load both."""
     HfApi().create_repo("me/vit")
