@@ -131,6 +131,7 @@ def test_formats_and_parameters(service):
         ("/", b"[1]", "application/json", 400, "must be"),
         ("/", b'{"inputs": "!!"}', "application/json", 400, "must be"),
         ("/", b'{"inputs": "aGk=", "parameters": {"k": 1}}', "application/json", 400, "Unknown parameters"),
+        ("/nowhere", b"x", "image/png", 404, "Not Found"),
         ("/models/none", b"x", "image/png", 404, "no probe 'none'.*ep, mean, tags"),
     ],
 )

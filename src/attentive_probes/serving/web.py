@@ -14,6 +14,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from attentive_probes.serving.batcher import Batcher, BusyError
 from attentive_probes.serving.heads import SharedPass, answer_of
@@ -146,8 +147,8 @@ def create_app(served: Mapping[str, SharedPass], limits: Limits | None = None) -
 
     app = FastAPI(title="attentive-probes", lifespan=life, docs_url=None, redoc_url=None)
 
-    @app.exception_handler(HTTPException)
-    async def explain(request: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(AnyHTTPException)  # also of addresses and methods that there are not
+    async def explain(request: Request, error: AnyHTTPException) -> JSONResponse:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
