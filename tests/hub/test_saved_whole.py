@@ -131,6 +131,29 @@ def test_shards_are_a_probe(hub, tiny_backbone, tmp_path):
     assert_same(ProbeForImageClassification.from_pretrained("me/shards"), probe)
 
 
+def test_the_size_of_shards_is_that_of_all_files(tiny_backbone, tmp_path):
+    """`max_shard_size` reaches a backbone that is saved with its probe."""
+    probe = a_step(new_probe(tiny_backbone("vit")))
+    probe.config.self_contained = True
+    probe.save_pretrained(tmp_path, max_shard_size="5KB")
+    assert len(list((tmp_path / "backbone").glob("model-*.safetensors"))) > 1
+    assert_same(ProbeForImageClassification.from_pretrained(tmp_path), probe)
+
+
+def test_a_merged_adapter_is_none(tiny_backbone, tmp_path):
+    """Merged by the adapter's own method, it is a part of the weights: a probe without one."""
+    probe = a_step(new_probe(tiny_backbone("vit"), LoraConfig(r=2)))
+    probe.save_pretrained(tmp_path / "apart")
+    probe.backbone.adapter.merge_and_unload()
+    with pytest.raises(ValueError, match="no longer those"):
+        probe.save_pretrained(tmp_path / "named")
+    probe.config.self_contained = True
+    probe.save_pretrained(tmp_path / "whole")
+    loaded = ProbeForImageClassification.from_pretrained(tmp_path / "whole")
+    assert loaded.backbone.adapter is None and not loaded.config.lora
+    assert_same(loaded, probe)
+
+
 @pytest.mark.parametrize("part", ["backbone", "head", "both"])
 def test_compiled_modules_are_saved_by_their_names(part, tiny_backbone, tmp_path):
     """What `torch.compile` wraps is stored as if it did not."""

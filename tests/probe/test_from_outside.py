@@ -101,6 +101,9 @@ def test_weights_are_checked_by_every_way_in(way, dtype, tiny_backbone, tmp_path
 
     with pytest.raises(ValueError, match="have the fingerprint"):
         load(str(tmp_path / "other"))
+    if dtype is None:
+        with pytest.raises(ValueError, match="have the fingerprint"):
+            ProbeForImageClassification(probe.config, new_probe(str(tmp_path / "other")).backbone)
     loaded = load(tiny_backbone("vit"))
     assert str(loaded.backbone.dtype) == f"torch.{dtype or 'float32'}".replace("torch.torch", "torch")
     assert loaded.head.classifier.weight.dtype == torch.float32
@@ -117,8 +120,8 @@ def test_arguments_are_taken_or_refused_by_name(tiny_backbone, tmp_path):
         new_probe(folder, dtype="bf16")
     with pytest.raises(ValueError, match="Unknown problem_type 'multilabel'"):
         new_probe(folder, problem_type="multilabel")
-    with pytest.raises(TypeError, match=r"from_backbone\(\) takes no argument 'max_memory'; it takes .*token"):
-        new_probe(folder, max_memory={})
+    with pytest.raises(TypeError, match=r"from_backbone\(\) takes no argument 'memory'; it takes .*max_memory.*token"):
+        new_probe(folder, memory={})
     with pytest.raises(TypeError, match=r"push_to_hub\(\) takes no argument 'organization'"):
         probe.push_to_hub("me/probe", organization="us")
 

@@ -12,7 +12,10 @@ from attentive_probes.naming import unknown_name
 
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
-PLACEMENT = ("dtype", "attn_implementation", "device_map", "quantization_config")
+PLACEMENT = (
+    "dtype", "attn_implementation", "device_map", "quantization_config", "max_memory", "offload_folder",
+    "offload_buffers",
+)  # fmt: skip
 HUB = ("token", "cache_dir", "local_files_only", "force_download")
 LABELS = ("num_labels", "id2label", "label2id", "problem_type")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from attentive_probes.backbones import Backbone
@@ -53,6 +54,13 @@ class ForeignMethods:
     def get_input_embeddings(self) -> nn.Module:
         """The patch embedding of the backbone."""
         return self.backbone.model.get_input_embeddings()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Each layer of a head knows its own initial distribution; the backbone initializes itself.
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
 
     @classmethod
     def register_for_auto_class(cls, *args: Any, **kwargs: Any) -> None:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
@@ -23,7 +22,7 @@ from attentive_probes.probe.output import ProbeOutput
 from attentive_probes.probe.saving import is_first_process, save_probe
 from attentive_probes.probe.setup import build_head, describe_probe, geometry_of, loading_of, set_head
 from attentive_probes.probe.upload import OPTIONS, upload_probe
-from attentive_probes.probe.weights import load_backbone
+from attentive_probes.probe.weights import check_weights, load_backbone
 from attentive_probes.tokens import kinds_by_tap
 
 
@@ -39,7 +38,7 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         files: Path -> content of further files to save with it, such as a model card.
 
     Raises:
-        ValueError: If the configuration lacks a backbone or a head.
+        ValueError: If the configuration lacks a backbone or a head, or the backbone has other weights.
     """
 
     config_class = ProbeConfig
@@ -60,6 +59,8 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         if backbone is None:
             taps = config.head_config.reading.taps
             backbone = VisionBackbone.from_config(config.backbone_config, geometry_of(config), taps)
+        elif isinstance(backbone, Backbone) and backbone.adapter is None and config.backbone_fingerprint is not None:
+            check_weights(config, backbone, config.backbone_name_or_path or "given")
         self.backbone = cast(Backbone, backbone)
         self.head = build_head(config, config.head_config)
         self.image_processor: BaseImageProcessor | None = None
@@ -179,7 +180,9 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         options = take(kwargs, ("repo_id", *OPTIONS))
         kwargs |= {"is_main_process": is_main_process, "save_original_format": False}
         folder, writes = Path(save_directory), is_main_process and is_first_process()
-        save_probe(self, folder, partial(super().save_pretrained, save_directory, **kwargs), state_dict, writes)
+        write = partial(super().save_pretrained, save_directory, **kwargs)
+        shards = {name: value for name, value in kwargs.items() if name == "max_shard_size"}
+        save_probe(self, folder, write, state_dict, writes, **shards)
         if push_to_hub and writes:
             save = partial(self.save_pretrained, state_dict=state_dict, **kwargs)
             upload_probe(save, options.pop("repo_id", folder.name), **options)
@@ -215,13 +218,6 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         self.backbone.adapter.merge_and_unload()
         self.config.lora, self.config.self_contained = False, True
         self.config.backbone_fingerprint = self.backbone.fingerprint()
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        # Each layer of a head knows its own initial distribution; the backbone initializes itself.
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()
 
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any

@@ -36,6 +36,7 @@ def save_probe(
     write: Callable[..., Any],
     state_dict: Mapping[str, Tensor] | None = None,
     is_main_process: bool = True,
+    **options: Any,
 ) -> None:
     """Save a probe so that it can be loaded again, and make sure of that.
 
@@ -45,6 +46,7 @@ def save_probe(
         write: Writes `config.json` and the tensors that it is given as `state_dict`; every process calls it.
         state_dict: Tensors to save instead of the current ones; those of the frozen backbone are left out.
         is_main_process: Whether this process writes.
+        **options: `max_shard_size`, of a backbone that is saved with it.
 
     Raises:
         ValueError: If a backbone of one's own is to be saved with it, weights have changed that are not saved, or what
@@ -55,7 +57,7 @@ def save_probe(
         if adapter is not None:
             stack.enter_context(adapter.unmerged())
             stack.enter_context(adapter.beside_changed_weights(config.self_contained))
-            config.lora = adapter.describe()
+        config.lora = False if adapter is None else adapter.describe()
         _check_backbone(config, backbone)
         learned = learned_tensors(probe, state_dict)
         expected = _head_tensors(config) | {key: t for key, t in learned.items() if key.startswith(BACKBONE)}
@@ -65,7 +67,7 @@ def save_probe(
         write(state_dict=dict(learned))
         if is_main_process:
             check_written(folder, "model", expected)
-            _save_beside(probe, folder)
+            _save_beside(probe, folder, **options)
 
 
 def is_first_process() -> bool:
@@ -128,7 +130,7 @@ def _check_backbone(config: ProbeConfig, backbone: Backbone) -> None:
         raise ValueError(CHANGED)
 
 
-def _save_beside(probe: ProbeForImageClassification, folder: Path) -> None:
+def _save_beside(probe: ProbeForImageClassification, folder: Path, **options: Any) -> None:
     """Write the image processor, the adapter, the backbone of a self-contained probe, its code, and further files."""
     config, backbone, adapter = probe.config, probe.backbone, probe.backbone.adapter
     if probe.image_processor is not None:
@@ -136,20 +138,20 @@ def _save_beside(probe: ProbeForImageClassification, folder: Path) -> None:
     if adapter is not None:
         adapter.save(folder / ADAPTER_FOLDER, config.backbone_name_or_path, config.backbone_revision)
     if config.self_contained:
-        _save_backbone(config, backbone, folder / BACKBONE_FOLDER)
+        _save_backbone(config, backbone, folder / BACKBONE_FOLDER, **options)
     if getattr(config, "auto_map", None):
         write_files({CODE_FILE: remote_code()}, folder)
     write_files(probe.files, folder)
 
 
-def _save_backbone(config: ProbeConfig, backbone: Backbone, folder: Path) -> None:
+def _save_backbone(config: ProbeConfig, backbone: Backbone, folder: Path, **options: Any) -> None:
     """Write a backbone, and read it again.
 
     Raises:
         ValueError: If it cannot be read, or has other weights then.
     """
     state = plain_state(backbone.model) if backbone.adapter is None else backbone.adapter.base_tensors()
-    backbone.model.save_pretrained(folder, state_dict=state)
+    backbone.model.save_pretrained(folder, state_dict=state, **options)
     if config.backbone_fingerprint is None:
         return
     taps = config.head_config.reading.taps
