@@ -113,9 +113,10 @@ def test_arguments_are_taken_or_refused_by_name(tiny_backbone, tmp_path):
     """What other models take, a probe takes; what it does not, is named with the method that was called."""
     folder = tiny_backbone("vit")
     probe = new_probe(
-        folder, token=False, cache_dir=str(tmp_path / "cache"), local_files_only=True, torch_dtype="bfloat16"
+        folder, token="hf_secret", cache_dir=str(tmp_path / "cache"), local_files_only=True, torch_dtype="bfloat16"
     )
     assert probe.backbone.dtype == torch.bfloat16
+    assert b"hf_secret" not in pickle.dumps(probe)
     with pytest.raises(ValueError, match=r"Unknown dtype 'bf16'\. Did you mean 'bfloat16'|Unknown dtype 'bf16'"):
         new_probe(folder, dtype="bf16")
     with pytest.raises(ValueError, match="Unknown problem_type 'multilabel'"):

@@ -1,5 +1,6 @@
 """Runs that train an adapter: recipes, rates, resume, several processes, refusals."""
 
+import json
 import os
 import subprocess
 import sys
@@ -120,6 +121,21 @@ def test_linear_probing_then_fine_tuning(load, tmp_path):
         run_recipe(load(f"lora.start_from={frozen}", "heads.ep.options.num_queries=8", folder="c"))
     with pytest.raises(ValueError, match="cannot be the start: its adapter"):
         run_recipe(load(f"lora.start_from={tmp_path / 'run' / 'probes' / 'ep'}", folder="d"))
+
+
+def test_the_start_of_a_stranger_runs_no_code(load, tmp_path):
+    """A probe whose backbone brings code is refused before the code is looked for."""
+    run_recipe(load("lora=null", folder="frozen"))
+    path = tmp_path / "frozen" / "probes" / "ep" / "config.json"
+    config = json.loads(path.read_text())
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    config["backbone_config"] |= {"model_type": "strange", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
+    config["backbone_name_or_path"] = str(tmp_path / "strange")
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="brings its own code"):
+        run_recipe(load(f"lora.start_from={path.parent}", folder="run"))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_no_profile(load):

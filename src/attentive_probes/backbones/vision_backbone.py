@@ -21,7 +21,7 @@ from attentive_probes.fingerprint import fingerprint_of, tensor_fingerprint
 from attentive_probes.tokens import Layouts, Tokens
 
 PROJECTION = "visual_projection."
-PLACES = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
+PLACES = ("revision", "subfolder", "cache_dir", "local_files_only")  # no token: it would travel with the backbone
 
 
 class VisionBackbone(Backbone):

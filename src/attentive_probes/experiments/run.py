@@ -177,7 +177,7 @@ def start_from(sweep: ProbeSweep, probe: str) -> None:
         ValueError: If that probe has another head, other classes or another backbone.
     """
     (name, run) = next(iter(sweep.runs.items()))
-    stored = read_config(probe, {}, trust_remote_code=True)  # the code of the backbone is here already
+    stored = read_config(probe, {}, trust_remote_code=False)  # whose it is, nobody has looked at
     pairs = {
         "adapter": (bool(stored.lora), False),
         "head": (stored.head, run.head.to_dict()),
