@@ -21,6 +21,7 @@ def test_a_run_from_recipe_to_files(recipe_file, tmp_path):
     """One call trains, selects, scores the test split, draws, and writes a recipe that repeats the run."""
     results = run_recipe(Recipe.load(recipe_file))
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".lock",
         "attention.png",
         "history.jsonl",
         "checkpoints",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +14,7 @@ from attentive_probes.analysis.attention_maps import attention_heatmap
 from attentive_probes.analysis.layer_maps import LayerMap
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.writing import whole_file
 
 
 def require_matplotlib() -> None:
@@ -64,7 +67,7 @@ def attention_grid(
     axes[0, 0].set_title("image", fontsize=9)
     for number, axis in enumerate(axes[0, 1:], start=1):
         axis.set_title(f"query {number}", fontsize=9)
-    figure.savefig(path, dpi=150)
+    _save(figure, path, 150)
 
 
 def online_figure(history: Sequence[Mapping[str, float]], path: str | os.PathLike, metric: str = "top1") -> None:
@@ -93,7 +96,7 @@ def online_figure(history: Sequence[Mapping[str, float]], path: str | os.PathLik
     axis.set(xlabel="training step of the backbone", ylabel=f"validation {metric}")
     axis.grid(alpha=0.3)
     axis.legend()
-    figure.savefig(path, dpi=130)
+    _save(figure, path, 130)
 
 
 def layer_figure(results: SweepResults, layer_map: LayerMap, path: str | os.PathLike) -> None:
@@ -131,7 +134,7 @@ def layer_figure(results: SweepResults, layer_map: LayerMap, path: str | os.Path
     heat.set_xticks(range(len(layer_map.taps)), layer_map.taps, rotation=45, ha="right", fontsize=8)
     heat.set_yticks(range(len(layer_map.kinds)), layer_map.kinds)
     figure.colorbar(picture, ax=heat, label="mean attention over heads and images")
-    figure.savefig(path, dpi=130)
+    _save(figure, path, 130)
 
 
 def _split_by_depth(results: SweepResults) -> tuple[dict[str, list[tuple[int, HeadResult]]], list[HeadResult]]:
@@ -145,3 +148,8 @@ def _split_by_depth(results: SweepResults) -> tuple[dict[str, list[tuple[int, He
         else:
             levels.append(head)
     return {pooling: sorted(points, key=lambda point: point[0]) for pooling, points in lines.items()}, levels
+
+
+def _save(figure: Any, path: str | os.PathLike, dpi: int) -> None:
+    with whole_file(path, durable=False) as partial:
+        figure.savefig(partial, dpi=dpi, format=Path(path).suffix.removeprefix(".") or "png")

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from attentive_probes.checksums import checksum_of
+from attentive_probes.writing import NotWritten, write_whole
 
 HISTORY = "history.jsonl"
 
 
 def append_history(folder: Path, rows: Iterable[tuple[str, Mapping[str, float]]]) -> None:
-    """Append what heads did in an epoch: name, `epoch`, `train_loss` and metrics; what is no number becomes null."""
+    """Append what heads did in an epoch: name, `epoch`, `train_loss` and metrics; what is no number becomes null.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
     lines = [json.dumps({"head": name, **{key: _plain(value) for key, value in row.items()}}) for name, row in rows]
-    with (folder / HISTORY).open("a") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    path = folder / HISTORY
+    try:
+        with path.open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except OSError as error:
+        raise NotWritten(path, error) from error
 
 
 def read_history(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -27,12 +37,25 @@ def read_history(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def cut_history(folder: Path, epoch: int) -> None:
-    """Forget what came after an epoch, as before a run goes on from there."""
-    rows = [row for row in _rows(folder) if row["epoch"] <= epoch]
-    partial = folder / f"{HISTORY}.partial"
-    partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    os.replace(partial, folder / HISTORY)
+def history_mark(folder: Path) -> dict[str, Any]:
+    """How far the history is: its bytes, and their checksum."""
+    path = folder / HISTORY
+    return {"bytes": path.stat().st_size, "checksum": checksum_of(path)} if path.exists() else {"bytes": 0}
+
+
+def cut_history(folder: Path, mark: Mapping[str, Any]) -> None:
+    """Forget what came after a mark, as before a run goes on from there.
+
+    Raises:
+        ValueError: If what came before it is not what was written.
+    """
+    path, size = folder / HISTORY, mark["bytes"]
+    if size and not (path.exists() and checksum_of(path, size) == mark["checksum"]):
+        raise ValueError(
+            f"{path} is damaged: it does not hold the epochs that the state of the run counts. Restore it from a copy, "
+            "or begin anew with train.overwrite=true."
+        )
+    write_whole(path, path.read_bytes()[:size] if size else b"")
 
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from rich.table import Table
 from attentive_probes.evaluation.families import PRIMARY, Family, best_per_head, best_setting, settings_of
 from attentive_probes.evaluation.history import read_history
 from attentive_probes.evaluation.statistics import holm
+from attentive_probes.writing import write_whole
 
 SCHEMA_VERSION = 3
 READABLE = (1, 2, 3)
@@ -183,9 +184,7 @@ class SweepResults:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, replacing the file in a single step; what is no number becomes null."""
-        temporary = Path(path).with_suffix(".partial")
-        temporary.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> SweepResults:

@@ -17,6 +17,7 @@ from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.sweep import HeadRun
 from attentive_probes.training.arguments import ProbeTrainingArguments
+from attentive_probes.writing import write_whole
 
 
 def _flat(*classes: type) -> list[tuple[str, Any, Any]]:
@@ -103,7 +104,7 @@ class Recipe:
 
     def save(self, path: str | Path) -> None:
         """Write the recipe with all overrides applied, as YAML."""
-        OmegaConf.save(OmegaConf.structured(self), path)
+        write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(self)))
 
 
 def labels_as_written(path: str | Path, overrides: Sequence[str]) -> list[str] | None:

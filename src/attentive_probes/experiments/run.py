@@ -32,7 +32,7 @@ from attentive_probes.probe.files import add_adapter, read_config
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.training.checkpoint import PROBES
+from attentive_probes.training.checkpoint import PROBES, claimed, save_whole
 from attentive_probes.training.profile import Profile, profile_run
 from attentive_probes.training.trainer import ProbeTrainer
 
@@ -52,6 +52,11 @@ def run_recipe(recipe: Recipe) -> SweepResults:
             recipe alone can tell.
     """
     sweep, opened = prepare(recipe)
+    with claimed(Path(recipe.train.output_dir)):  # before hours of caching
+        return _run(recipe, sweep, opened)
+
+
+def _run(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSplit | ImageStream | None]) -> SweepResults:
     data = recipe.data
     references = recipe.evaluation.references
     of_references = [reading_of(sweep.config, reference.head) for reference in references.values()]
@@ -61,7 +66,6 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         sweep, recipe.train, splits["train"], splits["validation"], images=data.images, augmentation=data.augmentation
     )
     if trainer.accelerator.is_main_process:
-        trainer.folder.mkdir(parents=True, exist_ok=True)
         recipe.save(trainer.folder / RECIPE)
         trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text())
     trainer.results.dataset = describe_dataset(data)
@@ -78,7 +82,7 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         if recipe.evaluation.attention_head is not None:
             picture = (trainer.folder / ATTENTION_PICTURE).read_bytes()
             trainer.attach(ATTENTION_PICTURE, picture, recipe.evaluation.attention_head)
-        trainer.save_results()
+            trainer.save_results()
     return results
 
 
@@ -150,7 +154,7 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
         trainer.results.references.append(result)
         if found.model is not None and trainer.accelerator.is_main_process:
             probe = linear_probe(trainer.sweep, reference.head, found.model)
-            probe.save_pretrained(trainer.folder / PROBES / name)
+            save_whole(probe, trainer.folder / PROBES / name)
     trainer.results.correct_for_number()
     trainer.save_results()
 

@@ -19,6 +19,7 @@ from attentive_probes.probe.files import ADAPTER_FOLDER, BACKBONE_FOLDER
 from attentive_probes.probe.foreign import BACKBONE
 from attentive_probes.probe.setup import build_head, geometry_of
 from attentive_probes.probe.tensors import check_shapes, check_written, is_weights, plain_names, plain_state
+from attentive_probes.writing import write_whole
 
 if TYPE_CHECKING:
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -163,11 +164,9 @@ def _save_backbone(config: ProbeConfig, backbone: Backbone, folder: Path, **opti
 
 
 def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike) -> None:
-    """Write files, path inside the folder -> content, and make the folders they need."""
+    """Write files, path inside the folder -> content, each in one step, and make the folders they need."""
     for name, content in files.items():
-        path = Path(folder) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        write_whole(Path(folder) / name, content, durable=False)
 
 
 def extra_files(folder: str | os.PathLike) -> dict[str, str | bytes]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attentive_probes.evaluation.history import HISTORY
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.processes import process_state
+from attentive_probes.writing import whole_file, whole_folder
 
 RESULTS = "results.json"
+STATE = "state.pt"  # in the checkpoints: what a run goes on from
 CHECKPOINTS = "checkpoints"
 PROBES = "probes"
+LOCK = ".lock"
+PATIENCE = 10.0  # seconds in which the workers of a killed run are gone
 
 HeadStates = dict[str, dict[str, Tensor]]
 
@@ -23,20 +32,54 @@ def check_output_dir(folder: Path, overwrite: bool, resume: bool = False) -> Non
     """Check that a run may write to `folder`.
 
     Raises:
-        ValueError: If it holds another run and neither `overwrite` nor `resume` is on, or it is a file.
+        ValueError: If it holds another run and neither `overwrite` nor `resume` is on, it holds one that nothing can go
+            on from, or it is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir {str(folder)!r} is a file; name a folder.")
-    held = [name for name in (RESULTS, CHECKPOINTS, PROBES) if (folder / name).exists()]
-    if held and not overwrite and not resume:
-        raise ValueError(
-            f"output_dir {str(folder)!r} already holds a run ({', '.join(held)}); "
-            "name another folder, pass resume=true to go on with it, or overwrite=true to replace it."
-        )
+    state = f"{CHECKPOINTS}/{STATE}"
+    held = [name for name in (state, RESULTS, PROBES) if (folder / name).exists()]
+    if overwrite or not held or (resume and state in held):
+        return
+    ways = "name another folder, go on with it (--resume, or resume=True), or replace it (train.overwrite=true)."
+    if resume:
+        ways = f"but no {state} to go on from; name another folder, or replace it (train.overwrite=true)."
+    raise ValueError(f"output_dir {str(folder)!r} already holds a run ({', '.join(held)}); {ways}")
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """A context in which the folder is there and other runs are kept out of it; it nests.
+
+    Every process of a run enters it; the first one holds the lock, which ends with its process, however that ends.
+
+    Raises:
+        ValueError: If the folder cannot be written to, or another run is writing to it.
+    """
+    lock, problem, state = None, None, process_state()
+    if state.is_main_process:
+        lock = FileLock(folder / LOCK, timeout=PATIENCE, is_singleton=True, thread_local=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            problem = f"Another run is writing to output_dir {str(folder)!r}; wait for it, or name another folder."
+        except OSError as error:
+            problem = f"output_dir {str(folder)!r} cannot be written to ({error}); name another folder."
+    (problem,) = broadcast_object_list([problem])
+    if problem is not None:
+        raise ValueError(problem)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+            if not lock.is_locked and os.listdir(folder) == [LOCK]:  # nothing came of it
+                shutil.rmtree(folder)
 
 
 def clear_output_dir(folder: Path) -> None:
-    """Remove what an earlier run wrote to `folder`, and nothing else; create the folder if there is none."""
+    """Remove what an earlier run wrote to `folder`, and nothing else; the folder is there."""
     for name in (RESULTS, HISTORY):
         (folder / name).unlink(missing_ok=True)
     for name in (CHECKPOINTS, PROBES):
@@ -44,11 +87,20 @@ def clear_output_dir(folder: Path) -> None:
     (folder / CHECKPOINTS).mkdir(parents=True)
 
 
+def save_whole(probe: ProbeForImageClassification, folder: Path) -> None:
+    """Save a probe so that its folder appears when it is whole.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with whole_folder(folder) as partial:
+        probe.save_pretrained(partial)
+
+
 def save_states(path: Path, states: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Write the tensors of all heads to one file, replacing it in a single step."""
-    temporary = path.with_suffix(".partial")
-    save_file({f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}, temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        save_file({f"{name}/{key}": tensor for name, state in states.items() for key, tensor in state.items()}, partial)
 
 
 def load_states(path: Path) -> HeadStates:

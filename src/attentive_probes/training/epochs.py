@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from attentive_probes.training.trainer import ProbeTrainer
 
 
-def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelection) -> None:
+def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelection, goes_on: bool) -> None:
     """Train to the end, from where a resumed run was saved last; state and results are written on the way.
 
     Args:
         trainer: Its results are filled.
         loop: Takes the steps.
         selection: Keeps every head at its best epoch.
+        goes_on: Whether the folder holds a state to begin from.
     """
     results, arguments, sweep, epoch = trainer.results, trainer.arguments, trainer.sweep, 0
-    if arguments.resume:
+    if goes_on:
         epoch = load_run(trainer.folder, loop, selection, results)
     start, saved = time.perf_counter() - results.seconds, -math.inf
     is_main = trainer.accelerator.is_main_process
@@ -52,12 +53,14 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
                 append_history(trainer.folder, [(name, selection.results[name].history[-1]) for name in losses])
             if is_due or is_last:
                 note_validation(results, next(iter(scores.values())).num_images)
-                _checkpoint(trainer, selection)
+                trainer.note_sizes(train=trainer.train_split, validation=trainer.validation_split)  # streams count
         loop.keep_only(selection.alive(sweep.active))
         if arguments.halving_epochs and epoch % arguments.halving_epochs == 0:
             loop.keep_only(selection.better_half(sweep.active))
         if is_due or is_last:
-            save()
+            save()  # first: without it, what is written next could not be gone on from
+            with settled(sweep):
+                _checkpoint(trainer, selection)
             saved = time.perf_counter()
             loop.bar.set_postfix_str(results.best_so_far)
         tell_trackers(trainer.accelerator, epoch, losses, metrics)
@@ -70,7 +73,6 @@ def _agreed(verdict: bool) -> bool:
 
 
 def _checkpoint(trainer: ProbeTrainer, selection: EpochSelection) -> None:
-    trainer.note_sizes(train=trainer.train_split, validation=trainer.validation_split)  # streams count as they go
     if trainer.accelerator.is_main_process:
         write_states(trainer.folder / CHECKPOINTS, trainer.sweep, selection, trainer.scale)
         trainer.results.save(trainer.folder / RESULTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -14,21 +13,23 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from attentive_probes.checksums import checksum_of, load_checked, save_checked
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.class_sums import score_classes
-from attentive_probes.evaluation.history import cut_history, read_history
+from attentive_probes.evaluation.history import cut_history, history_mark, read_history
 from attentive_probes.evaluation.results import HeadResult, SweepResults, library_versions
 from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.fingerprint import fingerprint_of
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS
+from attentive_probes.training.arguments import ProbeTrainingArguments
+from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS, STATE, check_output_dir
 from attentive_probes.training.loop import EpochProgress, TrainingLoop
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import AnySplit, split_fingerprint
 
 logger = logging.getLogger(__name__)
 Identity: TypeAlias = dict[str, Any]
-STATE, TESTED = "state.pt", "tested.pt"
+TESTED = "tested.pt"
 ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a function, another one in every process
 WARNED = ("versions",)  # what may differ, but may show in the numbers
 
@@ -57,7 +58,6 @@ def save_run(
     of_processes = gather_object([draws])
     if not loop.accelerator.is_main_process:
         return
-    path = folder / CHECKPOINTS / STATE
     state = {
         "epoch": epoch,
         "steps_done": loop.steps_done,
@@ -70,26 +70,48 @@ def save_run(
         "optimizer": loop.optimizer.state_dict(),
         "schedule": loop.schedule.state_dict(),
         "draws": of_processes,
-        "seconds": results.seconds,
         "arguments": results.arguments,
         "identity": identity,
         "results": [asdict(replace(head, history=[])) for head in results.heads],
+        "known": {key: getattr(results, key) for key in ("date", "data", "warnings", "seconds")},
+        "history": history_mark(folder),
     }
-    temporary = path.with_suffix(".partial")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    save_checked(state, folder / CHECKPOINTS / STATE)
+
+
+def goes_on(folder: Path, arguments: ProbeTrainingArguments, results: SweepResults, identity: Identity) -> bool:
+    """Whether a run goes on with what its folder holds; it begins there if there is nothing.
+
+    Every process asks, and one that writes there afterwards does so after all have looked.
+
+    Raises:
+        ValueError: If the folder holds another run, or processes see different states of it.
+    """
+    check_output_dir(folder, arguments.overwrite, arguments.resume)
+    if not arguments.resume or not _is_there(folder):
+        return False
+    check_resumable(folder, results, identity)
+    return True
+
+
+def _is_there(folder: Path) -> bool:
+    path = folder / CHECKPOINTS / STATE
+    found = gather_object([checksum_of(path) if path.exists() else "none"])
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"The processes see {len(set(found))} states of the run in {str(folder)!r} (checksums {found}); let all of "
+            "them read and write one folder, or copy the state of one to the others."
+        )
+    return found[0] != "none"
 
 
 def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> None:
-    """Check that a folder holds an unfinished run with the same heads, arguments, backbone and data.
+    """Check that the run of a folder has the same heads, arguments, backbone and data.
 
     Raises:
-        ValueError: If it does not; the text names the difference.
+        ValueError: If it has not; the text names the difference.
     """
-    path = folder / CHECKPOINTS / STATE
-    if not path.exists():
-        raise ValueError(f"There is no run to resume in {str(folder)!r}; start it without resume.")
-    state = _load(path)
+    state = load_checked(folder / CHECKPOINTS / STATE)
     settings = ("name", "head", "learning_rate", "weight_decay", "seed")
     held = [[head[key] for key in settings] for head in state["results"]]
     if held != [[getattr(head, key) for key in settings] for head in results.heads]:
@@ -110,7 +132,7 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
 def save_tested(folder: Path, baseline: Scores) -> None:
     """Keep what comparisons with the baseline of a tested run need: on which images it is right, if that is known."""
     correct = baseline.correct if isinstance(baseline, ClassScores) else np.empty(0, bool)
-    torch.save(torch.from_numpy(correct.copy()), folder / CHECKPOINTS / TESTED)
+    save_checked(torch.from_numpy(correct.copy()), folder / CHECKPOINTS / TESTED)
 
 
 def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults, Scores | None] | None:
@@ -123,8 +145,8 @@ def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults
     results = SweepResults.load(folder / RESULTS)
     if not any(head.test for head in results.heads):
         return None
-    selection.restore(results.heads, _load(folder / CHECKPOINTS / STATE)["best"])
-    correct = torch.load(folder / CHECKPOINTS / TESTED, weights_only=True)
+    selection.restore(results.heads, load_checked(folder / CHECKPOINTS / STATE)["best"])
+    correct = load_checked(folder / CHECKPOINTS / TESTED)
     if not len(correct):
         return results, None
     return results, score_classes(torch.stack([~correct, correct], 1).float(), torch.ones(len(correct)).long())
@@ -132,7 +154,7 @@ def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults
 
 def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, results: SweepResults) -> int:
     """Put a run back to where `save_run` left it, on any number of processes; returns the number of epochs done."""
-    state = _load(folder / CHECKPOINTS / STATE)
+    state = load_checked(folder / CHECKPOINTS / STATE)
     for name, learned in state["heads"].items():
         loop.sweep.restore(name, learned)
     loop.keep_only(set(state["active"]))
@@ -142,9 +164,10 @@ def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, result
     loop.diverged = state["diverged"]
     loop.gradients.restore(loop.diverged)
     loop.scaler.load_state_dict(state["scaler"])
-    results.seconds = state["seconds"]
+    for key, value in state["known"].items():
+        setattr(results, key, value)
     if loop.accelerator.is_main_process:
-        cut_history(folder, state["epoch"])
+        cut_history(folder, state["history"])
     loop.accelerator.wait_for_everyone()
     histories = read_history(folder)
     results.heads[:] = [
@@ -178,7 +201,3 @@ def identity_of(sweep: ProbeSweep, splits: Mapping[str, AnySplit], augmentation:
         "versions": {name: library_versions()[name] for name in ("torch", "transformers", "attentive-probes")},
         **{f"{name} images": split_fingerprint(split) for name, split in splits.items()},
     }
-
-
-def _load(path: Path) -> dict[str, Any]:
-    return torch.load(path, map_location="cpu", weights_only=True)

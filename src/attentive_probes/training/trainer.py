@@ -23,17 +23,19 @@ from attentive_probes.probe.saving import write_files
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.checkpoint import PROBES, RESULTS, check_output_dir, clear_output_dir
+from attentive_probes.training.checkpoint import (
+    PROBES,
+    RESULTS,
+    check_output_dir,
+    claimed,
+    clear_output_dir,
+    save_whole,
+)
 from attentive_probes.training.epochs import run_epochs
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import take_best
 from attentive_probes.training.report import check_baseline, empty_results, head_rates
-from attentive_probes.training.resume import (
-    check_resumable,
-    identity_of,
-    load_finished,
-    save_tested,
-)
+from attentive_probes.training.resume import goes_on, identity_of, load_finished, save_tested
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import (
     AnyDataset,
@@ -109,8 +111,7 @@ class ProbeTrainer:
         self.note_sizes(train=self.train_split, validation=self.validation_split)
         named = {"train": self.train_split, "validation": self.validation_split}
         self.identity = identity_of(self.sweep, named, augmentation, self.processor)
-        if arguments.resume:
-            check_resumable(self.folder, self.results, self.identity)
+        goes_on(self.folder, arguments, self.results, self.identity)
         self._tested = False
         self.baseline_scores: Scores | None = None
         self._attachments: list[tuple[str | None, str, str | bytes]] = []
@@ -119,22 +120,26 @@ class ProbeTrainer:
         """Train, and leave every head at its best validation epoch.
 
         Writes `results.json`, `probes/<head>/` (each loadable by `from_pretrained`), and `checkpoints/` after every
-        epoch. A resumed run that was trained and tested before is taken up as it is.
+        epoch. A resumed run that was tested before is taken up as it is; what is missing of its files is written anew.
 
         Raises:
             ValueError: If there is no training image, or all heads diverge.
         """
-        self.accelerator.wait_for_everyone()  # all processes have looked at the folder before one writes to it
-        if self.accelerator.is_main_process and not self.arguments.resume:
+        with claimed(self.folder):
+            return self._train()
+
+    def _train(self) -> SweepResults:
+        resumed = goes_on(self.folder, self.arguments, self.results, self.identity)  # now that nobody else writes there
+        if self.accelerator.is_main_process and not resumed:
             clear_output_dir(self.folder)
         selection = EpochSelection(self.results.heads, self.results.selection_metric)
-        if self.arguments.resume and (done := load_finished(self.folder, selection)) is not None:
+        if resumed and (done := load_finished(self.folder, selection)) is not None:
             self.results, self.baseline_scores = done
             self._tested = True
-            take_best(self.sweep, selection, self.scale)
+            self._finish(selection)
             return self.results
         set_seed(self.arguments.seed, device_specific=True)  # dropout and noise
-        run_epochs(self, self._loop(), selection)
+        run_epochs(self, self._loop(), selection, resumed)
         self._finish(selection)
         return self.results
 
@@ -151,7 +156,7 @@ class ProbeTrainer:
         )
 
     def open_split(self, name: str, dataset: AnyDataset) -> AnySplit:
-        """Check a split and open it for reading, for instance the test split before training starts; see `open_any`.
+        """A split, checked and open for reading, for instance the test split before training starts; see `open_any`.
 
         Raises:
             ValueError: If its columns, labels, images or cached tokens do not fit.
@@ -173,6 +178,10 @@ class ProbeTrainer:
             raise ValueError("The test split was scored before; a second look would be a selection on it.")
         baseline = check_baseline(baseline, self.sweep, self.results)
         split = self.open_split("test", dataset)
+        with claimed(self.folder):
+            return self._test(split, baseline)
+
+    def _test(self, split: AnySplit, baseline: str) -> SweepResults:
         scores = self._score(split)
         for result in self.results.heads:
             if result.best_epoch and scores[result.name].are_finite:
@@ -234,5 +243,6 @@ class ProbeTrainer:
         take_best(self.sweep, selection, self.scale)
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
-                self.probe(name).save_pretrained(self.folder / PROBES / name)
+                save_whole(self.probe(name), self.folder / PROBES / name)
+        self.save_results()
         self.accelerator.wait_for_everyone()
