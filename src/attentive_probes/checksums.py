@@ -17,14 +17,34 @@ LENGTH = 32  # of a checksum, in hexadecimal digits
 
 
 class Checksum:
-    """A checksum that grows with what is written."""
+    """A checksum that grows with what is written.
+
+    Attributes:
+        size: Number of bytes so far.
+    """
 
     def __init__(self) -> None:
-        self._hash = xxhash.xxh3_128()
+        self._hash, self.size = xxhash.xxh3_128(), 0
+
+    @classmethod
+    def of(cls, path: Path, size: int | None = None) -> Checksum:
+        """That of a file, or of its first `size` bytes.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        found, left = cls(), path.stat().st_size if size is None else size
+        buffer = memoryview(bytearray(min(PIECE, max(1, left))))
+        with path.open("rb", buffering=0) as file:
+            while left and (count := file.readinto(buffer[: min(left, len(buffer))])):
+                found.update(buffer[:count])
+                left -= count
+        return found
 
     def update(self, content: Any) -> None:
-        """Go on with bytes, or anything that gives its own."""
+        """Go on with bytes."""
         self._hash.update(content)
+        self.size += len(content)
 
     @property
     def text(self) -> str:
@@ -34,13 +54,7 @@ class Checksum:
 
 def checksum_of(path: Path, size: int | None = None) -> str:
     """The checksum of a file, or of its first `size` bytes."""
-    found, left = Checksum(), path.stat().st_size if size is None else size
-    buffer = memoryview(bytearray(min(PIECE, max(1, left))))
-    with path.open("rb", buffering=0) as file:
-        while left and (count := file.readinto(buffer[: min(left, len(buffer))])):
-            found.update(buffer[:count])
-            left -= count
-    return found.text
+    return Checksum.of(path, size).text
 
 
 def save_checked(content: Mapping[str, Any] | torch.Tensor, path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments, disk
 from attentive_probes.data import build_cache
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.build_cache import build_token_cache
@@ -185,16 +185,16 @@ def test_a_damaged_cache_is_named(sweep, tmp_path):
     """A shard that was deleted is missed before anything is read."""
     folder = build(sweep, tmp_path).store.folder
     shutil.rmtree(folder / "shard-000001")
-    with pytest.raises(ValueError, match="lacks 1 shards"):
+    with pytest.raises(ValueError, match="incomplete: 1 of 3 are missing"):
         TokenCache(folder)
 
 
 def test_space_is_checked_first(sweep, tmp_path, monkeypatch):
     """Too little disk is an error before the first image, with the numbers."""
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(build_cache.shutil, "disk_usage", lambda path: replace_free(usage))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: replace_free(usage))
     seen = count_images(monkeypatch)
-    with pytest.raises(ValueError, match=r"needs .* GB in .* free"):
+    with pytest.raises(ValueError, match=r"GB are to be written to .* are free there"):
         build(sweep, tmp_path)
     assert seen == []
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from attentive_probes.data.damage import find_damage
+from attentive_probes.data.manifest import MANIFEST
 from attentive_probes.data.token_cache import CachePart, held_as
-from attentive_probes.data.token_store import MANIFEST, TokenStore
+from attentive_probes.data.token_store import TokenStore
 from attentive_probes.fingerprint import fingerprint_of
 
 logger = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ OF_THE_IMAGES = ("images", "labels", "unreadable", "items", "shard_size")
 
 
 def find_held(
-    folder: Path, key: Mapping[str, Any], content: np.ndarray, labels: Tensor
+    folder: Path, key: Mapping[str, Any], content: np.ndarray, labels: Tensor, verify: str = "open"
 ) -> tuple[Path, CachePart] | None:
     """The cache below a folder that holds all images and items of a key, made in the same way, and where.
 
@@ -29,11 +31,12 @@ def find_held(
         key: Everything that the tokens depend on.
         content: A hash `(N,)` of the content of each image.
         labels: Their targets.
+        verify: How the files of what is found are checked; a damaged cache is passed over.
     """
     wanted = _way(key)
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
         try:
-            store = TokenStore.open(path.parent)
+            store = TokenStore.open(path.parent, "never")
         except ValueError as error:  # another one's damage is no reason to stop
             logger.warning("Passed over: %s", error)
             continue
@@ -42,7 +45,9 @@ def find_held(
         if _way(stored) != wanted or None in items:
             continue
         rows = rows_of(store.content(), content)
-        if rows is not None:
+        if rows is not None and (wrong := find_damage(store, verify)):
+            logger.warning("Passed over, as damaged: %s, %s.", path.parent, next(iter(wrong)))
+        elif rows is not None:
             distinct = [item for item in dict.fromkeys(items) if item is not None]
             return path.parent, CachePart(labels, rows, distinct, key["unreadable"])
     return None

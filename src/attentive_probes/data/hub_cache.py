@@ -11,8 +11,10 @@ import huggingface_hub
 from huggingface_hub import CommitInfo
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+from attentive_probes.data.damage import VERIFIED
+from attentive_probes.data.manifest import MANIFEST
+from attentive_probes.data.shard_writer import LOCKS
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.data.token_store import MANIFEST
 from attentive_probes.naming import unknown_name
 from attentive_probes.repository import open_repository
 
@@ -52,6 +54,7 @@ def push_token_cache(
         repo_id=repo_id,
         folder_path=cache.store.folder,
         path_in_repo=name,
+        ignore_patterns=[f"{LOCKS}/*", VERIFIED, "*.partial"],
         commit_message=commit_message or f"Add the token cache {name}",
         **kind,
     )

@@ -1,4 +1,8 @@
-"""Writing one shard of a token store, batch by batch: what a killed process had written is gone on from."""
+"""Writing one shard of a token store, batch by batch: what a killed process had written is gone on from.
+
+Whoever writes a shard holds its lock, so that processes and runs share the shards of a store. What lies there of a
+shard whose lock is free was left by the dead.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,23 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from attentive_probes.data.encoding import encode, parts_of
+from attentive_probes.checksums import Checksum, checksum_of
+from attentive_probes.data.damage import CHECKSUMS, save_array
+from attentive_probes.data.encoding import encode
+from attentive_probes.writing import NotWritten, sync, write_whole
 
 if TYPE_CHECKING:
     from attentive_probes.data.token_store import TokenBatch, TokenStore
 
 PROGRESS = "progress.json"
+LOCKS = ".locks"
 UNREADABLE = "unreadable.npy"
 SECONDS = 30  # of work that a loss of power may cost
 
@@ -28,33 +37,44 @@ class ShardWriter:
     Args:
         store: The store.
         shard: Number of the shard.
-        left: What earlier processes left of it.
+        lock: The lock of the shard, held; it is released at the end.
 
     Attributes:
         num_rows: Rows that are written, by an earlier process to begin with.
     """
 
-    def __init__(self, store: TokenStore, shard: int, left: Sequence[Path] = ()):
-        self.store, self.shard, self.target = store, shard, store.shard_folder(shard)
-        self.folder = self.target.with_name(f"{self.target.name}.partial-{os.getpid()}")
+    def __init__(self, store: TokenStore, shard: int, lock: FileLock):
+        self.store, self.shard, self.target, self._lock = store, shard, store.shard_folder(shard), lock
+        self.folder = self.target.with_name(f"{self.target.name}.partial")
         self.num_rows, self._unreadable = 0, list[int]()
         self._files: dict[str, IO[bytes]] = {}
+        self._checksums: dict[str, Checksum] = {}
         self._saved = time.monotonic()
-        self._adopt(left)
+        self._adopt()
 
     @classmethod
-    def of(cls, store: TokenStore, shards: Sequence[int]) -> list[ShardWriter]:
-        """The writers of some shards, with what is left of each."""
-        left: dict[str, list[Path]] = {}
-        for path in sorted(store.folder.glob("shard-*.partial-*")):
-            left.setdefault(path.name.partition(".")[0], []).append(path)
-        return [cls(store, shard, left.get(store.shard_folder(shard).name, ())) for shard in shards]
+    def claim(cls, store: TokenStore, shard: int) -> ShardWriter | None:
+        """The writer of a shard, with what is left of it; `None` if another process writes it, or it is there.
+
+        Raises:
+            OSError: If the folder cannot be written to.
+        """
+        lock = lock_of(store, store.shard_folder(shard).name)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return None
+        if store.shard_folder(shard).exists():  # written since it was looked for
+            release(lock)
+            return None
+        return cls(store, shard, lock)
 
     def add(self, batch: TokenBatch) -> None:
         """Write the next rows.
 
         Raises:
             ValueError: If a token is no finite number, or does not fit the encoding.
+            OSError: If the files cannot be written.
         """
         for item, tokens in batch.tokens.items():
             try:
@@ -62,7 +82,8 @@ class ShardWriter:
             except ValueError as error:
                 raise ValueError(f"Shard {self.shard} of the token cache, {item}: {error}") from error
             for suffix, array in arrays.items():
-                self._file(item + suffix).write(np.ascontiguousarray(array).data)
+                content = np.ascontiguousarray(array).view(np.uint8).reshape(-1).data
+                self._write(item + suffix, content)
         if batch.is_read is not None:
             self._unreadable += (self.num_rows + np.flatnonzero(~batch.is_read.numpy())).tolist()
         self.num_rows += batch.num_rows
@@ -70,60 +91,90 @@ class ShardWriter:
             self._save_progress()
 
     def finish(self) -> None:
-        """Make the shard appear."""
+        """Make the shard appear, with the checksums of its files.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
         self._save_progress()
-        self._close_files()
-        (self.folder / PROGRESS).unlink()
+        files = {path.name: self._entry(path.name) for path in map(Path, self._checksums)}
         if self._unreadable:
-            np.save(self.folder / UNREADABLE, np.asarray(self._unreadable))
+            save_array(self.folder / UNREADABLE, np.asarray(self._unreadable))
+            files[UNREADABLE] = [(self.folder / UNREADABLE).stat().st_size, checksum_of(self.folder / UNREADABLE)]
+        write_whole(self.folder / CHECKSUMS, json.dumps(files))
+        self.close()
+        (self.folder / PROGRESS).unlink()
         os.replace(self.folder, self.target)
+        sync(self.store.folder)
+        release(self._lock)
 
     def pause(self) -> None:
         """Keep what is written for whoever goes on."""
-        if self._files:
-            self._save_progress()
-            self._close_files()
+        with suppress(OSError):  # a full disk, of which somebody else tells
+            if self._files:
+                self._save_progress()
+        self.close()
+        self._lock.release()
 
-    def _adopt(self, left: Sequence[Path]) -> None:
-        """Take over what an earlier process left, as far as it is sure to be on the disk."""
-        kept = next((path for path in left if (path / PROGRESS).exists()), None)
-        for path in left:
-            if path != kept:
-                shutil.rmtree(path, ignore_errors=True)
-        if kept is not None:
-            os.replace(kept, self.folder)
+    def _adopt(self) -> None:
+        """Take over what an earlier process left, as far as it is sure to be on the disk, and right."""
+        try:
             progress = json.loads((self.folder / PROGRESS).read_text())
+            for name, (size, checksum) in progress["files"].items():
+                self._checksums[name] = found = Checksum.of(self.folder / name, size)
+                if found.text != checksum:
+                    raise ValueError(f"{name} has changed")
             self.num_rows, self._unreadable = progress["rows"], progress["unreadable"]
+        except (OSError, ValueError, TypeError, KeyError):
+            self._checksums = {}
+            for path in self.store.folder.glob(f"{self.target.name}.partial*"):
+                shutil.rmtree(path, ignore_errors=True)
 
-    def _file(self, name: str) -> IO[bytes]:
-        if name not in self._files:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.store.file_in(self.folder, name)
-            self._files[name] = path.open("r+b" if self.num_rows else "wb")
-            self._files[name].seek(self.num_rows * self._bytes_per_row(name))
-            self._files[name].truncate()
-        return self._files[name]
-
-    def _bytes_per_row(self, name: str) -> int:
-        manifest = self.store.manifest
-        sizes = {
-            item + suffix: int(np.prod(shape)) * dtype.itemsize
-            for item, (count, width) in manifest.items.items()
-            for suffix, (shape, dtype) in parts_of(manifest.encoding, count, width).items()
-        }
-        return sizes[name]
+    def _write(self, name: str, content: Any) -> None:
+        path = self.store.file_in(self.folder, name)
+        try:
+            if path.name not in self._files:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._checksums.setdefault(path.name, Checksum())
+                file = self._files[path.name] = path.open("r+b" if self.num_rows else "wb")
+                file.seek(self._checksums[path.name].size)
+                file.truncate()
+            self._files[path.name].write(content)
+        except OSError as error:
+            raise NotWritten(path, error) from error
+        self._checksums[path.name].update(content)
 
     def _save_progress(self) -> None:
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(f"{self.folder / PROGRESS}.partial")
-        partial.write_text(json.dumps({"rows": self.num_rows, "unreadable": self._unreadable}))
-        os.replace(partial, self.folder / PROGRESS)
+        try:
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise NotWritten(self.folder, error) from error
+        files = {name: self._entry(name) for name in self._checksums}
+        content = {"rows": self.num_rows, "unreadable": self._unreadable, "files": files}
+        write_whole(self.folder / PROGRESS, json.dumps(content))
         self._saved = time.monotonic()
 
-    def _close_files(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files = {}
+    def _entry(self, name: str) -> list[Any]:
+        return [self._checksums[name].size, self._checksums[name].text]
+
+    def close(self) -> None:
+        """Close the files."""
+        files, self._files = self._files, {}
+        for file in files.values():
+            with suppress(OSError):
+                file.close()
+
+
+def release(lock: FileLock) -> None:
+    """Give up the lock of a shard that is there, for good: whoever gets it after all finds the shard."""
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+
+
+def lock_of(store: TokenStore, name: str) -> FileLock:
+    """A lock among all who build a store; it ends with the process that holds it, however that ends."""
+    folder = store.folder / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")

@@ -13,6 +13,7 @@ import torch.utils.data
 from torch import Tensor
 
 from attentive_probes.backbones import Backbone
+from attentive_probes.data.damage import VERIFY
 from attentive_probes.data.encoding import ENCODINGS
 from attentive_probes.data.token_store import TokenStore
 from attentive_probes.fingerprint import bytes_fingerprint, fingerprint_of
@@ -39,6 +40,8 @@ class CacheOptions:
         shard_size: Images per file.
         batch_size: Images per forward pass of the backbone; by default 256, or 16 on a CPU, whose caches hold no more.
         repository: Dataset repository on the Hub in which to look for a cache before it is computed.
+        verify: How the files of a cache are checked when it is opened: `never` by their sizes alone; `open` by their
+            checksums, of files that look as they did when they were found right not again; `full` all of them.
 
     Raises:
         ValueError: If a value is unknown or out of range.
@@ -51,12 +54,15 @@ class CacheOptions:
     shard_size: int = 1024
     batch_size: int | None = None
     repository: str | None = None
+    verify: str = "open"
 
     def __post_init__(self) -> None:
         if self.encoding not in ("auto", *ENCODINGS):
             raise ValueError(unknown_name("encoding", self.encoding, ("auto", *ENCODINGS)))
         if self.keep not in KEEP:
             raise ValueError(unknown_name("keep", self.keep, KEEP))
+        if self.verify not in VERIFY:
+            raise ValueError(unknown_name("verify", self.verify, VERIFY))
         for name in ("views", "shard_size", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
@@ -81,6 +87,7 @@ class TokenCache(torch.utils.data.Dataset):
         keep: Where to keep the tokens; see `CacheOptions`.
         device: The device of `keep="device"`.
         part: What of the cache it is, if not all: some rows, some items, other labels.
+        verify: How its files are checked; see `CacheOptions`.
 
     Attributes:
         num_unreadable: How many images were left out because they could not be read.
@@ -88,7 +95,7 @@ class TokenCache(torch.utils.data.Dataset):
         epoch: Epoch of the training, from 1; it says which view of each image is read.
 
     Raises:
-        ValueError: If the folder holds no complete cache, or none of its images could be read.
+        ValueError: If the folder holds no complete cache, it is damaged, or none of its images could be read.
     """
 
     def __init__(
@@ -97,8 +104,9 @@ class TokenCache(torch.utils.data.Dataset):
         keep: str = "auto",
         device: torch.device | str = "cpu",
         part: CachePart | None = None,
+        verify: str = "open",
     ):
-        self.store = TokenStore.open(folder)
+        self.store = TokenStore.open(folder, verify)
         self.manifest, self.part = self.store.manifest, part
         self.items = list(self.manifest.items)
         self.num_unreadable = int(self.manifest.key.get("unreadable", 0))

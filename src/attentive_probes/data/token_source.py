@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,10 @@ from attentive_probes.backbones import Backbone
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_collator
 from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.manifest import Manifest
 from attentive_probes.data.steps import Batch, plain_errors
 from attentive_probes.data.token_cache import CacheOptions, cached_items, kind_and_tap
-from attentive_probes.data.token_store import Manifest, TokenBatch
+from attentive_probes.data.token_store import TokenBatch
 from attentive_probes.fingerprint import bytes_fingerprint
 from attentive_probes.processes import autocast
 from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
@@ -74,7 +75,7 @@ class TokenSource:
         return [piece[first : first + size] for piece in pieces for first in range(0, len(piece), size)]
 
     @torch.no_grad()
-    def batches(self, plan: Sequence[range], num_workers: int = 0) -> Iterator[TokenBatch]:
+    def batches(self, plan: Iterable[range], num_workers: int = 0) -> Iterator[TokenBatch]:
         """Tokens of batches of rows, in order; view v is what training draws in epoch v + 1.
 
         Raises:
