@@ -11,6 +11,7 @@ alike, so that it is taken over twenty means.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import threading
 import time
@@ -122,10 +123,8 @@ def main() -> None:
     steps: list[int] = []
     TrainingLoop._step = step  # type: ignore[method-assign]
     watcher.start()
-    try:
+    with contextlib.suppress(Stopped):
         trainer.train()
-    except Stopped:
-        pass
     is_over.set()
     watcher.join()
     report(path, len(steps))

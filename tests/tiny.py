@@ -85,6 +85,7 @@ def image_dataset(num_images: int, num_classes: int = 3, seed: int = 0, size: in
     return Dataset.from_dict({"image": images, "label": labels.tolist()}, features=features)
 
 
-def image_split(config, num_images=20, seed=0):
-    """`image_dataset` as a training split of a probe's configuration."""
-    return ImageSplit("train", image_dataset(num_images, seed=seed), ImageOptions(), LabelEncoder.of_probe(config))
+def image_split(config, num_images=20, seed=0, name="train", options=None):
+    """`image_dataset` as a split of a probe's configuration."""
+    data = image_dataset(num_images, seed=seed)
+    return ImageSplit(name, data, options or ImageOptions(), LabelEncoder.of_probe(config))

@@ -85,7 +85,7 @@ DAMAGE = {
     "fewer labels": (lambda f: np.save(f / "labels.npy", np.zeros(19, int)), "holds 19 labels, but there are 20"),
     "a hash": (lambda f: flip(f / "content.npy", 0.9), "content.npy"),
     "the spread": (lambda f: flip(f / "patches@last.spread.npy", 0.9, 4), "patches@last.spread.npy"),
-    "a number of the manifest": (lambda f: edit(f / "manifest.json", '"num_images": 20', '"num_images": 16'), "manifest"),
+    "a number": (lambda f: edit(f / "manifest.json", '"num_images": 20', '"num_images": 16'), "manifest.json is dam"),
     "an empty manifest": (lambda f: (f / "manifest.json").write_text(""), "manifest.json is damaged"),
     "half a manifest": (lambda f: cut(f / "manifest.json"), "manifest.json is damaged"),
 }  # fmt: skip

@@ -12,8 +12,8 @@ from test_token_cache import LABELS, RUNS, build, split_of
 from attentive_probes import ProbeSweep
 from attentive_probes.data import shard_files
 from attentive_probes.data.batches import make_cached_loader
+from attentive_probes.data.block_shuffle import BlockShuffle
 from attentive_probes.data.steps import StepPlan
-from attentive_probes.data.token_cache import BlockShuffle
 from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
 
 IMAGES, CLASSES = 1_281_167, 1000

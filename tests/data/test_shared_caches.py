@@ -77,7 +77,7 @@ def test_weights_are_hashed_once(sweep, tmp_path, monkeypatch):
     ("encoding", "dtype", "value", "message"),
     [
         ("float16", torch.float32, 1e5, "1 of .* beyond 65504.*bfloat16 or float32"),
-        ("float16", torch.float32, float("nan"), "not finite as the backbone gives them"),
+        ("float16", torch.float32, float("nan"), "tokens that are not finite for the image in row"),
         ("auto", torch.float32, 1e5, "beyond 65504, the largest of float16"),
         ("int8", torch.float32, float("inf"), "not finite"),
         ("auto", torch.bfloat16, 1e5, None),

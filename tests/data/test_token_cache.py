@@ -7,10 +7,11 @@ import torch
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments, disk
 from attentive_probes.data import build_cache
 from attentive_probes.data.augment import Augmentation
+from attentive_probes.data.block_shuffle import BlockShuffle
 from attentive_probes.data.build_cache import build_token_cache
 from attentive_probes.data.encoding import ENCODINGS, channel_spread, decode, encode, relative_error
 from attentive_probes.data.shard_writer import ShardWriter
-from attentive_probes.data.token_cache import BlockShuffle, CacheOptions, TokenCache
+from attentive_probes.data.token_cache import CacheOptions, TokenCache
 from tiny import image_split
 
 LABELS = ["band 0", "band 1", "band 2"]

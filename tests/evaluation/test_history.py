@@ -1,19 +1,26 @@
 import json
 
-from attentive_probes.evaluation.history import HISTORY, append_history, cut_history, read_history
+import pytest
+
+from attentive_probes.evaluation.history import HISTORY, append_history, cut_history, history_mark, read_history
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 
 
 def test_lines_are_appended_and_cut(tmp_path):
     """A line per epoch and head; what is no number is null; a line that was cut short by a kill does not count."""
     assert read_history(tmp_path) == {}
+    assert history_mark(tmp_path) == {"bytes": 0}
+    marks = {}
     for epoch in (1, 2, 3):
         append_history(tmp_path, [(name, {"epoch": epoch, "train_loss": float("nan")}) for name in "ab"])
+        marks[epoch] = history_mark(tmp_path)
     assert len((tmp_path / HISTORY).read_text().splitlines()) == 6
-    cut_history(tmp_path, 2)
+    cut_history(tmp_path, marks[2])
     with (tmp_path / HISTORY).open("a") as file:
         file.write('{"head": "a", "ep')
     assert read_history(tmp_path) == {name: [{"epoch": e, "train_loss": None} for e in (1, 2)] for name in "ab"}
+    with pytest.raises(ValueError, match=r"history\.jsonl is damaged.*train\.overwrite=true"):
+        cut_history(tmp_path, marks[3])
 
 
 def test_results_do_not_hold_what_lies_beside_them(tmp_path):

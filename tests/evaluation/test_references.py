@@ -1,4 +1,5 @@
 import json
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -85,10 +86,11 @@ def test_features_of_images_and_of_cached_tokens(tiny_backbone):
     reading = Reference(tokens=("cls", "mean")).head.reading
     pixels, labels = torch.rand(5, 3, 16, 16), torch.tensor([0, 1, 0, 1, 1])
     tokens = sweep.backbone(pixels)
-    found = [
-        read_features(sweep, [[batch]], [reading], Accelerator())[reading]
-        for batch in ({"pixel_values": pixels, "labels": labels}, {"tokens": tokens, "labels": labels})
-    ]
+    found = []
+    for batch in ({"pixel_values": pixels, "labels": labels}, {"tokens": tokens, "labels": labels}):
+        loader = MagicMock(split=None)
+        loader.__iter__.return_value = [[batch]]
+        found.append(read_features(sweep, loader, [reading], Accelerator())[reading])
     expected = torch.cat([tokens["last"].cls[:, 0], tokens["last"].patches.mean(1)], 1)
     for features in found:
         assert torch.allclose(features.values, expected, atol=1e-6)

@@ -20,7 +20,7 @@ from attentive_probes.data.token_cache import TokenCache
 
 
 class Collator:
-    """Turns examples into a batch: `pixel_values` `(B, 3, H, W)` and `labels`.
+    """Turns examples into a batch: `pixel_values` `(B, 3, H, W)`, `labels`, and `rows`, the identities of the images.
 
     The view of an image depends on seed, epoch and its identity alone, not on workers, processes or batch size. An
     image that cannot be read is left out; a batch of no image is one of length 0.
@@ -71,7 +71,8 @@ class Collator:
             arguments |= {"do_resize": False, "do_center_crop": False}
         pixels = self.processor(images, return_tensors="pt", **arguments)["pixel_values"]
         labels = self.encoder.batch([example.label for example in examples])
-        return {"pixel_values": pixels[: len(examples)], "labels": labels}
+        rows = torch.tensor([example.identity for example in examples], dtype=torch.long)
+        return {"pixel_values": pixels[: len(examples)], "labels": labels, "rows": rows}
 
     def _view(self, example: Example, epoch: int) -> Image.Image:
         assert example.image is not None
@@ -146,5 +147,5 @@ def shuffled(num_images: int, seed: int, epoch: int) -> list[int]:
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model takes of a batch: everything but the labels."""
-    return {key: value for key, value in batch.items() if key != "labels"}
+    """What the model takes of a batch: pixels or tokens."""
+    return {key: value for key, value in batch.items() if key not in ("labels", "rows")}

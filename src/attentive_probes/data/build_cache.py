@@ -12,8 +12,9 @@ from transformers import BaseImageProcessor
 
 from attentive_probes.backbones import Backbone
 from attentive_probes.data.augment import Augmentation
-from attentive_probes.data.build_store import build_store, is_whole
+from attentive_probes.data.build_store import build_store, is_whole, missing_rows
 from attentive_probes.data.cache_search import find_held
+from attentive_probes.data.finite import refuse_infinite
 from attentive_probes.data.hub_cache import find_token_cache
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.manifest import MANIFEST
@@ -62,6 +63,28 @@ def build_token_cache(
         ValueError: If an image cannot be read and is not to be left out, the disk has too little space, the repository
             does not exist, more than one view is asked for without augmentation, or the backbone has an adapter.
     """
+    source = token_source(
+        backbone, split, readings, processor, options, augmentation=augmentation, seed=seed, precision=precision
+    )
+    return open_cache(source, num_workers)
+
+
+def token_source(
+    backbone: Backbone,
+    split: ImageSplit,
+    readings: list[Reading],
+    processor: BaseImageProcessor,
+    options: CacheOptions,
+    *,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    precision: str = "no",
+) -> TokenSource:
+    """What `build_token_cache` is about to read, with the same arguments; nothing is computed yet.
+
+    Raises:
+        ValueError: If more than one view is asked for without augmentation, or the backbone has an adapter.
+    """
     if backbone.adapter is not None:
         raise ValueError("An adapter changes the tokens with every step; train it online (data.tokens=online).")
     if options.views > 1 and augmentation is None:
@@ -72,8 +95,25 @@ def build_token_cache(
         )
     if options.encoding == "auto":
         options = replace(options, encoding="bfloat16" if backbone.dtype == torch.bfloat16 else "float16")
-    source = TokenSource(backbone, split, readings, processor, options, augmentation, seed, precision)
-    folder = Path(options.folder) / fingerprint_of(source.key)
+    return TokenSource(backbone, split, readings, processor, options, augmentation, seed, precision)
+
+
+def bytes_to_write(source: TokenSource) -> int:
+    """What a cache will take on the disk beyond what is there of it."""
+    folder, options = _folder_of(source), source.options
+    if (folder / MANIFEST).exists() or _held(source, "never") is not None:
+        return 0
+    store = TokenStore(folder, source.manifest())
+    return missing_rows(store) * store.manifest.bytes_per_row if options.repository is None else 0
+
+
+def open_cache(source: TokenSource, num_workers: int = 0) -> TokenCache:
+    """Open the cache of a source, after computing what is missing of it; see `build_token_cache`.
+
+    Raises:
+        ValueError: As there.
+    """
+    folder, options, split = _folder_of(source), source.options, source.split
     state = process_state()
     (found,) = broadcast_object_list([_find(source, folder) if state.is_main_process else None])
     if found is None and options.repository is not None:
@@ -81,20 +121,30 @@ def build_token_cache(
             downloaded = find_token_cache(options.repository, folder.name)
         found = None if downloaded is None else (downloaded, None)
     if found is None:
-        backbone.to(state.device)
+        source.backbone.to(state.device)
         build_store(source, TokenStore(folder, source.manifest()), num_workers)
     verify = options.verify if found is not None and found[0] != folder else "never"  # ours was looked at, or made
     folder, part = found or (folder, None)
     cache = TokenCache(folder, options.keep, state.device, part, verify)
     if len(cache.left_out) and split.options.unreadable == "raise":
-        split[int(cache.left_out[0])]  # says what is wrong with it
+        first = int(cache.left_out[0])
+        split[first]  # says what is wrong with it, if it cannot be read
+        refuse_infinite([first], 1, split)
     return cache
 
 
 def _find(source: TokenSource, folder: Path) -> tuple[Path, CachePart | None] | None:
     if (folder / MANIFEST).exists() and is_whole(folder, source.options.verify):
         return folder, None
+    return _held(source, source.options.verify)
+
+
+def _held(source: TokenSource, verify: str) -> tuple[Path, CachePart | None] | None:
     if source.augmentation is not None:
         return None  # views are drawn for the rows of a split
     split = source.split
-    return find_held(folder.parent, source.key, split.content(), split.targets(), source.options.verify)
+    return find_held(Path(source.options.folder), source.key, split.content(), split.targets(), verify)
+
+
+def _folder_of(source: TokenSource) -> Path:
+    return Path(source.options.folder) / fingerprint_of(source.key)

@@ -31,6 +31,7 @@ class ImageSplit(torch.utils.data.Dataset):
         options: Columns and the policy for unreadable images.
         encoder: Turns labels into targets and checks them.
         num_channels: Channels that the backbone reads.
+        rows: Where the images `(N,)` lie in what the user named, for messages; by default as they come.
 
     Attributes:
         data: The images, encoded.
@@ -49,6 +50,7 @@ class ImageSplit(torch.utils.data.Dataset):
         options: ImageOptions,
         encoder: LabelEncoder,
         num_channels: int = 3,
+        rows: np.ndarray | None = None,
     ):
         self.name, self.options, self.encoder, self.num_channels = name, options, encoder, num_channels
         if isinstance(dataset, TorchImages):
@@ -60,7 +62,7 @@ class ImageSplit(torch.utils.data.Dataset):
         if len(self.data) == 0:
             raise ValueError(f"The {name} split holds no images.")
         self.labels = encoder.column(found, name)
-        self.is_checked = False
+        self.is_checked, self.rows = False, np.arange(len(self.data)) if rows is None else rows
         self._content: np.ndarray | None = None
         self._num_left_out, self._unreadable = 0, set[int]()
         if options.check or (options.check is None and len(self) <= FEW_IMAGES):
@@ -93,7 +95,7 @@ class ImageSplit(torch.utils.data.Dataset):
         """
 
         def check(row: int, cell: Any) -> None:
-            open_image(cell, f"in row {row}", None, self.num_channels)
+            open_image(cell, f"in row {self.rows[row]}", None, self.num_channels)
 
         found = find_content(self.data, self.options.image_column, check, self.name)
         first = next(iter(found.problems.values()), None)
@@ -105,7 +107,7 @@ class ImageSplit(torch.utils.data.Dataset):
         self._content, self.is_checked = found.digests[kept], True
         if first is not None:
             self._num_left_out = len(found.problems)
-            self.data, self.labels = self.data.select(kept.tolist()), self.labels[kept]
+            self.data, self.labels, self.rows = self.data.select(kept.tolist()), self.labels[kept], self.rows[kept]
 
     @property
     def knows_content(self) -> bool:
@@ -122,21 +124,33 @@ class ImageSplit(torch.utils.data.Dataset):
         """This split, then another one of the same dataset."""
         both = copy.copy(self)
         both.data = concatenate_datasets([self.data, other.data])
-        both.labels = np.concatenate([self.labels, other.labels])
+        both.labels, both.rows = (
+            np.concatenate(pair) for pair in ((self.labels, other.labels), (self.rows, other.rows))
+        )
         both._content = np.concatenate([self.content(), other.content()])
         both._num_left_out = self._num_left_out + other._num_left_out
         return both
 
     def _open(self, index: int, cell: Any) -> Image.Image | None:
         try:
-            return open_image(cell, f"in row {index}", self.options.jpeg_min_size, self.num_channels)
+            return open_image(cell, f"in row {self.rows[index]}", self.options.jpeg_min_size, self.num_channels)
         except ValueError as error:
             if self.options.unreadable == "raise":
                 raise
-            if index not in self._unreadable:
-                logger.warning("Skipped: %s", error)
-            self._unreadable.add(index)
+            self.leave_out(index, str(error))
             return None
+
+    def name_of(self, index: int) -> str:
+        """An image in words: its file, where it has one, and its row."""
+        cell = self.data[index][self.options.image_column]
+        path = cell.get("path") if isinstance(cell, dict) else None
+        return f"the image {path or ''} in row {self.rows[index]} of the {self.name} split".replace("  ", " ")
+
+    def leave_out(self, index: int, why: str) -> None:
+        """Count an image that is left out, once, and say why."""
+        if index not in self._unreadable:
+            logger.warning("Skipped: %s", why)
+        self._unreadable.add(index)
 
 
 def check_apart(one: ImageSplit, other: ImageSplit) -> None:

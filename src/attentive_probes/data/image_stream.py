@@ -58,6 +58,16 @@ class ImageStream(torch.utils.data.IterableDataset):
         """How many images were left out so far, each counted once however often the stream was read."""
         return len(self._skipped)
 
+    def name_of(self, identity: int) -> str:
+        """An image in words; a stream has no rows."""
+        return f"an image of the {self.name} stream"
+
+    def leave_out(self, identity: int, why: str) -> None:
+        """Count an image that is left out, once, and say why."""
+        if identity not in self._skipped:
+            logger.warning("Skipped: %s", why)
+        self._skipped.add(identity)
+
     def set_epoch(self, epoch: int) -> None:
         """Reshuffle a shuffled stream."""
         self.data.set_epoch(epoch)
@@ -73,9 +83,7 @@ class ImageStream(torch.utils.data.IterableDataset):
             except ValueError as error:
                 if self.options.unreadable == "raise":
                     raise
-                if identity not in self._skipped:
-                    logger.warning("Skipped: %s", error)
-                self._skipped.add(identity)
+                self.leave_out(identity, str(error))
                 continue
             if self._order is not None:
                 self._order.see(label)

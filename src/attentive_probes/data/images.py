@@ -21,7 +21,8 @@ class ImageOptions:
     Args:
         image_column: Column of images.
         label_column: Column of labels.
-        unreadable: `raise` names the first unreadable image; `skip` leaves such images out and counts them.
+        unreadable: `raise` names the first image that cannot be read, or of which the backbone gives tokens that are
+            not finite; `skip` leaves such images out and counts them.
         check: Whether to decode every image once before the work starts; files that were are not read again. `None`
             does so for splits of up to 10,000 images, which takes seconds, unless their tokens are to be cached, which
             checks them. Else, as in streams, an unreadable image is met on the way, and its batch goes without it.

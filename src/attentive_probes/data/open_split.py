@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, IterableDataset
 
 from attentive_probes.data.image_split import ImageSplit
@@ -21,6 +22,7 @@ def open_split(
     *,
     num_channels: int = 3,
     shuffle: tuple[int, int] | None = None,
+    rows: np.ndarray | None = None,
 ) -> ImageSplit | ImageStream:
     """Check a split and open it for reading; see `ImageSplit` for what is checked.
 
@@ -33,6 +35,8 @@ def open_split(
         shuffle: Images of a training stream that wait to be drawn from, and the seed of the draw; 0 images keep its
             order. Files are shuffled as well, and the order changes with the epoch.
 
+        rows: Where the images of a held split lie in what the user named, for messages.
+
     Raises:
         ValueError: As `ImageSplit`.
         TypeError: If it is no dataset.
@@ -41,4 +45,4 @@ def open_split(
         return ImageStream(name, dataset, options, encoder, num_channels, shuffle)
     if not isinstance(dataset, Dataset):
         dataset = TorchImages(dataset, name, options.image_column)
-    return ImageSplit(name, dataset, options, encoder, num_channels)
+    return ImageSplit(name, dataset, options, encoder, num_channels, rows)

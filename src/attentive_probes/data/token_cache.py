@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import torch.utils.data
 from torch import Tensor
 
 from attentive_probes.backbones import Backbone
+from attentive_probes.data.block_shuffle import BlockShuffle
 from attentive_probes.data.damage import VERIFY
 from attentive_probes.data.encoding import ENCODINGS
 from attentive_probes.data.token_store import TokenStore
@@ -39,9 +40,9 @@ class CacheOptions:
             they take less than a third of what is free for this process, in its container and beside its neighbours.
         shard_size: Images per file.
         batch_size: Images per forward pass of the backbone; by default 256, or 16 on a CPU, whose caches hold no more.
-        repository: Dataset repository on the Hub in which to look for a cache before it is computed.
-        verify: How the files of a cache are checked when it is opened: `never` by their sizes alone; `open` by their
-            checksums, of files that look as they did when they were found right not again; `full` all of them.
+        repository: Dataset repository on the Hub in which to look for a cache first.
+        verify: How files are checked when a cache is opened: `never` by their sizes alone; `open` by checksums, unless
+            they look as they did when they were found right; `full` always.
 
     Raises:
         ValueError: If a value is unknown or out of range.
@@ -149,6 +150,7 @@ class TokenCache(torch.utils.data.Dataset):
         """Its images in a random order that reads the disk in stretches of a megabyte or more; see `BlockShuffle`."""
         size = max(64, -(-STRETCH // self.manifest.bytes_per_row_of(self.items)))
         on_disk = np.argsort(self._rows, kind="stable")
+        on_disk = np.argsort(self._rows, kind="stable")
         return on_disk[list(BlockShuffle(len(self), lambda: self.epoch, seed, size))].tolist()
 
     def fingerprint(self) -> str:
@@ -219,34 +221,3 @@ def kind_and_tap(item: str) -> tuple[str, str]:
     """Kind and tap of a stored item."""
     parsed = ReadingItem.parse(item)
     return parsed.kind, parsed.tap
-
-
-class BlockShuffle(torch.utils.data.Sampler[int]):
-    """A shuffled order that reads a disk in long stretches: blocks in random order, mixed within windows of blocks.
-
-    Images lie on the disk in a random order of their own, so that a block is a random sample already.
-
-    Args:
-        num_images: Number of images, here in their order on the disk.
-        epoch: Gives the number of the epoch; the order depends on it and on the seed alone.
-        seed: Seed of the order.
-        block_size: Consecutive images that are read together.
-        window: Blocks whose images are mixed.
-    """
-
-    def __init__(
-        self, num_images: int, epoch: Callable[[], int], seed: int = 0, block_size: int = 64, window: int = 256
-    ):
-        self.num_images, self.current_epoch, self.seed = num_images, epoch, seed
-        self.block_size, self.window = block_size, window
-
-    def __len__(self) -> int:
-        return self.num_images
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng((self.seed, self.current_epoch()))
-        blocks = rng.permutation(-(-self.num_images // self.block_size))
-        for start in range(0, len(blocks), self.window):
-            firsts = blocks[start : start + self.window, None] * self.block_size
-            images = (firsts + np.arange(self.block_size)).ravel()
-            yield from rng.permutation(images[images < self.num_images]).tolist()

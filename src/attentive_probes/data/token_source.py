@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import BaseImageProcessor
 from attentive_probes.backbones import Backbone
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_collator
+from attentive_probes.data.finite import only_finite
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.manifest import Manifest
 from attentive_probes.data.steps import Batch, plain_errors
@@ -79,7 +80,7 @@ class TokenSource:
         """Tokens of batches of rows, in order; view v is what training draws in epoch v + 1.
 
         Raises:
-            ValueError: If an image cannot be read, unless the policy is to leave it out.
+            ValueError: If an image cannot be read, or gives tokens that are not finite, unless it may be left out.
         """
         needs, device = kinds_by_tap(self.readings), self.backbone.device
         collator = make_collator(self.split, self.processor, self.backbone, self.augmentation, self.seed)
@@ -96,9 +97,12 @@ class TokenSource:
                 continue
             with autocast(device, self.precision):
                 tokens = self.backbone(batch["pixel_values"].to(device, non_blocking=True), needs)
+            tokens, kept = only_finite(tokens, {"rows": batch["rows"].to(device)}, self.split)
+            if len(kept["rows"]) < len(batch["rows"]):
+                is_read[is_read.clone()] = torch.isin(batch["rows"], kept["rows"].cpu())
             yield TokenBatch(self._placed(tokens, is_read), is_read)
 
-    def _placed(self, tokens: dict[str, Tokens], is_read: Tensor) -> dict[str, Tensor]:
+    def _placed(self, tokens: Mapping[str, Tokens], is_read: Tensor) -> dict[str, Tensor]:
         """Tokens by item, with zeros for images that could not be read."""
         found = {item: tokens[tap].read(kind) for item in self.items for kind, tap in [kind_and_tap(item)]}
         if is_read.all():

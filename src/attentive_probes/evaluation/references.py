@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from attentive_probes.data.finite import only_finite
 from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.class_sums import score_classes
@@ -96,6 +97,7 @@ def read_features(
             tokens = batch.get("tokens")
             if tokens is None:
                 tokens = sweep.read(batch["pixel_values"], readings)
+                tokens, batch = only_finite(tokens, batch, loader.split)
             features = {str(i): reading(tokens).flatten(1).float() for i, reading in enumerate(values)}
             everyone = gather_rows({**features, "labels": batch["labels"]}, accelerator)
             for i, found in enumerate(values.values()):

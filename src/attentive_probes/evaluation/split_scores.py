@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from attentive_probes.data.batches import inputs_of
+from attentive_probes.data.finite import only_finite
 from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.class_scores import MAX_CONFUSION, ClassScores
 from attentive_probes.evaluation.class_sums import NO_IMAGE, ClassSums
@@ -90,7 +91,8 @@ def score_split(
         tick: Called with the number of images of each batch, as far as this process can tell.
 
     Raises:
-        ValueError: If the split is empty.
+        ValueError: If the split is empty, or the backbone gives tokens that are not finite for an image that is not to
+            be left out.
     """
     sweep.eval()
     names = [name for name in sweep.runs if name in sweep.active]
@@ -110,6 +112,7 @@ def _scored(
         for batch in on_device(parts, accelerator.device):
             with autocast(accelerator.device, precision):
                 tokens = sweep.tokens_of(**inputs_of(batch))
+            tokens, batch = only_finite(tokens, batch, loader.split)
             with autocast(accelerator.device, "no"):
                 outputs = sweep.classify(sweep.sequences(tokens))
             yield torch.stack([output.logits for output in outputs.values()], dim=1), batch["labels"]

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 
 from attentive_probes.assets import EMBEDDED_PREFIX
-from attentive_probes.data.build_cache import build_token_cache
+from attentive_probes.data.build_cache import bytes_to_write, open_cache, token_source
 from attentive_probes.data.hold_out import hold_out, low_shot
 from attentive_probes.data.image_split import ImageSplit, check_apart
 from attentive_probes.data.image_stream import ImageStream
@@ -22,6 +22,8 @@ from attentive_probes.data.labels import LabelEncoder, Labels, names_of
 from attentive_probes.data.load import AnyData, load_named, same_rows
 from attentive_probes.data.open_split import open_split
 from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.data.token_source import TokenSource
+from attentive_probes.disk import check_space
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.sweep import ProbeSweep
@@ -37,6 +39,7 @@ class RawSplits:
     validation: AnyData
     test: AnyData | None
     table: LabelTable
+    rows: dict[str, np.ndarray]  # where the images of a split that was drawn lie in the one it was drawn from
 
     def by_name(self) -> dict[str, AnyData | None]:
         """Name -> split."""
@@ -54,7 +57,7 @@ def load_splits(data: DataRecipe) -> RawSplits:
     loaded = load_named_of(data, names)
     train, test = loaded[data.train_split], loaded[data.test_split] if data.test_split else None
     table = label_table(data, train)
-    is_stream = isinstance(train, IterableDataset)
+    is_stream, rows = isinstance(train, IterableDataset), dict[str, np.ndarray]()
     if is_stream and (data.shots is not None or data.fraction is not None):
         raise ValueError("shots and fraction cannot be drawn from a stream.")
     if data.validation_split is not None:
@@ -64,14 +67,18 @@ def load_splits(data: DataRecipe) -> RawSplits:
     else:
         kept, held = hold_out(_classes(data, train, table, "train"), data.validation_fraction, data.split_seed)
         train, validation = train.select(kept), train.select(held)
+        rows = {"train": kept, "validation": held}
     if data.shots is not None or data.fraction is not None:
         options: dict[str, Any] = {"shots": data.shots, "fraction": data.fraction, "draw": data.draw}
         classes = _classes(data, train, table, "train")
-        train = train.select(low_shot(classes, **options, names=table.names))
+        kept = low_shot(classes, **options, names=table.names)
+        train, rows["train"] = train.select(kept), rows["train"][kept] if "train" in rows else kept
         if not data.full_validation and isinstance(validation, Dataset):
             classes = _classes(data, validation, table, "validation")
-            validation = validation.select(low_shot(classes, **options, at_most=True))
-    return RawSplits(train, validation, test, table)
+            kept = low_shot(classes, **options, at_most=True)
+            validation = validation.select(kept)
+            rows["validation"] = rows["validation"][kept] if "validation" in rows else kept
+    return RawSplits(train, validation, test, table, rows)
 
 
 def label_table(data: DataRecipe, train: AnyData) -> LabelTable:
@@ -134,7 +141,7 @@ def load_named_of(data: DataRecipe, names: Sequence[str]) -> dict[str, AnyData]:
 
 
 def open_splits(
-    data: DataRecipe, sweep: ProbeSweep, datasets: Mapping[str, AnyData | None], seed: int
+    data: DataRecipe, sweep: ProbeSweep, raw: RawSplits, seed: int
 ) -> dict[str, ImageSplit | ImageStream | None]:
     """Check every split that there is and open it for reading; the training stream is shuffled.
 
@@ -145,12 +152,13 @@ def open_splits(
     images = data.images
     if data.tokens == "cached" and images.check is None:
         images = replace(images, check=False)  # caching decodes them
-    opened: dict[str, ImageSplit | ImageStream | None] = dict.fromkeys(datasets)
-    for name, dataset in datasets.items():
+    opened: dict[str, ImageSplit | ImageStream | None] = dict.fromkeys(raw.by_name())
+    for name, dataset in raw.by_name().items():
         if dataset is not None:
             shuffle = (data.shuffle_buffer, seed) if name == "train" else None
             num_channels = sweep.backbone.num_channels
-            opened[name] = open_split(name, dataset, images, encoder, num_channels=num_channels, shuffle=shuffle)
+            options: dict[str, Any] = {"num_channels": num_channels, "shuffle": shuffle, "rows": raw.rows.get(name)}
+            opened[name] = open_split(name, dataset, images, encoder, **options)
     named = [name for name in opened if name != "validation" or data.validation_split is not None]
     held = [split for name in named if isinstance(split := opened[name], ImageSplit)]
     known = [split for split in held if split.knows_content or data.tokens == "cached"]
@@ -166,39 +174,43 @@ def cache_splits(
     splits: Mapping[str, ImageSplit | ImageStream | None],
     readings: list[Reading],
     arguments: ProbeTrainingArguments,
+    also: Mapping[Path, int],
 ) -> dict[str, TokenCache | None]:
     """The token cache of every split; only that of the training split holds augmented views.
+
+    Args:
+        data: The data block of the recipe.
+        sweep: Heads and backbone.
+        splits: Name -> images.
+        readings: What is read of them.
+        arguments: Training settings.
+        also: Folder -> bytes that the run will write there beside.
 
     Raises:
         ValueError: If the backbone has no image processor, or the disk is too small.
     """
     if sweep.image_processor is None:
         raise ValueError("The backbone came without a usable image processor.")
-    caches: dict[str, TokenCache | None] = {}
-    options: dict[str, Any] = {
-        "seed": arguments.seed,
-        "num_workers": arguments.num_workers,
-        "precision": arguments.mixed_precision,
-    }
+    options: dict[str, Any] = {"seed": arguments.seed, "precision": arguments.mixed_precision}
+    first: dict[str, TokenSource] = {}
     train, validation = splits["train"], splits["validation"]
-    if data.validation_split is None and isinstance(train, ImageSplit) and isinstance(validation, ImageSplit):
+    is_held_out = data.validation_split is None and data.augmentation is None
+    if is_held_out and isinstance(train, ImageSplit) and isinstance(validation, ImageSplit):
         both = train.joined(validation)  # one cache, of which every other draw of what is held out is a part as well
         plain = replace(data.cache, views=1, keep="disk")
-        if data.augmentation is None:
-            build_token_cache(sweep.backbone, both, readings, sweep.image_processor, plain, **options)
+        first["both"] = token_source(sweep.backbone, both, readings, sweep.image_processor, plain, **options)
+    sources: dict[str, TokenSource] = {}
     for name, split in splits.items():
-        cache, augmentation = (
-            (data.cache, data.augmentation) if name == "train" else (replace(data.cache, views=1), None)
-        )
-        if split is None:
-            caches[name] = None
-        else:
-            assert isinstance(split, ImageSplit)  # streams were refused when the recipe was read
-            processor = sweep.image_processor
-            caches[name] = build_token_cache(
-                sweep.backbone, split, readings, processor, cache, augmentation=augmentation, **options
-            )
-    return caches
+        if isinstance(split, ImageSplit):  # streams were refused when the recipe was read
+            is_train = name == "train"
+            cache = data.cache if is_train else replace(data.cache, views=1)
+            options["augmentation"] = data.augmentation if is_train else None
+            sources[name] = token_source(sweep.backbone, split, readings, sweep.image_processor, cache, **options)
+    new = [source for name, source in (sources | first).items() if not first or name not in ("train", "validation")]
+    check_space({Path(data.cache.folder): sum(map(bytes_to_write, new)), **also})
+    for source in first.values():
+        open_cache(source, arguments.num_workers)
+    return {name: open_cache(sources[name], arguments.num_workers) if name in sources else None for name in splits}
 
 
 def describe_dataset(data: DataRecipe) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.plots import attention_grid, layer_figure
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.disk import check_space
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.references import Reference, evaluate_reference, linear_probe, read_features
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
@@ -32,8 +33,9 @@ from attentive_probes.probe.files import add_adapter, read_config
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.training.checkpoint import PROBES, claimed, save_whole
+from attentive_probes.training.checkpoint import PROBES, bytes_of_run, claimed, save_whole
 from attentive_probes.training.profile import Profile, profile_run
+from attentive_probes.training.splits import check_batches, fit_batch_size
 from attentive_probes.training.trainer import ProbeTrainer
 
 SELECTED_ON_TEST = (
@@ -61,7 +63,10 @@ def _run(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSplit | Im
     references = recipe.evaluation.references
     of_references = [reading_of(sweep.config, reference.head) for reference in references.values()]
     readings = list(dict.fromkeys([*sweep.readings, *of_references]))
-    splits = cache_splits(data, sweep, opened, readings, recipe.train) if data.tokens == "cached" else opened
+    folder = Path(recipe.train.output_dir)
+    needs = {folder: bytes_of_run(sweep)}
+    check_space(needs)
+    splits = cache_splits(data, sweep, opened, readings, recipe.train, needs) if data.tokens == "cached" else opened
     trainer = ProbeTrainer(
         sweep, recipe.train, splits["train"], splits["validation"], images=data.images, augmentation=data.augmentation
     )
@@ -126,7 +131,19 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
         if recipe.lora.start_from is not None:
             start_from(sweep, recipe.lora.start_from)
         add_adapter(sweep.config, sweep.backbone, recipe.lora.config(), recipe.train.seed)
-    return sweep, open_splits(data, sweep, splits.by_name(), recipe.train.seed)
+    opened = open_splits(data, sweep, splits, recipe.train.seed)
+    _check_sizes(recipe, sweep, opened)
+    return sweep, opened
+
+
+def _check_sizes(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSplit | ImageStream | None]) -> None:
+    train, test = opened["train"], opened["test"]
+    assert train is not None
+    check_batches(train, sweep, fit_batch_size(recipe.train, train))
+    if isinstance(test, ImageSplit) and len(test) < 2:
+        raise ValueError(
+            "The test split holds one image, which says nothing of a head; name another data.test_split, or null."
+        )
 
 
 def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, splits: Mapping[str, Any]) -> None:

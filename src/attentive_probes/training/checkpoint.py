@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attentive_probes.evaluation.history import HISTORY
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import process_state
 from attentive_probes.writing import whole_file, whole_folder
 
@@ -76,6 +77,17 @@ def claimed(folder: Path) -> Iterator[None]:
             lock.release()
             if not lock.is_locked and os.listdir(folder) == [LOCK]:  # nothing came of it
                 shutil.rmtree(folder)
+
+
+def bytes_of_run(sweep: ProbeSweep) -> int:
+    """About what a run writes: its heads as probes, at their best and last epoch, and twice the state it goes on from.
+
+    A state holds tensors, best tensors, and two moments for each; a probe that holds its backbone, all of that.
+    """
+    learned = sum(p.numel() for head in sweep.heads.values() for p in head.parameters())
+    learned += sum(p.numel() for p in sweep.adapter_parameters.values())
+    backbone = sum(p.numel() * p.element_size() for p in sweep.backbone.parameters())
+    return 4 * learned * (3 + 2 * 4) + (len(sweep.runs) * backbone if sweep.config.self_contained else 0)
 
 
 def clear_output_dir(folder: Path) -> None:

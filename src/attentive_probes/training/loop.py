@@ -15,7 +15,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from attentive_probes.data.batches import inputs_of
+from attentive_probes.data.finite import only_finite
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.steps import Batch, StepLoader
+from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.memory import keep_freed_memory
 from attentive_probes.probe.sweep import ProbeSweep
@@ -29,7 +33,8 @@ from attentive_probes.training.report import adapter_rates
 from attentive_probes.training.rules import epochs_for
 from attentive_probes.training.targets import TargetScale
 
-Step = list[tuple[list[str], list[Batch]]]  # of each seed: its heads, and the parts of their batch
+# Of each seed: its heads, where their batch comes from, and its parts.
+Step = list[tuple[list[str], ImageSplit | ImageStream | TokenCache, list[Batch]]]
 
 
 @dataclass
@@ -189,15 +194,15 @@ class TrainingLoop:
         first = next(steps, None)
         torch.set_rng_state(random_state)
         for parts in chain([] if first is None else [first], steps):
-            yield [(names, part) for (names, _), part in zip(loaders, parts, strict=True)]
+            yield [(names, loader.split, part) for (names, loader), part in zip(loaders, parts, strict=True)]
 
     def _step(self, step: Step) -> None:
         self.gradients.zero()
-        for names, parts in step:
+        for names, split, parts in step:
             batches = on_device(parts, self.device)
             total = total_weight([batch["labels"] for batch in batches], self.class_weights)
             for part in batches:
-                losses = self._losses(names, part) / total
+                losses = self._losses(names, part, split) / total
                 self.scaler.scale(losses.sum()).backward()
                 self.gradients.add_losses(names, losses.detach())
         self.steps_done += 1
@@ -208,13 +213,14 @@ class TrainingLoop:
         self.scaler.update()
         self.schedule.step()
 
-    def _losses(self, names: list[str], batch: Batch) -> Tensor:
+    def _losses(self, names: list[str], batch: Batch, split: ImageSplit | ImageStream | TokenCache) -> Tensor:
         """The losses `(H,)` of some heads, summed over the images of a part of a batch."""
         precision, problem_type = self.arguments.mixed_precision, self.sweep.config.problem_type
-        labels = batch["labels"] if self.scale is None else self.scale.standardized(batch["labels"])
         with self.sweep.only(names):
             with autocast(self.device, precision):
                 tokens = self.sweep.tokens_of(**inputs_of(batch))
+            tokens, batch = only_finite(tokens, batch, split)
+            labels = batch["labels"] if self.scale is None else self.scale.standardized(batch["labels"])
             with autocast(self.device, "no" if precision == "fp16" else precision):
                 outputs = self.sweep.classify(self.sweep.sequences(tokens))
         return summed_losses([outputs[name].logits for name in names], labels, problem_type, self.class_weights)
