@@ -14,7 +14,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import modules of its own row and of rows above it.
 ROWS = (
-    ("registration", "naming", "assets", "processes", "memory", "fingerprint", "repository", "tokens", "layers"),
+    ("registration", "naming", "assets", "processes", "memory", "disk", "writing", "checksums", "fingerprint"),
+    ("repository", "tokens", "layers"),
     ("poolings", "backbones"),
     ("probe", "testing"),
     ("data",),

@@ -103,8 +103,9 @@ class Recipe:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the recipe with all overrides applied, as YAML."""
-        write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(self)))
+        """Write the recipe with all overrides applied, as YAML; how it was started is no part of it."""
+        plain = replace(self, train=replace(self.train, resume=False, overwrite=False))
+        write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(plain)))
 
 
 def labels_as_written(path: str | Path, overrides: Sequence[str]) -> list[str] | None:
