@@ -14,7 +14,19 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A module may import modules of its own row and of rows above it.
 ROWS = (
-    ("registration", "naming", "assets", "processes", "memory", "disk", "writing", "checksums", "fingerprint"),
+    (
+        "registration",
+        "naming",
+        "assets",
+        "processes",
+        "memory",
+        "disk",
+        "writing",
+        "checksums",
+        "fingerprint",
+        "ranges",
+        "foreign_files",
+    ),
     ("repository", "tokens", "layers"),
     ("poolings", "backbones"),
     ("probe", "testing"),
@@ -26,7 +38,7 @@ ROWS = (
     ("cli",),
 )
 ROW = {part: i for i, row in enumerate(ROWS) for part in row}
-TENSORS_ALONE = {"layers": {"layers"}, "poolings": {"poolings", "layers", "tokens", "naming"}}
+TENSORS_ALONE = {"layers": {"layers"}, "poolings": {"poolings", "layers", "tokens", "naming", "ranges"}}
 HEAVY = {"matplotlib", "peft", "gradio", "timm", "onnx", "torchvision", "albumentations"}
 
 

@@ -59,11 +59,17 @@ class TokenLayout:
 
         Args:
             states: `(B, cls + R + N, D)` or longer; or a map, `(B, D, rows, columns)` or `(B, rows, columns, D)`.
+
+        Raises:
+            ValueError: If there are fewer tokens.
         """
         if states.ndim == 4:
             is_channels_first = tuple(states.shape[1:]) == (self.width, *self.grid)
             states = states.flatten(2).mT if is_channels_first else states.flatten(1, 2)
-        states = states[:, : self.num_prefix_tokens + self.num_patches]
+        count = self.num_prefix_tokens + self.num_patches
+        if states.shape[1] < count:
+            raise ValueError(f"The backbone gives {states.shape[1]} tokens, fewer than the {count} of {self}.")
+        states = states[:, :count]
         cls, registers, patches = states.split((self.num_cls, self.num_registers, self.num_patches), dim=1)
         return Tokens(cls, registers, patches, self.grid)
 
@@ -143,7 +149,7 @@ class ReadingItem:
         Raises:
             ValueError: If the kind is unknown or the tap is empty.
         """
-        kind, separator, tap = text.partition("@")
+        kind, separator, tap = str(text).partition("@")
         if kind not in KINDS:
             raise ValueError(f"{unknown_name('kind of token', kind, KINDS)} A reading item is `kind` or `kind@tap`.")
         if separator and not tap:

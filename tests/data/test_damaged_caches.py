@@ -225,3 +225,20 @@ def test_a_full_disk_is_a_sentence(whole, tmp_path, monkeypatch):
         build(backbone, tmp_path)
     build(backbone, tmp_path)
     assert content_of(tmp_path / folder.name) == content_of(folder)
+
+
+def test_a_write_that_fails_within_a_batch(whole, tmp_path, monkeypatch):
+    """Of a batch that was written in part, nothing counts."""
+    backbone, folder = whole
+    original = ShardWriter._write
+
+    def full(self, name, content):
+        if name == "patches@last":
+            raise NotWritten(self.folder / name, OSError(28, "No space left on device"))
+        original(self, name, content)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="cannot be written"):
+        patch.setattr(ShardWriter, "_write", full)
+        build(backbone, tmp_path)
+    build(backbone, tmp_path)
+    assert content_of(tmp_path / folder.name) == content_of(folder)

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
 from attentive_probes.backbones.inputs import FORMATS, check_readable
 from attentive_probes.backbones.reach import why_unreachable
+from attentive_probes.backbones.size import check_size
 
 # Of the classes that share a vision configuration, the first with one of these endings is the plain backbone.
 SUFFIXES = ("VisionModel", "VisionTransformer", "ImageModel", "VisionEncoder", "Model", "VisionBackbone", "Backbone")
@@ -189,9 +190,11 @@ def load_model(
         **options: Passed on to `from_pretrained`: `dtype`, `attn_implementation`, `device_map`, `token` and the like.
 
     Raises:
-        ValueError: If the weights cannot be found, or some of them are missing from the checkpoint.
+        ValueError: If the weights cannot be found, some of them are missing from the checkpoint, or the configuration
+            describes a far larger model.
     """
     model_class = vision_model_class(config, projection)
+    check_size(Path(resolve_source(name)) / options.get("subfolder", ""), config, model_class)
     arguments = {"config": config, "revision": revision, **options, **_without_pooler(model_class, config)}
     for mapping in KEY_MAPPINGS:
         model, missing = _from_pretrained(model_class, name, {**arguments, "key_mapping": mapping})

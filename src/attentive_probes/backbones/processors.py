@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, BaseImageProcessor, CLIPImageProcessorPil, PreTrainedConfig
 
 from attentive_probes.backbones.load import resolve_source
+from attentive_probes.foreign_files import foreign
 
 Size = tuple[int, int]
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels that a backbone reads -> mode of the images it is given
@@ -33,9 +34,10 @@ def load_image_processor(name: str, **hub_arguments: Any) -> BaseImageProcessor:
         return AutoImageProcessor.from_pretrained(source, backend="pil", **hub_arguments)
     except OSError as error:
         raise ValueError(f"There is no image processor (preprocessor_config.json) beside {name!r}: {error}") from error
-    except (ImportError, ValueError):  # no PIL class, or a processor of videos
-        stored, _ = BaseImageProcessor.get_image_processor_dict(source, **hub_arguments)
-        return plain_processor(stored)
+    except Exception:  # no PIL class, a processor of videos, or numbers that are none
+        with foreign(f"{name}, preprocessor_config.json,", "an image processor"):
+            stored, _ = BaseImageProcessor.get_image_processor_dict(source, **hub_arguments)
+            return plain_processor(stored)
 
 
 def plain_processor(stored: dict[str, Any], num_channels: int = 3) -> BaseImageProcessor:

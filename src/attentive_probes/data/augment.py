@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from attentive_probes.data.transforms import seeded_transform
+from attentive_probes.ranges import POSITIVE
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name in ("crop_scale", "crop_ratio"):
             value = tuple(getattr(self, name))
-            if len(value) != 2 or not 0 < value[0] <= value[1]:
+            if len(value) != 2 or not all(one in POSITIVE for one in value) or value[0] > value[1]:
                 raise ValueError(f"{name} is {value}; it must be two positive numbers, the smaller one first.")
             setattr(self, name, value)
         if self.crop_scale[1] > 1:

@@ -14,9 +14,13 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 import fsspec
@@ -25,11 +29,51 @@ from PIL import Image, ImageOps
 
 from attentive_probes.backbones import MODES
 
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # where Pillow begins to suspect a bomb
+IN_FLIGHT = 2**26  # pixels that are decoded at a time, by however many threads; a larger image is alone
+STRIP = 2**20  # pixels that are laid over white at a time
 PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_avif": None, "pillow_jxl": None}
 TIFF = (b"II*\0", b"MM\0*")
 
 
-def open_image(cell: Any, name: str, jpeg_min_size: int | None = None, num_channels: int = 3) -> Image.Image:
+class PixelBudget:
+    """Lets only so many pixels be decoded at a time.
+
+    Args:
+        total: Their number.
+    """
+
+    def __init__(self, total: int):
+        self.total = total
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing is being decoded, as in a process that was forked."""
+        self._free, self._changed = self.total, Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """A context for the decoding of an image; it waits for its turn."""
+        pixels = min(pixels, self.total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+BUDGET = PixelBudget(IN_FLIGHT)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=BUDGET.reset)
+
+
+def open_image(
+    cell: Any, name: str, jpeg_min_size: int | None = None, num_channels: int = 3, max_pixels: int = MOST_PIXELS
+) -> Image.Image:
     """Decode an image to 8 bits, upright, in the channels that a backbone reads; the table above says how.
 
     Args:
@@ -37,9 +81,10 @@ def open_image(cell: Any, name: str, jpeg_min_size: int | None = None, num_chann
         name: What to call it in messages, where it has no path.
         jpeg_min_size: Least side in pixels to which a large JPEG may be decoded at a reduced scale.
         num_channels: 1, 3 or 4.
+        max_pixels: Most pixels that it may have.
 
     Raises:
-        ValueError: If it cannot be decoded; the text names the file.
+        ValueError: If it cannot be decoded, or is too large; the text names the file.
     """
     path = cell.get("path") if isinstance(cell, dict) else None
     content = None
@@ -51,8 +96,14 @@ def open_image(cell: Any, name: str, jpeg_min_size: int | None = None, num_chann
         with Image.open(io.BytesIO(content)) as image:
             if jpeg_min_size is not None:
                 image.draft("RGB", (jpeg_min_size, jpeg_min_size))  # of no effect on other formats
-            return to_mode(ImageOps.exif_transpose(image), MODES[num_channels])
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            if image.width * image.height > max_pixels:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels are more than max_pixels={max_pixels}; make it smaller, or "
+                    "set data.images.max_pixels"
+                )
+            with BUDGET.taken(image.width * image.height):
+                return to_mode(ImageOps.exif_transpose(image), MODES[num_channels])
+    except Exception as error:  # whatever a stranger's file makes a decoder do
         raise ValueError(
             f"The image {path or name} cannot be read ({_cause(error, content)}); repair or remove it, or set "
             "unreadable='skip'."
@@ -99,10 +150,17 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     elif image.mode == "I":
         raise ValueError("its values are 32-bit integers, and nothing says which is white: save 8 or 16 bits")
     has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-    if has_alpha and mode != "RGBA":
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    return _over_white(image, mode) if has_alpha and mode != "RGBA" else image.convert(mode)
+
+
+def _over_white(image: Image.Image, mode: str) -> Image.Image:
+    """An image without its alpha, strip by strip: four bytes a pixel are made at a time, not sixteen."""
+    found, rows = Image.new(mode, image.size), max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        strip = image.crop(box).convert("RGBA")
+        found.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert(mode), box)
+    return found
 
 
 @cache

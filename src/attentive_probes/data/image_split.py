@@ -93,9 +93,10 @@ class ImageSplit(torch.utils.data.Dataset):
         Raises:
             ValueError: If an image cannot be read under the policy `raise`, or none can.
         """
+        options = self.options
 
         def check(row: int, cell: Any) -> None:
-            open_image(cell, f"in row {self.rows[row]}", None, self.num_channels)
+            open_image(cell, f"in row {self.rows[row]}", None, self.num_channels, options.max_pixels)
 
         found = find_content(self.data, self.options.image_column, check, self.name)
         first = next(iter(found.problems.values()), None)
@@ -133,7 +134,8 @@ class ImageSplit(torch.utils.data.Dataset):
 
     def _open(self, index: int, cell: Any) -> Image.Image | None:
         try:
-            return open_image(cell, f"in row {self.rows[index]}", self.options.jpeg_min_size, self.num_channels)
+            sizes = (self.options.jpeg_min_size, self.num_channels, self.options.max_pixels)
+            return open_image(cell, f"in row {self.rows[index]}", *sizes)
         except ValueError as error:
             if self.options.unreadable == "raise":
                 raise

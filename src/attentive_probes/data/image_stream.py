@@ -79,7 +79,7 @@ class ImageStream(torch.utils.data.IterableDataset):
             cell = row[self.options.image_column]
             identity = _identity(cell)
             try:
-                image = open_image(cell, where, self.options.jpeg_min_size, self.num_channels)
+                image = open_image(cell, where, self.options.jpeg_min_size, self.num_channels, self.options.max_pixels)
             except ValueError as error:
                 if self.options.unreadable == "raise":
                     raise

@@ -9,7 +9,9 @@ import datasets
 from datasets import Dataset
 from PIL import Image
 
+from attentive_probes.data.decode import MOST_PIXELS
 from attentive_probes.naming import unknown_name
+from attentive_probes.ranges import COUNT, OPTIONAL_COUNT, check_ranges
 
 PLAIN = ("string", "large_string", "binary", "large_binary")
 
@@ -29,9 +31,11 @@ class ImageOptions:
         label_separator: What stands between the labels of an image, where several are text in one cell.
         jpeg_min_size: Decode large JPEGs at a reduced scale, with sides of at least this many pixels; `None` decodes
             them in full. Twice the input size loses nothing visible and is several times faster on photographs.
+        max_pixels: Most pixels of an image, by its header; a larger one counts as unreadable, so that no small file
+            takes all memory.
 
     Raises:
-        ValueError: If `unreadable` is neither `raise` nor `skip`, or the size is not positive.
+        ValueError: If `unreadable` is neither `raise` nor `skip`, or a size is not positive.
     """
 
     image_column: str = "image"
@@ -40,12 +44,12 @@ class ImageOptions:
     check: bool | None = None
     label_separator: str | None = None
     jpeg_min_size: int | None = None
+    max_pixels: int = MOST_PIXELS
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):
             raise ValueError(unknown_name("policy for unreadable images", self.unreadable, ("raise", "skip")))
-        if self.jpeg_min_size is not None and self.jpeg_min_size < 1:
-            raise ValueError(f"jpeg_min_size is {self.jpeg_min_size}; it must be at least 1, or null.")
+        check_ranges(self, {"jpeg_min_size": OPTIONAL_COUNT, "max_pixels": COUNT})
 
 
 class Example(NamedTuple):

@@ -49,6 +49,7 @@ class ShardWriter:
         self.num_rows, self._unreadable = 0, list[int]()
         self._files: dict[str, IO[bytes]] = {}
         self._checksums: dict[str, Checksum] = {}
+        self._complete: dict[str, list[Any]] = {}  # bytes and checksum of each file after the last whole batch
         self._saved = time.monotonic()
         self._adopt()
 
@@ -87,6 +88,7 @@ class ShardWriter:
         if batch.is_read is not None:
             self._unreadable += (self.num_rows + np.flatnonzero(~batch.is_read.numpy())).tolist()
         self.num_rows += batch.num_rows
+        self._complete = {name: [found.size, found.text] for name, found in self._checksums.items()}
         if time.monotonic() - self._saved > SECONDS:
             self._save_progress()
 
@@ -97,7 +99,7 @@ class ShardWriter:
             OSError: If it cannot be written.
         """
         self._save_progress()
-        files = {path.name: self._entry(path.name) for path in map(Path, self._checksums)}
+        files = dict(self._complete)
         if self._unreadable:
             save_array(self.folder / UNREADABLE, np.asarray(self._unreadable))
             files[UNREADABLE] = [(self.folder / UNREADABLE).stat().st_size, checksum_of(self.folder / UNREADABLE)]
@@ -125,6 +127,7 @@ class ShardWriter:
                 if found.text != checksum:
                     raise ValueError(f"{name} has changed")
             self.num_rows, self._unreadable = progress["rows"], progress["unreadable"]
+            self._complete = progress["files"]
         except (OSError, ValueError, TypeError, KeyError):
             self._checksums = {}
             for path in self.store.folder.glob(f"{self.target.name}.partial*"):
@@ -151,13 +154,9 @@ class ShardWriter:
                 os.fsync(file.fileno())
         except OSError as error:
             raise NotWritten(self.folder, error) from error
-        files = {name: self._entry(name) for name in self._checksums}
-        content = {"rows": self.num_rows, "unreadable": self._unreadable, "files": files}
+        content = {"rows": self.num_rows, "unreadable": self._unreadable, "files": self._complete}
         write_whole(self.folder / PROGRESS, json.dumps(content))
         self._saved = time.monotonic()
-
-    def _entry(self, name: str) -> list[Any]:
-        return [self._checksums[name].size, self._checksums[name].text]
 
     def close(self) -> None:
         """Close the files."""

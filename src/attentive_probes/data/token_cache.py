@@ -20,6 +20,7 @@ from attentive_probes.data.token_store import TokenStore
 from attentive_probes.fingerprint import bytes_fingerprint, fingerprint_of
 from attentive_probes.memory import free_memory
 from attentive_probes.naming import unknown_name
+from attentive_probes.ranges import COUNT, OPTIONAL_COUNT, Range, check_ranges
 from attentive_probes.tokens import Reading, ReadingItem, Tokens, kinds_by_tap
 
 KEEP = ("auto", "disk", "memory", "device")
@@ -64,9 +65,7 @@ class CacheOptions:
             raise ValueError(unknown_name("keep", self.keep, KEEP))
         if self.verify not in VERIFY:
             raise ValueError(unknown_name("verify", self.verify, VERIFY))
-        for name in ("views", "shard_size", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        check_ranges(self, {"views": Range(1, 10**5, whole=True), "shard_size": COUNT, "batch_size": OPTIONAL_COUNT})
 
 
 class CachePart(NamedTuple):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from attentive_probes.checksums import checksum_of
+from attentive_probes.foreign_files import fits, foreign
 from attentive_probes.writing import NotWritten, write_whole
 
 HISTORY = "history.jsonl"
@@ -30,10 +31,23 @@ def append_history(folder: Path, rows: Iterable[tuple[str, Mapping[str, float]]]
 
 
 def read_history(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Name of each head -> its epochs in order; nothing where nothing was written."""
+    """Name of each head -> its epochs in order; nothing where nothing was written.
+
+    Raises:
+        ValueError: If a line but the last, which a kill may have cut, is none; the text names the file.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in _rows(folder):
-        found.setdefault(row.pop("head"), []).append(row)
+    path = folder / HISTORY
+    if path.exists():
+        with foreign(path, "the history of a run"):
+            lines = path.read_text().split("\n")
+            for line in lines[:-1]:
+                row = json.loads(line)
+                if not fits(row, dict[str, Any]) or not isinstance(row.get("head"), str):
+                    raise ValueError(f"a line is {line[:80]!r}")
+                if not fits({**row, "head": 0}, dict[str, float]):
+                    raise ValueError(f"not all is a number in the line {line[:80]!r}")
+                found.setdefault(row.pop("head"), []).append(row)
     return found
 
 
@@ -56,15 +70,6 @@ def cut_history(folder: Path, mark: Mapping[str, Any]) -> None:
             "or begin anew with train.overwrite=true."
         )
     write_whole(path, path.read_bytes()[:size] if size else b"")
-
-
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    path = folder / HISTORY
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:  # the last one of a killed process
-            return
 
 
 def _plain(value: float) -> float | None:

@@ -25,6 +25,7 @@ from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import set_head
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import gather_rows, on_device
+from attentive_probes.ranges import COUNT, POSITIVE
 from attentive_probes.tokens import Reading
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class Reference:
         standardize: Whether features are centred and scaled by the training split (`logistic`).
 
     Raises:
-        ValueError: If the method is unknown, or `patches` are read, of which there are too many for features.
+        ValueError: If the method is unknown, a number is out of range, or `patches` are read, of which there are too
+            many for features.
     """
 
     method: str = "knn"
@@ -57,6 +59,10 @@ class Reference:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(unknown_name("reference method", self.method, METHODS))
+        for name, allowed in (("k", COUNT), ("temperature", POSITIVE), ("inverse_l2", POSITIVE)):
+            values = getattr(self, name)
+            if not values or not all(value in allowed for value in values):
+                raise ValueError(f"{name} is {list(values)}; each value must be {allowed}.")
         if any(item.kind == "patches" for item in self.head.reading.items):
             raise ValueError(f"A reference on {list(self.tokens)} would have huge features; read 'mean' instead.")
 

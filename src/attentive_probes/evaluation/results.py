@@ -18,6 +18,7 @@ from rich.table import Table
 from attentive_probes.evaluation.families import PRIMARY, Family, best_per_head, best_setting, settings_of
 from attentive_probes.evaluation.history import read_history
 from attentive_probes.evaluation.statistics import holm
+from attentive_probes.foreign_files import check_fields, fits, foreign
 from attentive_probes.writing import write_whole
 
 SCHEMA_VERSION = 3
@@ -191,19 +192,38 @@ class SweepResults:
         """Read what `save` wrote, and the history beside it.
 
         Raises:
-            ValueError: If the file has another schema version.
+            ValueError: If the file is none of results, or has another schema version; the text names it.
         """
-        content = json.loads(Path(path).read_text())
-        if content.get("schema_version") not in READABLE:
-            raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}.")
-        content.pop("best")
-        for summary in ("best_per_head", "over_seeds"):  # the latter in files of before
-            content.pop(summary, None)
-        histories = read_history(Path(path).parent)
-        content["heads"] = [HeadResult(**{"history": histories.get(head["name"], []), **head})
-                            for head in content["heads"]]  # fmt: skip
-        content["references"] = [ReferenceResult(**reference) for reference in content["references"]]
-        return cls(**content)
+        with foreign(path, "the results of a run"):
+            content = json.loads(Path(path).read_text())
+            if content.get("schema_version") not in READABLE:
+                raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}")
+            for summary in ("best", "best_per_head", "over_seeds"):  # the last in files of before
+                content.pop(summary, None)
+            check_fields(content, cls)
+            histories = read_history(Path(path).parent)
+            content["heads"] = [HeadResult(**{"history": histories.get(head["name"], []), **head})
+                                for head in content["heads"]]  # fmt: skip
+            content["references"] = [ReferenceResult(**reference) for reference in content["references"]]
+            results = cls(**content)
+            for test in [head.test for head in results.heads] + [one.test for one in results.references]:
+                check_test(test or {})
+            results.to_json()  # with the selection of the best head
+        return results
+
+
+def check_test(metrics: dict[str, Any]) -> None:
+    """Check that test metrics are numbers, their intervals pairs, and their differences triples.
+
+    Raises:
+        ValueError: If one is not; the text names it.
+    """
+    lengths = {"_interval": tuple[float, float], "_difference": tuple[float, float, float]}
+    for name, value in metrics.items():
+        hint: Any = next((hint for ending, hint in lengths.items() if name.endswith(ending)), float)
+        hint = list[Any] if name in ("per_class", "confusion") else hint
+        if value is not None and not fits(value, hint):
+            raise ValueError(f"the test metric {name} is {str(value)[:80]}, which is no {hint}")
 
 
 def _without_nan(value: Any) -> Any:

@@ -11,6 +11,17 @@ from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.adapter import require_peft
+from attentive_probes.ranges import BELOW_ONE, COUNT, OPTIONAL_COUNT, SEED, Range, check_ranges
+
+DATA_RANGES = {
+    "validation_fraction": Range(0, 1, above=True, below=True),
+    "split_seed": SEED,
+    "num_labels": Range(1, 10**6, whole=True, optional=True),
+    "shuffle_buffer": Range(0, 10**9, whole=True),
+    "shots": OPTIONAL_COUNT,
+    "fraction": Range(0, 1, above=True, optional=True),
+    "draw": SEED,
+}
 
 
 @dataclass
@@ -65,10 +76,11 @@ class LoraRecipe:
         """The `peft.LoraConfig`.
 
         Raises:
-            ValueError: If PEFT is not installed or does not know an option.
+            ValueError: If PEFT is not installed, does not know an option, or a number is out of range.
         """
         peft = require_peft()
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("options", "start_from")}
+        check_ranges(self, {"r": COUNT, "lora_alpha": COUNT, "lora_dropout": BELOW_ONE})
         try:
             return peft.LoraConfig(**values, **self.options)
         except (TypeError, ValueError) as error:
@@ -106,7 +118,7 @@ class DataRecipe:
         augmentation: What is random about training images; `null` for nothing.
 
     Raises:
-        ValueError: If `tokens` is unknown, or a stream is to be cached.
+        ValueError: If `tokens` is unknown, a number is out of range, or a stream is to be cached.
     """
 
     dataset: str
@@ -133,6 +145,7 @@ class DataRecipe:
     augmentation: Augmentation | None = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        check_ranges(self, DATA_RANGES)
         if self.tokens not in ("online", "cached"):
             raise ValueError(unknown_name("data.tokens", self.tokens, ("online", "cached")))
         if self.tokens == "cached" and self.streaming:
@@ -150,6 +163,9 @@ class EvaluationRecipe:
         num_images: Number of images in that picture.
         layers_head: Head whose attention per layer, over all test images, is drawn beside the accuracy of the heads
             that read a single layer; `null` draws none.
+
+    Raises:
+        ValueError: If the number of images is none.
     """
 
     baseline: str | None = None
@@ -157,3 +173,6 @@ class EvaluationRecipe:
     references: dict[str, Reference] = field(default_factory=dict)
     num_images: int = 8
     layers_head: str | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"num_images": COUNT})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
@@ -30,7 +31,8 @@ def _flat(*classes: type) -> list[tuple[str, Any, Any]]:
     return blocks
 
 
-LABELS = "data.labels="
+LABELS, TRUST = "data.labels=", "backbone.trust_remote_code="
+OWN_KEY = re.compile(r"(?<!\\)\$\{[\w.\[\]-]+\}")
 
 # A head in YAML is one flat block: the fields of HeadConfig beside the training settings of HeadRun.
 HeadBlock = make_dataclass("HeadBlock", _flat(HeadConfig, HeadRun))
@@ -66,12 +68,13 @@ class Recipe:
             ValueError: If the file is missing or no YAML, a key is unknown or missing, or a value does not fit.
         """
         try:
+            text = read_recipe(path, overrides)
             schema = OmegaConf.structured(cls)
-            loaded, changes = OmegaConf.load(path), [text for text in overrides if not text.startswith(LABELS)]
+            loaded, changes = OmegaConf.create(text), [text for text in overrides if not text.startswith(LABELS)]
             if (labels := labels_as_written(path, overrides)) is not None:
                 OmegaConf.update(loaded, "data.labels", labels)
             merged = OmegaConf.merge(schema, loaded, OmegaConf.from_dotlist(changes))
-            return OmegaConf.to_object(merged)  # type: ignore[return-value]  # an instance of the schema
+            return _typed(merged)
         except FileNotFoundError as error:
             raise ValueError(f"There is no recipe {str(path)!r}.") from error
         except yaml.YAMLError as error:
@@ -81,6 +84,12 @@ class Recipe:
         except OmegaConfBaseException as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise ValueError(f"{path}: {error.full_key or 'recipe'}: {reason}") from error
+        except ValueError as error:
+            raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        except (TypeError, AttributeError, KeyError, RecursionError, AssertionError, IndexError) as error:
+            raise ValueError(
+                f"{path} cannot be read as a recipe: {type(error).__name__}: {str(error)[:300]}"
+            ) from error
 
     def head_runs(self) -> dict[str, HeadRun]:
         """Name -> head and its training settings, crossed with the grid.
@@ -108,9 +117,41 @@ class Recipe:
         write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(plain)))
 
 
+def read_recipe(path: str | Path, overrides: Sequence[str]) -> str:
+    """The text of a recipe, maybe a stranger's: it looks up nothing but its own keys, and runs no code by itself.
+
+    Raises:
+        ValueError: If it asks for anything else.
+    """
+    text = Path(path).read_text("utf-8")
+    for place, content in (("", text), *((" (on the command line)", override) for override in overrides)):
+        if "${" in OWN_KEY.sub("", content):
+            found = content[content.index("${", 0) :].partition("\n")[0][:60]
+            raise ValueError(f"{path}{place}: {found!r} is more than a key of the recipe, such as ${{train.seed}}.")
+    loaded = yaml.safe_load(text)
+    backbone = loaded.get("backbone") if isinstance(loaded, dict) else None
+    asks = isinstance(backbone, dict) and str(backbone.get("trust_remote_code", False)).lower() not in ("false", "none")
+    if asks and not any(override.startswith(TRUST) for override in overrides):
+        raise ValueError(
+            f"{path} asks to run code from the repository of {backbone.get('name')!r}; read that code, and say "  # type: ignore[union-attr]
+            f"{TRUST}true on the command line if you trust it."
+        )
+    return text
+
+
+def _typed(merged: Any) -> Recipe:
+    """The recipe as objects; an error of a block names its key as it is typed."""
+    for block in (f.name for f in fields(Recipe)):
+        try:
+            OmegaConf.to_object(merged[block]) if isinstance(merged[block], DictConfig) else None
+        except ValueError as error:
+            raise ValueError(f"{block}.{error}" if re.match(r"[a-z_0-9]+ is ", str(error)) else str(error)) from error
+    return OmegaConf.to_object(merged)  # type: ignore[return-value]  # an instance of the schema
+
+
 def labels_as_written(path: str | Path, overrides: Sequence[str]) -> list[str] | None:
     """The names in `data.labels` letter by letter: `no` and `001` are names, though YAML has other values for them."""
-    content = yaml.load(Path(path).read_text(), yaml.BaseLoader) or {}
+    content = yaml.load(Path(path).read_text("utf-8"), yaml.BaseLoader) or {}
     data = content.get("data") if isinstance(content, dict) else None
     labels = data.get("labels") if isinstance(data, dict) else None
     for override in overrides:

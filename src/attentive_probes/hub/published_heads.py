@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attentive_probes.foreign_files import fits, foreign
 from attentive_probes.hub.published_backbones import PLAIN_LOADERS, PUBLISHED_BACKBONES
 from attentive_probes.hub.published_names import TRANSLATIONS, Translation, batch_norm, linear, renamed
 from attentive_probes.hub.published_options import Recorded, check_constructor, check_used
@@ -22,6 +24,7 @@ from attentive_probes.probe.setup import layouts_of
 from attentive_probes.tokens import SequenceLayout
 
 State = dict[str, Tensor]
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
 WIDE = ("query", "gate.weight", "fc1.weight", "norm1.weight", "norm.weight")
 
 
@@ -132,11 +135,13 @@ def import_published_head(
     path = Path(folder) / "ep_head.pth"
     if not path.is_file():
         raise ValueError(f"There is no {path}; name the folder of one published head.")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or set(content) != {"state_dict", "meta"}:
-        raise ValueError(f"{path} is no published head: it should hold state_dict and meta.")
-    meta, state = content["meta"], dict(content["state_dict"])
-    known = PUBLISHED_BACKBONES.get(Path(folder).resolve().name)
+    with foreign(path, "a published head"):
+        return _imported(path, backbone, tap)
+
+
+def _imported(path: Path, backbone: str | None, tap: str | None) -> ProbeForImageClassification:
+    meta, state = read_published(path)
+    known = PUBLISHED_BACKBONES.get(path.parent.resolve().name)
     name = backbone or (known.name if known else None)
     if name is None:
         raise ValueError(
@@ -155,6 +160,33 @@ def import_published_head(
     head = import_probe_head("ep", {}, state, num_tokens=num_tokens, tokens=config.tokens)
     _load(probe.head, dict(head.state_dict()), "ep")
     return probe.eval()
+
+
+def read_published(path: Path) -> tuple[dict[str, Any], State]:
+    """What a file says of a published head, and its tensors; nothing in it runs, and nothing is larger than the file.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise ValueError("it holds compressed parts")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or set(content) != {"state_dict", "meta"}:
+        raise ValueError("it should hold state_dict and meta")
+    meta, state = content["meta"], content["state_dict"]
+    if not fits(meta, dict[str, Any]) or not fits(state, dict[str, torch.Tensor]):
+        raise ValueError("its state_dict is none of tensors, or its meta is no mapping")
+    lacking = [key for key in ("loader", "cls_features", "ep_queries", "d_out") if key not in meta]
+    if lacking or "2.bias" not in state:
+        raise ValueError(f"its meta lacks {lacking}, or its state_dict the classifier")
+    for name, tensor in state.items():
+        is_plain = tensor.layout is torch.strided and not tensor.is_quantized and tensor.dtype in DTYPES
+        if not is_plain or tensor.numel() * tensor.element_size() > path.stat().st_size:
+            raise ValueError(f"the tensor {name} is of another kind, or larger than the file")
+        if not tensor.isfinite().all():
+            raise ValueError(f"the tensor {name} holds numbers that are not finite")
+    return meta, dict(state)
 
 
 def _translation(head: str) -> Translation:

@@ -32,6 +32,7 @@ from attentive_probes.poolings.mean import MeanPooling
 from attentive_probes.poolings.siglip import SiglipPooling
 from attentive_probes.poolings.simpool import SimPool
 from attentive_probes.poolings.weighted import WeightedPooling
+from attentive_probes.ranges import Range
 from attentive_probes.tokens import SequenceLayout
 
 __all__ = [
@@ -71,6 +72,16 @@ POOLINGS: dict[str, type[Pooling]] = {
 
 
 OURS = frozenset(POOLINGS)
+MOST = 10**6
+# Option, or its type -> what it may be.
+OPTION_RANGES = {
+    "int": Range(1, MOST, whole=True),
+    "int | None": Range(1, MOST, whole=True, optional=True),
+    "float": Range(0, MOST, above=True),
+    "attention_dropout": Range(0, 1, below=True),
+    "depth": Range(1, 100, whole=True),
+    "num_blocks": Range(1, 100, whole=True),
+}
 ENTRY_POINTS = "attentive_probes.poolings"
 
 
@@ -176,4 +187,12 @@ def build_pooling(name: str, width: int, layout: SequenceLayout, options: dict[s
             if not valid:
                 raise ValueError(f"The pooling {name!r} takes no options, but got {option!r}.")
             raise ValueError(unknown_name(f"option of the pooling {name!r}:", option, valid))
-    return find_pooling(name)(width, layout, **options)
+    pooling = find_pooling(name)
+    for option, value in options.items() if name in OURS else ():
+        kind = str(inspect.signature(pooling).parameters[option].annotation)
+        allowed = OPTION_RANGES.get(option, OPTION_RANGES.get(kind))
+        if allowed is not None and value not in allowed:
+            raise ValueError(f"{option} is {value!r}; it must be {allowed}.")
+        if allowed is None and not isinstance(value, bool if kind == "bool" else str):
+            raise ValueError(f"{option} is {value!r}; it must be of the type {kind}.")
+    return pooling(width, layout, **options)

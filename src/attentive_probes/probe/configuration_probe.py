@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
@@ -9,7 +10,10 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from attentive_probes.foreign_files import foreign
 from attentive_probes.naming import unknown_name
+from attentive_probes.probe.check_config import check_stored
+from attentive_probes.ranges import BELOW_ONE, NOT_NEGATIVE, SHARE, check_ranges
 from attentive_probes.tokens import Reading
 
 SCHEMA_VERSION = 1
@@ -48,18 +52,15 @@ class HeadConfig:
     token_noise_probability: float = 0.5
 
     def __post_init__(self) -> None:
+        if not isinstance(self.options, Mapping) or not all(isinstance(key, str) for key in self.options):
+            raise ValueError(f"options is {self.options!r}; it must map the names of options to their values.")
         object.__setattr__(self, "tokens", tuple(map(str, Reading.parse(self.tokens).items)))
         object.__setattr__(self, "options", dict(self.options))
         if self.token_norm not in TOKEN_NORMS:
             raise ValueError(unknown_name("token_norm", self.token_norm, TOKEN_NORMS))
         if self.feature_norm not in FEATURE_NORMS:
             raise ValueError(unknown_name("feature_norm", self.feature_norm, FEATURE_NORMS))
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1.")
-        if self.token_noise < 0:
-            raise ValueError(f"token_noise is {self.token_noise}; it must not be negative.")
-        if not 0 <= self.token_noise_probability <= 1:
-            raise ValueError(f"token_noise_probability is {self.token_noise_probability}; it must be between 0 and 1.")
+        check_ranges(self, {"dropout": BELOW_ONE, "token_noise": NOT_NEGATIVE, "token_noise_probability": SHARE})
 
     @property
     def reading(self) -> Reading:
@@ -116,6 +117,17 @@ class ProbeConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         import_module("attentive_probes.probe.modeling_probe")  # now the Auto classes need the model as well
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in the parent, after a look at what the values can be.
+
+        Raises:
+            ValueError: If they can be no configuration.
+        """
+        with foreign("The stored configuration", "that of a probe"):
+            check_stored(config_dict)
+            return super().from_dict(config_dict, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, *args: Any, **kwargs: Any) -> None:

@@ -63,6 +63,8 @@ def read_processor(probe: str, config: ProbeConfig, hub_arguments: dict[str, Any
     try:
         return load_image_processor(probe, **hub_arguments)
     except ValueError:
+        if _has(probe, "preprocessor_config.json", hub_arguments):
+            raise
         name, backbone = config.backbone_name_or_path, config.backbone_config
         if name is None or backbone is None:
             return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.setup import set_head
+from attentive_probes.ranges import OPTIONAL_NOT_NEGATIVE, OPTIONAL_SEED, check_ranges
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class HeadRun:
             see different batches. `None` takes that of the training arguments, and 0 for the weights.
         family: Name of what it is one way of, among which one is chosen: the same head at other rates or layers. A grid
             names it after the head that it crosses; `None` is the head's own name.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     head: HeadConfig
@@ -29,6 +33,10 @@ class HeadRun:
     weight_decay: float | None = None
     seed: int | None = None
     family: str | None = None
+
+    def __post_init__(self) -> None:
+        numbers = {"learning_rate": OPTIONAL_NOT_NEGATIVE, "weight_decay": OPTIONAL_NOT_NEGATIVE, "seed": OPTIONAL_SEED}
+        check_ranges(self, numbers)
 
 
 def check_heads(config: ProbeConfig, runs: Mapping[str, HeadRun]) -> None:

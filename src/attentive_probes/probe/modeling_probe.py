@@ -14,10 +14,12 @@ from transformers import AutoModel, AutoModelForImageClassification, BaseImagePr
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.backbones import Backbone, OwnBackbone, VisionBackbone
-from attentive_probes.probe.arguments import HUB, LABELS, refuse_rest, take, take_placement
+from attentive_probes.foreign_files import foreign
+from attentive_probes.probe.arguments import refuse_rest, take
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
-from attentive_probes.probe.files import add_adapter, read_backbone, read_config, read_processor
+from attentive_probes.probe.files import add_adapter
 from attentive_probes.probe.foreign import ForeignMethods
+from attentive_probes.probe.loading import load_probe, missing_from_hub
 from attentive_probes.probe.output import ProbeOutput
 from attentive_probes.probe.saving import is_first_process, save_probe
 from attentive_probes.probe.setup import build_head, describe_probe, geometry_of, loading_of, set_head
@@ -136,22 +138,9 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
             kwargs |= {"config": config, "output_loading_info": output_loading_info}
             return super().from_pretrained(None, *args, **kwargs)
         name = str(pretrained_model_name_or_path)
-        hub = {key: kwargs[key] for key in (*HUB, "revision", "subfolder") if key in kwargs}
-        placement, labels = take_placement(kwargs), take(kwargs, LABELS)
-        config = read_config(config or name, hub, kwargs.get("trust_remote_code") or False, labels)
-        loaded = read_backbone(config, name, hub, source=backbone, lora=lora, **placement)
-        kwargs |= {key: value for key, value in placement.items() if key in ("dtype", "device_map")}
-        # The loaded backbone joins afterwards: loading resets buffers of whatever is in the model.
-        probe, info = super().from_pretrained(
-            name, *args, config=config, backbone=nn.Identity(), output_loading_info=True, **kwargs
-        )
-        other_sizes = {key for key, *_ in info["mismatched_keys"]}
-        if missing := set(info["missing_keys"]) - other_sizes:
-            raise ValueError(f"{name!r} lacks learned tensors of the probe: {sorted(missing)}.")
-        is_shared = isinstance(backbone, Backbone)  # then it stays where it is
-        probe.backbone, probe.head.is_trained = loaded if is_shared else loaded.to(probe.device), not other_sizes
-        probe.head.to(loaded.device)
-        probe.image_processor = read_processor(name, config, hub)
+        with foreign(name, "a probe", missing_from_hub(name)):
+            read = partial(super().from_pretrained, name, *args)
+            probe, info = load_probe(read, name, config=config, backbone=backbone, lora=lora, **kwargs)
         return (probe, info) if output_loading_info else probe
 
     def save_pretrained(

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from attentive_probes.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 from attentive_probes.serving.batcher import Batcher, BusyError
 from attentive_probes.serving.heads import SharedPass, answer_of
 
@@ -46,11 +47,8 @@ class Limits:
     max_bytes: int = 10_000_000
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_queue", "max_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.max_wait < 0:
-            raise ValueError(f"max_wait is {self.max_wait}; it must not be negative.")
+        numbers = {"max_batch": COUNT, "max_queue": COUNT, "max_bytes": Range(1, whole=True), "max_wait": NOT_NEGATIVE}
+        check_ranges(self, numbers)
 
 
 class Service:

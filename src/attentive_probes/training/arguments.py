@@ -7,9 +7,41 @@ from dataclasses import dataclass
 
 from attentive_probes.naming import unknown_name
 from attentive_probes.processes import PRECISIONS
+from attentive_probes.ranges import (
+    BELOW_ONE,
+    COUNT,
+    NOT_NEGATIVE,
+    OPTIONAL_COUNT,
+    OPTIONAL_NOT_NEGATIVE,
+    SEED,
+    SHARE,
+    Range,
+    check_ranges,
+)
 from attentive_probes.training.optimizers import OPTIMIZERS
 
 CLASS_WEIGHTS = ("none", "balanced")
+RANGES = {
+    "num_train_epochs": COUNT,
+    "min_steps": Range(0, whole=True),
+    "max_steps": Range(-1, whole=True),
+    "batch_size": COUNT,
+    "eval_batch_size": COUNT,
+    "gradient_accumulation_steps": COUNT,
+    "learning_rate": NOT_NEGATIVE,
+    "lora_learning_rate": OPTIONAL_NOT_NEGATIVE,
+    "lora_weight_decay": OPTIONAL_NOT_NEGATIVE,
+    "min_learning_rate": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "momentum": BELOW_ONE,
+    "warmup_ratio": SHARE,
+    "max_grad_norm": Range(0, above=True, optional=True),
+    "num_workers": Range(0, 1024, whole=True),
+    "halving_epochs": OPTIONAL_COUNT,
+    "seed": SEED,
+    "save_steps": OPTIONAL_COUNT,
+    "save_seconds": NOT_NEGATIVE,
+}
 
 
 @dataclass
@@ -106,16 +138,9 @@ class ProbeTrainingArguments:
         for name, valid in choices.items():
             if getattr(self, name) not in valid:
                 raise ValueError(unknown_name(name, getattr(self, name), valid))
-        for name in ("num_train_epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise ValueError(f"warmup_ratio is {self.warmup_ratio}; it must be between 0 and 1.")
-        if self.halving_epochs is not None and self.halving_epochs < 1:
-            raise ValueError(f"halving_epochs is {self.halving_epochs}; it must be at least 1, or null for none.")
-        if self.save_steps is not None and self.save_steps < 1:
-            raise ValueError(f"save_steps is {self.save_steps}; it must be at least 1, or null for whole epochs.")
-        if self.save_seconds < 0:
-            raise ValueError(f"save_seconds is {self.save_seconds}; it must be at least 0.")
-        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
-            raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be positive, or null for no clipping.")
+        check_ranges(self, RANGES)
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate is {self.min_learning_rate}, above learning_rate, {self.learning_rate}; the half-"
+                "cosine goes down."
+            )

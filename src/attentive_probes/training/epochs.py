@@ -32,6 +32,8 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
     results, arguments, sweep, epoch = trainer.results, trainer.arguments, trainer.sweep, 0
     if goes_on:
         epoch = load_run(trainer.folder, loop, selection, results)
+        if loop.finished:
+            _checkpoint(trainer, selection)  # what a kill may have kept from being written after the last state
     start, saved = time.perf_counter() - results.seconds, -math.inf
     is_main = trainer.accelerator.is_main_process
 

@@ -15,6 +15,7 @@ from attentive_probes.poolings import Pooled
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads
 from attentive_probes.probe.sweep import HeadRun
+from attentive_probes.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, check_ranges
 from attentive_probes.tokens import DEFAULT_TAP, TokenLayout, Tokens
 from attentive_probes.training.gradients import HeadGradients
 from attentive_probes.training.losses import summed_losses, total_weight
@@ -63,6 +64,9 @@ class OnlineProbes(nn.Module):
         super().__init__()
         if not heads:
             raise ValueError("Online probes need at least one head.")
+        numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay, "momentum": momentum}
+        allowed = {"learning_rate": NOT_NEGATIVE, "weight_decay": NOT_NEGATIVE, "momentum": BELOW_ONE}
+        check_ranges({**numbers, "num_labels": num_labels}, {**allowed, "num_labels": COUNT})
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {optimizer!r}; choose one of {sorted(OPTIMIZERS)}.")
         self.runs = {name: HeadRun(head) if isinstance(head, HeadConfig) else head for name, head in heads.items()}

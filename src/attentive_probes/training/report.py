@@ -21,15 +21,26 @@ FEW_IMAGES = 200  # of a validation split, below which a choice by it is a game 
 
 
 def head_rates(sweep: ProbeSweep, arguments: ProbeTrainingArguments) -> dict[str, HeadRates]:
-    """Name -> learning rate and weight decay of each head: its own, else those of the arguments."""
+    """Name -> learning rate and weight decay of each head: its own, else those of the arguments.
+
+    Raises:
+        ValueError: If the half-cosine of a head would go up.
+    """
     scale = arguments.batch_size / 256 if arguments.scale_learning_rate else 1.0
-    return {
+    rates = {
         name: HeadRates(
             scale * (arguments.learning_rate if run.learning_rate is None else run.learning_rate),
             arguments.weight_decay if run.weight_decay is None else run.weight_decay,
         )
         for name, run in sweep.runs.items()
     }
+    for name, rate in rates.items():
+        if arguments.min_learning_rate > rate.learning_rate:
+            raise ValueError(
+                f"min_learning_rate is {arguments.min_learning_rate}, above the learning rate of the head {name!r}, "
+                f"{rate.learning_rate:g}; the half-cosine goes down."
+            )
+    return rates
 
 
 def adapter_rates(arguments: ProbeTrainingArguments) -> HeadRates:

@@ -1,0 +1,86 @@
+"""A probe is loaded: what lies in its folder is checked, one part against the other, before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+
+from attentive_probes.backbones import Backbone
+from attentive_probes.foreign_files import foreign
+from attentive_probes.probe.arguments import HUB, LABELS, take, take_placement
+from attentive_probes.probe.configuration_probe import ProbeConfig
+from attentive_probes.probe.files import read_backbone, read_config, read_processor
+from attentive_probes.probe.setup import build_head
+
+
+def load_probe(
+    read: Callable[..., Any], name: str, *, config: Any, backbone: Any, lora: Any, **kwargs: Any
+) -> tuple[Any, dict[str, Any]]:
+    """A probe and what transformers says of its tensors.
+
+    Args:
+        read: Reads the head by `PreTrainedModel.from_pretrained`.
+        name: Folder or Hub id.
+        config: A configuration to use instead of the stored one.
+        backbone: A loaded backbone to share, another place to read its weights from, or the module of one's own.
+        lora: Configuration of a PEFT adapter to start.
+        **kwargs: As `ProbeForImageClassification.from_pretrained` takes them.
+
+    Raises:
+        ValueError: As there.
+    """
+    hub = {key: kwargs[key] for key in (*HUB, "revision", "subfolder") if key in kwargs}
+    placement, labels = take_placement(kwargs), take(kwargs, LABELS)
+    config = read_config(config or name, hub, kwargs.get("trust_remote_code") or False, labels)
+    check_head(config, name, hub, kwargs.get("ignore_mismatched_sizes", False))
+    loaded = read_backbone(config, name, hub, source=backbone, lora=lora, **placement)
+    kwargs |= {key: value for key, value in placement.items() if key in ("dtype", "device_map")}
+    # The loaded backbone joins afterwards: loading resets buffers of whatever is in the model.
+    probe, info = read(config=config, backbone=nn.Identity(), output_loading_info=True, **kwargs)
+    other_sizes = {key for key, *_ in info["mismatched_keys"]}
+    if missing := set(info["missing_keys"]) - other_sizes:
+        raise ValueError(f"{name!r} lacks learned tensors of the probe: {sorted(missing)}.")
+    is_shared = isinstance(backbone, Backbone)  # then it stays where it is
+    probe.backbone, probe.head.is_trained = loaded if is_shared else loaded.to(probe.device), not other_sizes
+    probe.head.to(loaded.device)
+    probe.image_processor = read_processor(name, config, hub)
+    return probe, info
+
+
+def missing_from_hub(probe: object) -> tuple[type[Exception], ...]:
+    """Errors of reading a probe that are no fault of its files: whatever the way to the Hub can cause."""
+    return () if Path(str(probe)).is_dir() else (OSError,)
+
+
+def check_head(config: ProbeConfig, probe: str, hub_arguments: dict[str, Any], may_differ: bool) -> None:
+    """Check the tensors in the file of a stored probe against its configuration, before anything is made of either.
+
+    Args:
+        config: The configuration.
+        probe: Hub id or folder.
+        hub_arguments: Where and how it is read.
+        may_differ: Whether shapes may be others, as for new labels.
+
+    Raises:
+        ValueError: If the file is damaged, or a tensor of the head has another shape or holds no finite numbers.
+    """
+    path = cached_file(probe, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **hub_arguments)
+    if path is None:
+        return  # in shards, or under another name
+    with torch.device("meta"):
+        expected = build_head(config, config.head_config).state_dict()
+    with foreign(path, "the tensors of a probe"):
+        found = {key.removeprefix("head."): tensor for key, tensor in load_file(path).items()}
+        for name, tensor in expected.items():
+            if name in found and not may_differ and found[name].shape != tensor.shape:
+                raise ValueError(
+                    f"{name} has the shape {list(found[name].shape)}, not {list(tensor.shape)} as configured"
+                )
+            if name in found and found[name].is_floating_point() and not found[name].isfinite().all():
+                raise ValueError(f"{name} holds numbers that are not finite")
