@@ -19,6 +19,7 @@ from attentive_probes.data.decode import open_image
 from attentive_probes.data.listing import Folder
 from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.writing import whole_file, write_whole
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,28 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
     rows = list(predictions)
     if path.suffix == ".json":
         content = [{"path": r.path, "labels": r.labels, "scores": r.scores} for r in rows]
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        write_whole(path, json.dumps(content, indent=2) + "\n", durable=False)
     else:
         ranks = range(1, max((len(row.labels) for row in rows), default=0) + 1)
-        with path.open("w", newline="") as file:
+        with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["path", *(f"{kind}_{rank}" for rank in ranks for kind in ("label", "score"))])
             for row in rows:
                 pairs = zip(row.labels, row.scores, strict=True)
-                writer.writerow([row.path, *(value for label, score in pairs for value in (label, f"{score:.6g}"))])
+                cells = (cell for label, score in pairs for cell in (as_cell(label), f"{score:.6g}"))
+                writer.writerow([as_cell(row.path), *cells])
     return len(rows)
+
+
+def as_cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: one that begins like one, and is no number, gets a quote."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def _open(path: Path, unreadable: str, probe: ProbeForImageClassification) -> Image.Image | None:

@@ -10,7 +10,7 @@ import torch
 from attentive_probes.analysis.plots import require_matplotlib
 from attentive_probes.backbones.quantization import quantization_of
 from attentive_probes.experiments.recipe import Recipe
-from attentive_probes.naming import unknown_name
+from attentive_probes.naming import check_parts, unknown_name
 from attentive_probes.probe.head_run import HeadRun, check_heads
 from attentive_probes.probe.setup import describe_probe
 from attentive_probes.probe.sweep import SHARED_ADAPTER
@@ -27,6 +27,8 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
     runs = recipe.head_runs()
     if not runs:
         raise ValueError("The recipe has no heads.")
+    check_parts("head", runs)
+    check_parts("reference", recipe.evaluation.references)
     for key in ("baseline", "attention_head", "layers_head"):
         name = getattr(recipe.evaluation, key)
         if name is not None and name not in runs:

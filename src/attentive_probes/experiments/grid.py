@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
+from attentive_probes.fingerprint import bytes_fingerprint
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.sweep import HeadRun
 
 OPTION = "options."
+LONG = 40  # letters of a value in a name, at most
 HEAD_KEYS = tuple(f.name for f in fields(HeadConfig))
 RUN_KEYS = tuple(f.name for f in fields(HeadRun) if f.name not in ("head", "family"))
 
@@ -61,4 +64,8 @@ def _short(key: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "").replace("/", "_")
+    """A value as a part of a name; a long one is cut and told apart by a hash."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = "+".join(map(str, value)) if isinstance(value, list | tuple) else text
+    short = re.sub(r"[^\w.=+@,-]+", "_", text).strip("_")
+    return short if len(short) <= LONG else f"{short[:LONG]}_{bytes_fingerprint(text)[:6]}"

@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.hub.licences import backbone_licence
+from attentive_probes.hub.markdown import code, one_line, plain
 from attentive_probes.poolings import find_pooling
 from attentive_probes.probe.card import REPO_PLACEHOLDER
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
@@ -75,7 +76,7 @@ def model_card(
     head, attachments = results.head(name), attachments or []
     test = head.test or {}
     context: dict[str, Any] = {
-        "title": f"{name}: {HeadConfig(**head.head).pooling} on {results.backbone['name']}",
+        "title": plain(f"{name}: {HeadConfig(**head.head).pooling} on {results.backbone['name']}"),
         "summary": _summary(results, head, config),
         "test": {NAMES[key]: _value(test, key) for key in NAMES if key in test},
         "baseline": results.baseline,
@@ -83,7 +84,7 @@ def model_card(
         "picture": ATTENTION_PICTURE if ATTENTION_PICTURE in attachments else "",
         "repo_id": repo_id,
         "packages": " ".join(["attentive-probes", *([config.pooling_package] if config.pooling_package else [])]),
-        "backbone_class": config.backbone_class,
+        "backbone_class": config.backbone_class and one_line(config.backbone_class),
         "contents": _contents(config),
         "facts": _facts(results, head, config),
         "protocol": results.protocol,
@@ -149,8 +150,8 @@ def _evaluation_entries(results: SweepResults, head: HeadResult) -> list[dict[st
 def _summary(results: SweepResults, head: HeadResult, config: ProbeConfig) -> str:
     state = "a LoRA adapter on the otherwise frozen" if results.adaptation == "lora" else "the frozen"
     return (
-        f"An attentive probe: {state} backbone `{results.backbone['name']}` and a trained head of pooling "
-        f"`{HeadConfig(**head.head).pooling}`, {head.trainable_parameters:,} trained parameters, "
+        f"An attentive probe: {state} backbone {code(results.backbone['name'])} and a trained head of pooling "
+        f"{code(HeadConfig(**head.head).pooling)}, {head.trainable_parameters:,} trained parameters, "
         f"{config.num_labels} targets."
     )
 
@@ -161,14 +162,14 @@ def _contents(config: ProbeConfig) -> str:
     if config.backbone_class is not None:
         return (
             f"The repository holds the head alone. The backbone is a module of its author's own, "
-            f"`{config.backbone_class}`, with the fingerprint `{config.backbone_fingerprint}`; pass it to "
+            f"{code(config.backbone_class)}, with the fingerprint `{config.backbone_fingerprint}`; pass it to "
             f"`from_pretrained(..., backbone=module)`."
         )
-    where = f" at commit `{config.backbone_revision}`" if config.backbone_revision else ""
+    where = f" at commit {code(config.backbone_revision)}" if config.backbone_revision else ""
     adapter = " and the adapter (`lora/`)" if config.lora else ""
     return (
         f"The repository holds the head{adapter} alone. The backbone is read from "
-        f"`{config.backbone_name_or_path}`{where}; its weights must have the fingerprint "
+        f"{code(config.backbone_name_or_path)}{where}; its weights must have the fingerprint "
         f"`{config.backbone_fingerprint}`."
     )
 
@@ -177,15 +178,16 @@ def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict
     settings = HeadConfig(**head.head)
     sizes = ", ".join(f"{split} {size['images']:,}" for split, size in results.data.items() if size.get("images"))
     rates = f"{head.learning_rate:g}, weight decay {head.weight_decay:g}, {results.arguments['optimizer']}"
+    options = plain(json.dumps(settings.options)) if settings.options else ""
     if results.adaptation == "lora":
         rate = results.arguments["lora_learning_rate"]
         rates += f"; adapter {results.arguments['learning_rate'] if rate is None else rate:g}"
-    tokens, norms = ", ".join(f"`{item}`" for item in settings.tokens), (settings.token_norm, settings.feature_norm)
+    tokens, norms = ", ".join(map(code, settings.tokens)), (settings.token_norm, settings.feature_norm)
     return {
-        "backbone": f"`{results.backbone['name']}`, {results.backbone['dtype']}, {results.adaptation}",
-        "head": f"`{settings.pooling}` {json.dumps(settings.options) if settings.options else ''} over {tokens}",
+        "backbone": f"{code(results.backbone['name'])}, {results.backbone['dtype']}, {results.adaptation}",
+        "head": f"{code(settings.pooling)} {options} over {tokens}",
         "normalization": f"tokens `{norms[0]}`, features `{norms[1]}`, dropout {settings.dropout:g}",
-        "dataset": f"`{results.dataset.get('name', 'unnamed')}`",
+        "dataset": code(results.dataset.get("name", "unnamed")),
         "images": sizes,
         "learning rate": rates,
         "epochs": f"{head.best_epoch} selected of {len(head.history)}; batch {results.arguments['batch_size']}",
@@ -216,12 +218,12 @@ def _difference(test: Mapping[str, Any]) -> str:
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _per_class(test: Mapping[str, Any], config: ProbeConfig) -> dict[str, str]:
+def _per_class(test: Mapping[str, Any], config: ProbeConfig) -> list[tuple[str, str]]:
     values = test.get("per_class") or []
-    return {
-        config.id2label[i].replace("|", "\\|"): "no image" if value is None or value != value else f"{value:.1f}"
+    return [
+        (plain(config.id2label[i]), "no image" if value is None or value != value else f"{value:.1f}")
         for i, value in enumerate(values)
-    }
+    ]
 
 
 def _calibration(test: Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,13 +20,21 @@ from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.files import ADAPTER_FOLDER, BACKBONE_FOLDER
 from attentive_probes.probe.foreign import BACKBONE
 from attentive_probes.probe.setup import build_head, geometry_of
-from attentive_probes.probe.tensors import check_shapes, check_written, is_weights, plain_names, plain_state
+from attentive_probes.probe.tensors import check_shapes, check_written, plain_names, plain_state
 from attentive_probes.writing import write_whole
 
 if TYPE_CHECKING:
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
+logger = logging.getLogger(__name__)
 HEAD = "head."
+EXTRA_FILE = re.compile(r"README\.md|results\.json|recipe\.yaml|attention\.png|\.eval_results/attentive-probes\.yaml")
+TENSORS = r"model[\w-]*(\.[\w-]+)?\.safetensors(\.index(\.[\w-]+)?\.json)?"  # one file, shards, or a variant
+OWN_FILE = re.compile(
+    rf"{EXTRA_FILE.pattern}|config\.json|preprocessor_config\.json|{re.escape(CODE_FILE)}|{TENSORS}|"
+    rf"{ADAPTER_FOLDER}/(adapter_config\.json|README\.md|adapter_{TENSORS})|"
+    rf"{BACKBONE_FOLDER}/(config\.json|generation_config\.json|{TENSORS})"
+)
 CHANGED = (
     "The weights of the backbone are no longer those that the probe was made with, and the probe only names its "
     "backbone. Restore them, or set config.self_contained = True to save them with it; to train them, use lora=."
@@ -169,14 +179,30 @@ def write_files(files: Mapping[str, str | bytes], folder: str | os.PathLike) -> 
         write_whole(Path(folder) / name, content, durable=False)
 
 
+def own_files(folder: str | os.PathLike) -> list[str]:
+    """Paths in the folder of a probe that are ours, tensors, card, results and picture; of others, a warning tells.
+
+    Raises:
+        ValueError: If one is a link, which could lead anywhere.
+    """
+    root = Path(folder)
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() or path.is_file())
+    own = [name for name in names if OWN_FILE.fullmatch(name)]
+    for name in own:
+        if (root / name).resolve() != root.resolve() / name:
+            raise ValueError(f"{root / name} is a link, which could lead anywhere; put the file itself there.")
+    if others := [name for name in names if name not in own]:
+        logger.warning(
+            "Left out, as not written by this package: %s. Add them with huggingface_hub.upload_file.",
+            ", ".join(others[:10]),
+        )
+    return own
+
+
 def extra_files(folder: str | os.PathLike) -> dict[str, str | bytes]:
-    """Path -> content of what lies in the folder of a probe beside what saving it writes: card, results, pictures."""
-    written = {"config.json", "preprocessor_config.json", CODE_FILE}
-    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    inside = (f"{ADAPTER_FOLDER}/", f"{BACKBONE_FOLDER}/", ".cache/")
-    return {
-        name: path.read_bytes()
-        for name, path in names.items()
-        if name not in written and not name.startswith(inside) and not is_weights(name)
-    }
+    """Path -> content of what lies in the folder of a probe beside what saving it writes: card, results, picture.
+
+    Raises:
+        ValueError: As `own_files`.
+    """
+    return {name: (Path(folder) / name).read_bytes() for name in own_files(folder) if EXTRA_FILE.fullmatch(name)}

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import CommitInfo
 
 from attentive_probes.probe.card import CARD, REPO_PLACEHOLDER, merged_card, stored_card, with_tags
+from attentive_probes.probe.saving import own_files
 from attentive_probes.probe.tensors import is_weights
 from attentive_probes.repository import open_repository
 
@@ -76,12 +77,24 @@ def _warn_of_local_backbone(config: dict[str, Any]) -> None:
 
 
 def push_folder(folder: str | os.PathLike, repo_id: str, **options: Any) -> CommitInfo:
-    """Upload a probe that `save_pretrained` or a run wrote to a folder; see `upload_probe` for the options.
+    """Upload a probe that `save_pretrained` or a run wrote to a folder, and nothing else that lies there.
+
+    Args:
+        folder: The folder.
+        repo_id: The repository.
+        **options: As of `upload_probe`.
 
     Raises:
-        ValueError: If the folder holds no probe.
+        ValueError: If the folder holds no probe, or links in its place.
     """
     names = os.listdir(folder) if Path(folder).is_dir() else []
     if "config.json" not in names or not any(map(is_weights, names)):
         raise ValueError(f"{str(folder)!r} holds no probe; name a folder such as outputs/mine/probes/ep32.")
-    return upload_probe(lambda target: shutil.copytree(folder, target, dirs_exist_ok=True), repo_id, **options)
+    own = own_files(folder)
+
+    def save(target: Path) -> None:
+        for name in own:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(folder) / name, target / name, follow_symlinks=False)
+
+    return upload_probe(save, repo_id, **options)

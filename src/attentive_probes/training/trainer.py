@@ -18,6 +18,7 @@ from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.hub.model_card import card_files
+from attentive_probes.naming import check_parts
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.saving import write_files
 from attentive_probes.probe.sweep import ProbeSweep
@@ -89,6 +90,7 @@ class ProbeTrainer:
     ):
         self._model, self.sweep = model, model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)
         self.arguments, self.folder = arguments, Path(arguments.output_dir)
+        check_parts("head", self.sweep.runs)
         check_output_dir(self.folder, arguments.overwrite, arguments.resume)
         self.processor = image_processor or self.sweep.image_processor
         if self.processor is None:
