@@ -30,8 +30,7 @@ def tiny_backbone(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def recipe_file(tiny_backbone, tmp_path):
+def write_recipe(tiny_backbone, tmp_path):
     """A small recipe over Parquet files: 40 training, 21 validation and 23 test images."""
     (tmp_path / "data").mkdir()
     for split, count in (("train", 40), ("validation", 21), ("test", 23)):
@@ -60,6 +59,12 @@ def recipe_file(tiny_backbone, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.fixture
+def recipe_file(tiny_backbone, tmp_path):
+    """As `write_recipe`, in the folder of the test."""
+    return write_recipe(tiny_backbone, tmp_path)
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_what_cannot_be_imported_is_named(backbone, tmp_path):
     with pytest.raises(ValueError, match=r"There is no .*ep_head\.pth"):
         import_published_head(tmp_path)
     torch.save({"state_dict": {}}, tmp_path / "ep_head.pth")
-    with pytest.raises(ValueError, match="is no published head"):
+    with pytest.raises(ValueError, match="cannot be read as a published head"):
         import_published_head(tmp_path)
 
 

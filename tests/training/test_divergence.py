@@ -53,9 +53,9 @@ def test_a_later_divergence_leaves_the_good_epochs(backbone, tmp_path, monkeypat
     sweep = make_sweep(backbone, {"gap": RUNS["gap"], "ep": RUNS["ep"]})
     original = TrainingLoop._losses
 
-    def losses(loop, names, batch):
+    def losses(loop, names, batch, split):
         factors = torch.tensor([torch.inf if (name, loop.steps_done) == ("gap", 13) else 1.0 for name in names])
-        return original(loop, names, batch) * factors
+        return original(loop, names, batch, split) * factors
 
     monkeypatch.setattr(TrainingLoop, "_losses", losses)
     results = make_trainer(sweep, tmp_path, num_train_epochs=4).train()

@@ -5,6 +5,7 @@ import torch
 from test_resume import LABELS, interrupted
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes.checksums import load_checked, save_checked
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.training import loop as loop_module
 from spawned import on_processes
@@ -65,9 +66,9 @@ def test_another_run_is_not_gone_on_with(tiny_backbone, tmp_path, monkeypatch, c
 def test_other_versions_draw_a_warning(tiny_backbone, tmp_path, monkeypatch, caplog):
     """Numbers may differ from one release to the next; that is said, and the run goes on."""
     interrupted(tmp_path, tiny_backbone, monkeypatch, 4, runs=PLAIN)
-    state = torch.load(tmp_path / "checkpoints" / "state.pt")
+    state = load_checked(tmp_path / "checkpoints" / "state.pt")
     state["identity"]["versions"]["torch"] = "1.0"
-    torch.save(state, tmp_path / "checkpoints" / "state.pt")
+    save_checked(state, tmp_path / "checkpoints" / "state.pt")
     changed(tmp_path, tiny_backbone("vit"), augmentation=Augmentation()).train()
     assert "begun with versions=" in caplog.text
 

@@ -140,13 +140,21 @@ def read_recipe(path: str | Path, overrides: Sequence[str]) -> str:
 
 
 def _typed(merged: Any) -> Recipe:
-    """The recipe as objects; an error of a block names its key as it is typed."""
-    for block in (f.name for f in fields(Recipe)):
-        try:
-            OmegaConf.to_object(merged[block]) if isinstance(merged[block], DictConfig) else None
-        except ValueError as error:
-            raise ValueError(f"{block}.{error}" if re.match(r"[a-z_0-9]+ is ", str(error)) else str(error)) from error
+    """The recipe as objects."""
+    _check_blocks(merged, "")
     return OmegaConf.to_object(merged)  # type: ignore[return-value]  # an instance of the schema
+
+
+def _check_blocks(node: DictConfig, path: str) -> None:
+    """Build the blocks of a recipe from the inside out, so that an error names its key as it is typed."""
+    for key in node:
+        if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            _check_blocks(node[key], f"{path}{key!s}.")
+    try:
+        OmegaConf.to_object(node)
+    except ValueError as error:
+        is_of_key = re.match(r"[a-z_0-9]+ is ", str(error))
+        raise ValueError(f"{path}{error}" if is_of_key else str(error)) from error
 
 
 def labels_as_written(path: str | Path, overrides: Sequence[str]) -> list[str] | None:

@@ -80,7 +80,8 @@ def check_head(config: ProbeConfig, probe: str, hub_arguments: dict[str, Any], m
         for name, tensor in expected.items():
             if name in found and not may_differ and found[name].shape != tensor.shape:
                 raise ValueError(
-                    f"{name} has the shape {list(found[name].shape)}, not {list(tensor.shape)} as configured"
+                    f"{name} has the shape {list(found[name].shape)}, not {list(tensor.shape)} as configured; for "
+                    "other labels than those of the training, pass ignore_mismatched_sizes=True"
                 )
             if name in found and found[name].is_floating_point() and not found[name].isfinite().all():
                 raise ValueError(f"{name} holds numbers that are not finite")
