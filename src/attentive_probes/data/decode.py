@@ -185,8 +185,10 @@ def image_endings() -> frozenset[str]:
 
 
 def _cause(error: Exception, content: bytes | None) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return "it has more than twice the pixels at which Pillow suspects a bomb; make it smaller"
     if isinstance(error, Image.UnidentifiedImageError):
         if content is not None and content[:4] in TIFF:
             return "a TIFF with more bands than four, or of another kind that Pillow does not know; save three bands"
         return "it is no image, or of a kind that Pillow does not know"
-    return str(error)
+    return str(error) or type(error).__name__
