@@ -221,7 +221,7 @@ ROWS = [
     Row("a bit, the end or the whole of a file of a cache lost: mended", damaged_caches, 0.6),
     Row("four runs build one cache at one time", one_cache, 0.2),
     Row("two runs start in one output folder at one time", one_folder, 0.2),
-    *(Row(f"{kind} of a stranger, random edits: read or refused", foreign(kind), 100) for kind in FOREIGN),
+    *(Row(f"{kind} of a stranger, random edits: read or refused", foreign(kind), 10) for kind in FOREIGN),
 ]
 
 

@@ -4,8 +4,8 @@
 
 256 heads of four kinds on 200,000 synthetic images, cached as 16 patches of width 32 in 196 shards that are read from
 the disk; CPU, one thread. Every ten seconds the private memory (USS), open files and threads are written to `soak.csv`.
-Printed is the slope of a line through the second half of the samples, with its standard error; neighbours in time are
-alike, so that it is taken over twenty means.
+Printed is the slope of a line through the second half of the samples, with its standard error: through twenty medians,
+for neighbours in time are alike, and writing the state is a peak.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def watch(path: Path, trainer: ProbeTrainer, is_over: threading.Event, interval:
 
 
 def slope_of(seconds: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """Change per hour of a line through twenty means of the second half, and its standard error."""
+    """Change per hour of a line through twenty medians of the second half, and its standard error."""
     half = len(seconds) // 2
     parts = [np.array_split(array[half:], 20) for array in (seconds / 3600, values)]
-    hours, means = (np.array([part.mean() for part in array]) for array in parts)
-    (slope, _), covariance = np.polyfit(hours, means, 1, cov=True)
+    hours, middles = (np.array([np.median(part) for part in array]) for array in parts)
+    (slope, _), covariance = np.polyfit(hours, middles, 1, cov=True)
     return float(slope), float(covariance[0, 0] ** 0.5)
 
 
