@@ -5,10 +5,19 @@ import math
 import pytest
 import torch
 
-from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes import (
+    HeadConfig,
+    HeadRun,
+    ProbeForImageClassification,
+    ProbeSweep,
+    ProbeTrainer,
+    ProbeTrainingArguments,
+)
 from attentive_probes.data.build_cache import build_token_cache
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
+from attentive_probes.evaluation.prediction import predict_files
+from attentive_probes.serving.heads import answer_of
 from tiny import image_dataset, image_split
 
 LABELS = ["band 0", "band 1", "band 2"]
@@ -106,3 +115,37 @@ def test_a_precision_that_overflows_is_no_fault_of_images(tiny_backbone, tmp_pat
     )
     with pytest.raises(ValueError, match=r"all 5 images of a batch of the train split.*backbone\.dtype"):
         trainer.train()
+
+
+def test_predictions_are_numbers(tiny_backbone, tmp_path, monkeypatch):
+    """An image without finite scores is named by `predict`, or left out."""
+    probe = ProbeForImageClassification.from_backbone(tiny_backbone("vit"), HeadConfig("mean"), labels=LABELS)
+    paths = []
+    for row, example in enumerate(image_dataset(4)):
+        paths.append(tmp_path / f"{row}.png")
+        example["image"].save(paths[-1])
+    original = probe.backbone.forward
+
+    def forward(images, needs=("last",)):
+        tokens = original(images, needs)
+        tokens["last"].patches[2] = math.nan
+        return tokens
+
+    monkeypatch.setattr(probe.backbone, "forward", forward)
+    with pytest.raises(ValueError, match=r"no finite scores for the image .*2\.png"):
+        list(predict_files(probe, paths))
+    found = list(predict_files(probe, paths, unreadable="skip"))
+    assert [prediction.path for prediction in found] == [str(paths[i]) for i in (0, 1, 3)]
+    assert all(math.isfinite(score) for prediction in found for score in prediction.scores)
+    with pytest.raises(ValueError, match="no finite scores"):
+        answer_of(probe, torch.tensor([0.0, math.nan, 1.0]))
+
+
+def test_labels_of_a_cache_are_those_of_the_run(tiny_backbone, tmp_path, monkeypatch):
+    """A cache of other classes is refused before anything is trained on it."""
+    trainer, _ = trainer_of(tmp_path, tiny_backbone("vit"), "test", 0.0, monkeypatch, cached=True)
+    cache = trainer.train_split
+    cache.check_labels(3, "single_label_classification")
+    for count, problem in ((2, "single_label_classification"), (3, "multi_label_classification")):
+        with pytest.raises(ValueError, match="no targets of"):
+            cache.check_labels(count, problem)

@@ -14,6 +14,7 @@ import numpy as np
 
 from attentive_probes.data.encoding import ENCODINGS, bytes_per_token
 from attentive_probes.fingerprint import fingerprint_of
+from attentive_probes.foreign_files import fits
 from attentive_probes.writing import write_whole
 
 MANIFEST = "manifest.json"
@@ -133,8 +134,10 @@ class Manifest:
         taps = {item.partition("@")[2] for item in self.items}
         if not isinstance(self.key, dict) or not taps <= self.grids.keys():
             raise ValueError("its key or its grids are incomplete")
-        if not all(isinstance(error, int | float) for error in self.error.values()):
+        if not fits(self.error, dict[str, float]) or None in self.error.values():
             raise ValueError("its errors are no numbers")
+        if not fits(self.key.get("items", []), list[str]) or not fits(self.key.get("unreadable", 0), int):
+            raise ValueError("its key is none of a token cache")
         self.files = {str(path): (int(size), str(checksum)) for path, (size, checksum) in self.files.items()}
 
 

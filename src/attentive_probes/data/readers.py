@@ -20,6 +20,7 @@ from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Valu
 from attentive_probes.data.find import METADATA
 from attentive_probes.data.listing import Folder
 from attentive_probes.data.webdataset import read_webdataset
+from attentive_probes.disk import check_space
 
 PATH_COLUMNS = ("file_name", "path", "image_path", "filepath", "filename", "file")
 ENCODINGS = {".csv": ",", ".tsv": "\t"}
@@ -118,7 +119,7 @@ def unpacked(archive: Path) -> Path:
     """The folder that a zip was unpacked to, in the cache of `datasets`; unpacked now if it was not yet.
 
     Raises:
-        ValueError: If it is no zip.
+        ValueError: If it is no zip, or what is in it does not fit on the disk.
     """
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "unpacked" / _hash_of(archive)
     if not folder.exists():
@@ -126,8 +127,12 @@ def unpacked(archive: Path) -> Path:
         partial.parent.mkdir(parents=True, exist_ok=True)
         try:
             with zipfile.ZipFile(archive) as content:
+                check_space({partial.parent: sum(entry.file_size for entry in content.infolist())})
                 content.extractall(partial)
             os.replace(partial, folder)
+        except OSError:
+            if not folder.exists():  # else another run was faster
+                raise
         except zipfile.BadZipFile as error:
             raise ValueError(f"{archive} is no zip: {error}.") from error
         finally:

@@ -157,6 +157,25 @@ class TokenCache(torch.utils.data.Dataset):
         parts = (fingerprint_of(self.manifest.key), self._rows, self.labels.numpy())
         return bytes_fingerprint("".join(bytes_fingerprint(part) for part in parts))
 
+    def check_labels(self, num_labels: int, problem_type: str) -> None:
+        """Check that its labels are targets of a problem.
+
+        Raises:
+            ValueError: If one is none.
+        """
+        labels = self.labels
+        if problem_type == "single_label_classification":
+            is_right = labels.ndim == 1 and not labels.is_floating_point() and bool(labels.min() >= 0)
+            is_right = is_right and int(labels.max()) < num_labels
+        else:
+            columns = labels.shape[1] if labels.ndim == 2 else 1
+            is_right = columns == num_labels and bool(labels.isfinite().all())
+        if not is_right:
+            raise ValueError(
+                f"The token cache {str(self.store.folder)!r} holds labels that are no targets of {num_labels} classes "
+                f"({problem_type}); name the classes it was built with."
+            )
+
     def check(self, backbone: Backbone, readings: list[Reading]) -> None:
         """Check that the cache is one of this backbone, and holds what some readings need.
 
@@ -166,7 +185,7 @@ class TokenCache(torch.utils.data.Dataset):
         if backbone.adapter is not None:
             raise ValueError("An adapter changes the tokens with every step; train it online, not on a token cache.")
         weights = backbone.hash_weights()  # unknown of weights that are not all in memory
-        if weights is not None and self.manifest.key["weights"] != weights:
+        if weights is not None and self.manifest.key.get("weights") != weights:
             raise ValueError(
                 f"The token cache {str(self.store.folder)!r} was built with other weights than this backbone's; "
                 "build it with the same backbone, in the same precision."

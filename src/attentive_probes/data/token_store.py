@@ -160,7 +160,10 @@ class TokenStore:
         """The stored channel spread of an item, if there is one."""
         if item not in self._spreads:
             path = self.folder / _file_name(item, SPREAD)
-            self._spreads[item] = torch.from_numpy(read_array(path)) if path.exists() else None
+            found = torch.from_numpy(read_array(path)) if path.exists() else None
+            if found is not None and not (found.shape == (self.manifest.items[item][1],) and found.isfinite().all()):
+                raise ValueError(f"{path} is damaged: it should hold a finite number for each channel.")
+            self._spreads[item] = found
         return self._spreads[item]
 
     def read(self, item: str, rows: np.ndarray) -> dict[str, Tensor]:

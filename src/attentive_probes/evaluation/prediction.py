@@ -72,7 +72,7 @@ def predict_files(
         files: Image files.
         top_k: Number of classes to name; all, if there are fewer.
         batch_size: Images per forward pass.
-        unreadable: `raise`, or `skip` to leave out files that are no readable image.
+        unreadable: `raise`, or `skip` to leave out files that are no readable image, or get no finite scores.
         labels: Classes to score, by name or label, in place of the best ones.
 
     Raises:
@@ -91,7 +91,7 @@ def predict_files(
             chunk = files[start : start + batch_size]
             opened = [(path, image) for path in chunk if (image := _open(path, unreadable, probe)) is not None]
             if opened:
-                yield from _predict(probe, opened, top_k, [i for i in ids if i is not None])
+                yield from _predict(probe, opened, top_k, [i for i in ids if i is not None], unreadable)
             bar.update(len(chunk))
 
 
@@ -141,11 +141,20 @@ def _open(path: Path, unreadable: str, probe: ProbeForImageClassification) -> Im
 
 @torch.no_grad()
 def _predict(
-    probe: ProbeForImageClassification, opened: Sequence[tuple[Path, Image.Image]], top_k: int, chosen: list[int]
+    probe: ProbeForImageClassification,
+    opened: Sequence[tuple[Path, Image.Image]],
+    top_k: int,
+    chosen: list[int],
+    unreadable: str,
 ) -> Iterator[Prediction]:
     assert probe.image_processor is not None
     pixels = probe.image_processor([image for _, image in opened], return_tensors="pt")["pixel_values"]
     logits = probe(pixels.to(probe.device)).logits
+    are_finite = logits.isfinite().all(1)
+    bad = [path for (path, _), is_finite in zip(opened, are_finite.tolist(), strict=True) if not is_finite]
+    if bad and unreadable == "raise":
+        raise ValueError(f"The probe gives no finite scores for the image {bad[0]}; leave it out (unreadable='skip').")
+    opened, logits = [one for one in opened if one[0] not in bad], logits[are_finite]
     scores = _as_scores(logits, probe.config.problem_type)
     order = scores.topk(min(top_k, logits.shape[1]), dim=-1).indices
     if chosen:

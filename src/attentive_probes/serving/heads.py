@@ -104,7 +104,7 @@ def answer_of(
         top_k: Number of labels; by default 5, all if there are fewer.
 
     Raises:
-        ValueError: If there is no such function, or `top_k` is not positive.
+        ValueError: If there is no such function, `top_k` is not positive, or the logits are not finite.
     """
     problem = probe.config.problem_type
     usual = {"multi_label_classification": "sigmoid", "regression": "none"}.get(problem, "softmax")
@@ -113,6 +113,8 @@ def answer_of(
         raise ValueError(f"function_to_apply is {function!r}; it must be one of {', '.join(FUNCTIONS)}.")
     if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k is {top_k!r}; it must be a whole number of at least 1.")
+    if not logits.isfinite().all():
+        raise ValueError("The probe gives no finite scores for this image.")
     scores = {"softmax": lambda: logits.softmax(-1), "sigmoid": logits.sigmoid, "none": lambda: logits}[function]()
     best = scores.topk(min(top_k or 5, len(scores)))
     pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)

@@ -139,6 +139,8 @@ class ProbeTrainingArguments:
             if getattr(self, name) not in valid:
                 raise ValueError(unknown_name(name, getattr(self, name), valid))
         check_ranges(self, RANGES)
+        if not self.output_dir.strip() or not self.output_dir.isprintable():
+            raise ValueError(f"output_dir is {self.output_dir!r}; name a folder.")
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate is {self.min_learning_rate}, above learning_rate, {self.learning_rate}; the half-"

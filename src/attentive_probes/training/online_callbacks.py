@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from attentive_probes.training.online import AnyTokens, OnlineProbes
+from attentive_probes.writing import whole_file, write_whole
 
 FILE = "online_probes.pt"
 HISTORY = "online_probes.json"
@@ -77,14 +78,14 @@ class OnlineProbesCallback(TrainerCallback):
                 state.log_history.append({"step": state.global_step, "epoch": state.epoch, **found})
                 if state.is_world_process_zero:
                     path = Path(str(args.output_dir)) / HISTORY
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(json.dumps(self.history, indent=1) + "\n")
+                    write_whole(path, json.dumps(self.history, indent=1) + "\n")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save the probes beside the model."""
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            torch.save({"probes": self.probes.state_dict(), "history": self.history}, folder / FILE)
+            with whole_file(folder / FILE) as partial:
+                torch.save({"probes": self.probes.state_dict(), "history": self.history}, partial)
 
 
 def lightning_callback(probes: OnlineProbes, read: Read) -> Any:

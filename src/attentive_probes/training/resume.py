@@ -125,7 +125,7 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
             continue
         raise ValueError(
             f"The run in {str(folder)!r} has {key}={theirs.get(key)!r}, not {value!r}; resume it with the same, or "
-            "start anew with overwrite."
+            "begin anew with train.overwrite=true."
         )
 
 
@@ -142,7 +142,10 @@ def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults
     """
     if not (folder / RESULTS).exists() or not (folder / CHECKPOINTS / TESTED).exists():
         return None
-    results = SweepResults.load(folder / RESULTS)
+    try:
+        results = SweepResults.load(folder / RESULTS)
+    except ValueError as error:
+        raise ValueError(f"{error}. Restore it from a copy, or begin anew with train.overwrite=true.") from error
     if not any(head.test for head in results.heads):
         return None
     selection.restore(results.heads, load_checked(folder / CHECKPOINTS / STATE)["best"])

@@ -46,6 +46,7 @@ def open_any(
     """
     if isinstance(dataset, TokenCache):
         dataset.check(sweep.backbone, sweep.readings)
+        dataset.check_labels(sweep.config.num_labels, sweep.config.problem_type)
     if isinstance(dataset, TokenCache | ImageSplit | ImageStream):
         return dataset
     return open_split(name, dataset, images, encoder, num_channels=sweep.backbone.num_channels, shuffle=shuffle)
