@@ -11,7 +11,7 @@ from attentive_probes.experiments import run as run_module
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 from attentive_probes.training import checkpoint, epochs, resume
-from attentive_probes.training.checkpoint import check_output_dir, claimed
+from attentive_probes.training.checkpoint import check_output_dir, claimed, load_states
 from attentive_probes.training.loop import TrainingLoop
 from conftest import write_recipe
 
@@ -102,6 +102,9 @@ def test_killed_anywhere_the_same_command_ends_well(module, name, after, run, wh
     assert values_of(results) == values_of(expected)
     assert [reference.test for reference in results.references] == [one.test for one in expected.references]
     assert files_of(run.folder) == files_of(folder)
+    for name in ("best", "last"):
+        states = [load_states(place / "checkpoints" / f"{name}.safetensors") for place in (run.folder, folder)]
+        assert str(states[0]) == str(states[1])
 
 
 def test_the_test_split_is_scored_once(finished, monkeypatch):

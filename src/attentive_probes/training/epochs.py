@@ -32,8 +32,8 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
     results, arguments, sweep, epoch = trainer.results, trainer.arguments, trainer.sweep, 0
     if goes_on:
         epoch = load_run(trainer.folder, loop, selection, results)
-        if loop.finished:
-            _checkpoint(trainer, selection)  # what a kill may have kept from being written after the last state
+        if loop.finished:  # a kill may have kept this from being written after the last state
+            _checkpoint(trainer, selection)
     start, saved = time.perf_counter() - results.seconds, -math.inf
     is_main = trainer.accelerator.is_main_process
 
@@ -61,8 +61,7 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
             loop.keep_only(selection.better_half(sweep.active))
         if is_due or is_last:
             save()  # first: without it, what is written next could not be gone on from
-            with settled(sweep):
-                _checkpoint(trainer, selection)
+            _checkpoint(trainer, selection)
             saved = time.perf_counter()
             loop.bar.set_postfix_str(results.best_so_far)
         tell_trackers(trainer.accelerator, epoch, losses, metrics)
@@ -76,6 +75,7 @@ def _agreed(verdict: bool) -> bool:
 
 def _checkpoint(trainer: ProbeTrainer, selection: EpochSelection) -> None:
     if trainer.accelerator.is_main_process:
-        write_states(trainer.folder / CHECKPOINTS, trainer.sweep, selection, trainer.scale)
+        with settled(trainer.sweep):
+            write_states(trainer.folder / CHECKPOINTS, trainer.sweep, selection, trainer.scale)
         trainer.results.save(trainer.folder / RESULTS)
     trainer.accelerator.wait_for_everyone()
