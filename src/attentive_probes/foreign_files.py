@@ -57,7 +57,7 @@ def check_fields(content: Any, cls: type) -> None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is one of a type: a number where one is expected may be `None`, for one that was no number.
+    """Whether a plain value is one of a type, as deep as that goes.
 
     Raises:
         ValueError: If it is a mapping with wrong fields.
@@ -79,7 +79,7 @@ def fits(value: Any, hint: Any) -> bool:
         check_fields(value, hint)  # type: ignore[arg-type]  # a class
         return True
     if hint is float:
-        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return not isinstance(hint, type) or isinstance(value, hint)

@@ -8,17 +8,19 @@ from attentive_probes.analysis.contributions import contributions, gradient_time
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.tokens import SequenceLayout
 
+FOUR = {"num_attention_heads": 4}
 LINEAR = {
-    "mean": {}, "concat": {}, "weighted": {}, "ep": {"num_queries": 4, "d_out": 2}, "abmilp": {},
-    "aim": {"num_attention_heads": 4}, "cae": {"num_attention_heads": 4}, "coca": {"num_attention_heads": 2, "head_width": 8}, "alf": {},
-}  # fmt: skip
-BENT = {
-    "siglip": {"num_attention_heads": 4},
-    "jepa": {"num_attention_heads": 4},
-    "cait": {},
-    "simpool": {},
-    "dinovit": {"num_attention_heads": 4},
+    "mean": {},
+    "concat": {},
+    "weighted": {},
+    "ep": {"num_queries": 4, "d_out": 2},
+    "abmilp": {},
+    "aim": FOUR,
+    "cae": FOUR,
+    "coca": {"num_attention_heads": 2, "head_width": 8},
+    "alf": {},
 }
+BENT = {"siglip": FOUR, "jepa": FOUR, "cait": {}, "simpool": {}, "dinovit": FOUR}
 
 
 def make_head(pooling, options, feature_norm="batchnorm", dtype=torch.float32):

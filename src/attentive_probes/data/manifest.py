@@ -134,7 +134,7 @@ class Manifest:
         taps = {item.partition("@")[2] for item in self.items}
         if not isinstance(self.key, dict) or not taps <= self.grids.keys():
             raise ValueError("its key or its grids are incomplete")
-        if not fits(self.error, dict[str, float]) or None in self.error.values():
+        if not fits(self.error, dict[str, float]):
             raise ValueError("its errors are no numbers")
         if not fits(self.key.get("items", []), list[str]) or not fits(self.key.get("unreadable", 0), int):
             raise ValueError("its key is none of a token cache")

@@ -15,7 +15,7 @@ from attentive_probes.writing import NotWritten, write_whole
 HISTORY = "history.jsonl"
 
 
-def append_history(folder: Path, rows: Iterable[tuple[str, Mapping[str, float]]]) -> None:
+def append_history(folder: Path, rows: Iterable[tuple[str, Mapping[str, float | None]]]) -> None:
     """Append what heads did in an epoch: name, `epoch`, `train_loss` and metrics; what is no number becomes null.
 
     Raises:
@@ -45,7 +45,7 @@ def read_history(folder: Path) -> dict[str, list[dict[str, Any]]]:
                 row = json.loads(line)
                 if not fits(row, dict[str, Any]) or not isinstance(row.get("head"), str):
                     raise ValueError(f"a line is {line[:80]!r}")
-                if not fits({**row, "head": 0}, dict[str, float]):
+                if not fits({**row, "head": 0}, dict[str, float | None]):
                     raise ValueError(f"not all is a number in the line {line[:80]!r}")
                 found.setdefault(row.pop("head"), []).append(row)
     return found
@@ -72,5 +72,5 @@ def cut_history(folder: Path, mark: Mapping[str, Any]) -> None:
     write_whole(path, path.read_bytes()[:size] if size else b"")
 
 
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _plain(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -63,10 +63,10 @@ class HeadResult:
     family: str = ""
     best_epoch: int = 0
     seconds: float = 0.0
-    validation: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, Any] = field(default_factory=dict)
     validation_interval: list[float] | None = None
     diverged: int | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float | None]] = field(default_factory=list)
     test: dict[str, Any] | None = None
 
 
@@ -206,14 +206,15 @@ class SweepResults:
                                 for head in content["heads"]]  # fmt: skip
             content["references"] = [ReferenceResult(**reference) for reference in content["references"]]
             results = cls(**content)
-            for test in [head.test for head in results.heads] + [one.test for one in results.references]:
-                check_test(test or {})
+            found = [head.test for head in results.heads] + [one.test for one in results.references]
+            for metrics in [*found, *(head.validation for head in results.heads)]:
+                check_metrics(metrics or {})
             results.to_json()  # with the selection of the best head
         return results
 
 
-def check_test(metrics: dict[str, Any]) -> None:
-    """Check that test metrics are numbers, their intervals pairs, and their differences triples.
+def check_metrics(metrics: dict[str, Any]) -> None:
+    """Check that metrics are numbers, their intervals pairs, and their differences triples.
 
     Raises:
         ValueError: If one is not; the text names it.
@@ -222,8 +223,9 @@ def check_test(metrics: dict[str, Any]) -> None:
     for name, value in metrics.items():
         hint: Any = next((hint for ending, hint in lengths.items() if name.endswith(ending)), float)
         hint = list[Any] if name in ("per_class", "confusion") else hint
-        if value is not None and not fits(value, hint):
-            raise ValueError(f"the test metric {name} is {str(value)[:80]}, which is no {hint}")
+        may_be_none = not name.endswith("_difference")
+        if not (value is None and may_be_none) and not fits(value, hint):
+            raise ValueError(f"the metric {name} is {str(value)[:80]}, which is no {hint}")
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,0 +1,136 @@
+"""What a probe sees in images: where its queries look, what each of them added, what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from attentive_probes.analysis.attention_maps import patch_attention
+from attentive_probes.analysis.contributions import Contributions, contributions, gradient_times_input
+from attentive_probes.analysis.placement import over_image, placement_of
+from attentive_probes.analysis.winner_map import WinnerMap, group_queries, merged_maps, winner_map
+from attentive_probes.data.decode import open_image
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.tokens import kinds_by_tap
+
+LARGEST = 512  # pixels of the longer side of an image as it is drawn
+
+
+@dataclass
+class Look:
+    """One image as a probe sees it.
+
+    Args:
+        image: The image, upright, at most 512 pixels wide and high.
+        answers: Names of the best classes with their probabilities, best first.
+        label: Name of the right class, where it is known.
+        maps: `(M, height, width)`, attention in the pixels of the image, times uniform; NaN where nothing was seen.
+        evidence: `(height, width)`, what each place added to the logit of the best class, over all queries.
+        added: `(M,)`, what each query added to that logit; one number for a head that is not linear.
+        groups: `(M,)`, the group of queries of each map, the same in all images of a picture.
+        winner: Which group wins each place, and how strongly.
+        is_exact: Whether `evidence` adds up to the logit; else it is the gradient times the input.
+    """
+
+    image: Image.Image
+    answers: list[tuple[str, float]]
+    label: str | None
+    maps: Tensor
+    evidence: Tensor
+    added: Tensor
+    groups: Tensor
+    winner: WinnerMap
+    is_exact: bool
+
+    @property
+    def order(self) -> list[int]:
+        """The queries in the order of what they added."""
+        return (
+            self.added.argsort(descending=True).tolist()
+            if len(self.added) == len(self.maps)
+            else [*range(len(self.maps))]
+        )
+
+
+@torch.no_grad()
+def look_at(
+    probe: ProbeForImageClassification,
+    images: Sequence[Image.Image],
+    labels: Sequence[str | None] | None = None,
+    *,
+    top_k: int = 3,
+    num_groups: int = 8,
+) -> list[Look]:
+    """See images as a probe sees them.
+
+    Args:
+        probe: A probe that reads patches, with its image processor.
+        images: The images.
+        labels: Name of the right class of each, `None` where it is not known.
+        top_k: Number of answers.
+        num_groups: Groups of queries in the winner map.
+
+    Raises:
+        ValueError: If there is no image, or the probe reads no patches or has no image processor.
+    """
+    if probe.image_processor is None:
+        raise ValueError("The probe has no image processor; set probe.image_processor.")
+    if not images:
+        raise ValueError("There is no image to look at.")
+    channels, was_training = probe.backbone.num_channels, probe.training
+    opened = [open_image(image, "to look at", num_channels=channels) for image in images]
+    pixels = probe.image_processor(opened, return_tensors="pt")["pixel_values"].to(probe.device)
+    head = probe.eval().head
+    sequence = head.read(probe.backbone(pixels, kinds_by_tap([head.reading])))
+    found, is_exact = _explained(probe, sequence)
+    logits = head(sequence).logits
+    probe.train(was_training)
+    attention, added = patch_attention(probe, found.attention), patch_attention(probe, found.values)
+    groups = group_queries(attention.flatten(2), num_groups)
+    looks = []
+    for place, image in enumerate(opened):
+        placement, size = placement_of(probe.image_processor, image.size, channels), _drawn(image.size)
+        uniform = attention.shape[-2] * attention.shape[-1]
+        maps = over_image(attention[place].cpu() * uniform, placement, size)
+        merged = merged_maps(maps.nan_to_num(), groups, int(groups.max()) + 1)
+        looks.append(
+            Look(
+                image.resize(size, Image.Resampling.BICUBIC),
+                _answers(probe, logits[place], top_k),
+                None if labels is None else labels[place],
+                maps,
+                over_image(added[place].sum(0, keepdim=True).cpu(), placement, size)[0],
+                found.values[place].sum(-1).cpu(),
+                groups.cpu(),
+                winner_map(merged),
+                is_exact,
+            )
+        )
+    return looks
+
+
+def _explained(probe: ProbeForImageClassification, sequence: Tensor) -> tuple[Contributions, bool]:
+    try:
+        return contributions(probe.head, sequence), True
+    except ValueError:
+        return gradient_times_input(probe.head, sequence), False
+
+
+def _answers(probe: ProbeForImageClassification, logits: Tensor, top_k: int) -> list[tuple[str, float]]:
+    problem = probe.config.problem_type
+    scores = logits.sigmoid() if problem == "multi_label_classification" else logits.softmax(-1)
+    scores = logits if problem == "regression" else scores
+    best = scores.topk(min(top_k, len(scores)))
+    return [
+        (probe.config.id2label[i], value) for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
+
+
+def _drawn(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height in which an image is drawn: as large as it is, or as is enough to see."""
+    scale = min(1.0, LARGEST / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
