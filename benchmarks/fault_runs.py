@@ -123,6 +123,7 @@ def start(arguments: list[str], folder: Path, before: Callable[[], None] | None 
     try:
         os.setsid()
         os.chdir(folder)
+        torch.set_num_threads(1)  # now, for threads that ask first in a forked process can find no pool
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)

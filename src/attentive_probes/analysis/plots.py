@@ -67,7 +67,7 @@ def attention_grid(
     axes[0, 0].set_title("image", fontsize=9)
     for number, axis in enumerate(axes[0, 1:], start=1):
         axis.set_title(f"query {number}", fontsize=9)
-    _save(figure, path, 150)
+    save_figure(figure, path, 150)
 
 
 def online_figure(history: Sequence[Mapping[str, float]], path: str | os.PathLike, metric: str = "top1") -> None:
@@ -96,7 +96,7 @@ def online_figure(history: Sequence[Mapping[str, float]], path: str | os.PathLik
     axis.set(xlabel="training step of the backbone", ylabel=f"validation {metric}")
     axis.grid(alpha=0.3)
     axis.legend()
-    _save(figure, path, 130)
+    save_figure(figure, path, 130)
 
 
 def layer_figure(results: SweepResults, layer_map: LayerMap, path: str | os.PathLike) -> None:
@@ -134,7 +134,7 @@ def layer_figure(results: SweepResults, layer_map: LayerMap, path: str | os.Path
     heat.set_xticks(range(len(layer_map.taps)), layer_map.taps, rotation=45, ha="right", fontsize=8)
     heat.set_yticks(range(len(layer_map.kinds)), layer_map.kinds)
     figure.colorbar(picture, ax=heat, label="mean attention over heads and images")
-    _save(figure, path, 130)
+    save_figure(figure, path, 130)
 
 
 def _split_by_depth(results: SweepResults) -> tuple[dict[str, list[tuple[int, HeadResult]]], list[HeadResult]]:
@@ -150,6 +150,11 @@ def _split_by_depth(results: SweepResults) -> tuple[dict[str, list[tuple[int, He
     return {pooling: sorted(points, key=lambda point: point[0]) for pooling, points in lines.items()}, levels
 
 
-def _save(figure: Any, path: str | os.PathLike, dpi: int) -> None:
+def save_figure(figure: Any, path: str | os.PathLike, dpi: int = 150) -> None:
+    """Write a figure in one step, in the format that the name of the file ends with.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     with whole_file(path, durable=False) as partial:
         figure.savefig(partial, dpi=dpi, format=Path(path).suffix.removeprefix(".") or "png")
