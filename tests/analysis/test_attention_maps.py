@@ -1,10 +1,8 @@
 import pytest
 import torch
-from PIL import Image
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.attention_maps import attention_heatmap, patch_attention
-from attentive_probes.analysis.plots import attention_grid
 from tiny import SIZE, image_dataset
 
 
@@ -38,18 +36,6 @@ def test_heatmap_in_image_pixels(tiny_backbone):
         torch.nn.functional.avg_pool2d(maps[None], 4)[0].mean((1, 2)), attention.mean((1, 2)), atol=1e-2
     )
     assert maps.flatten(1).argmax(1).tolist() != [0, 0, 0, 0]
-
-
-def test_picture(tiny_backbone, tmp_path):
-    """One row per image, one column per map."""
-    probe = make_probe(tiny_backbone("vit"))
-    images = [row["image"] for row in image_dataset(3)]
-    attention_grid(probe, images, tmp_path / "maps.png", max_maps=2)
-    with Image.open(tmp_path / "maps.png") as picture:
-        width, height = picture.size
-    assert width / height == pytest.approx(3 * 1.3 / (3 * 1.3 + 0.3), abs=0.01)
-    with pytest.raises(ValueError, match="no image to draw"):
-        attention_grid(probe, [], tmp_path / "none.png")
 
 
 def test_probes_without_patches_have_no_picture(tiny_backbone):

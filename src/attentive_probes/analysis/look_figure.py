@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from torch import Tensor
 from attentive_probes.analysis.looks import Look
 from attentive_probes.analysis.plots import require_matplotlib, save_figure
 from attentive_probes.analysis.style import EVIDENCE, GROUPS, MAPS, styled
+from attentive_probes.evaluation.prediction import as_cell
+from attentive_probes.writing import whole_file
 
 CELL = 1.35  # inches
 
@@ -44,7 +48,7 @@ def look_figure(looks: Sequence[Look], path: str | os.PathLike, max_maps: int = 
         axes = figure.subplots(len(looks), columns, squeeze=False)
         top = max(2.0, float(np.nanquantile(np.concatenate([look.maps.numpy().ravel() for look in looks]), 0.998)))
         reach = max(
-            1e-12, float(np.nanquantile(np.concatenate([look.evidence.abs().ravel() for look in looks]), 0.998))
+            1e-12, float(np.nanquantile(np.concatenate([look.evidence.abs().numpy().ravel() for look in looks]), 0.99))
         )
         for row, look in zip(axes, looks, strict=True):
             _draw_row(row, look, top, reach)
@@ -62,11 +66,18 @@ def _draw_row(row: Sequence[Any], look: Look, top: float, reach: float) -> None:
     row[1].imshow(_winner(look, grey), extent=extent)
     row[2].imshow(grey, cmap="gray", vmin=-0.4, vmax=1.4, extent=extent)
     row[2].imshow(
-        look.evidence, cmap=EVIDENCE, vmin=-reach, vmax=reach, alpha=_alpha(look.evidence.abs() / reach), extent=extent
+        look.evidence.numpy(),
+        cmap=EVIDENCE,
+        vmin=-reach,
+        vmax=reach,
+        alpha=_alpha(look.evidence.abs() / reach),
+        extent=extent,
     )
     for axis, query in zip(row[3:], look.order, strict=False):
         axis.imshow(grey, cmap="gray", vmin=0, vmax=1.6, extent=extent)
-        axis.imshow(look.maps[query], cmap=MAPS, vmin=0, vmax=top, alpha=_alpha(look.maps[query] / top), extent=extent)
+        axis.imshow(
+            look.maps[query].numpy(), cmap=MAPS, vmin=0, vmax=top, alpha=_alpha(look.maps[query] / top), extent=extent
+        )
         added = f"\n{look.added[query]:+.2f}" if len(look.added) == len(look.maps) else ""
         axis.set_xlabel(f"query {query + 1}{added}")
     for axis in row:
@@ -106,3 +117,32 @@ def _colour_bars(figure: Any, axes: np.ndarray, top: float, reach: float, looks:
         (Normalize(-reach, reach), EVIDENCE, f"{name} (per patch)"),
     ):
         figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=label, fraction=0.015, pad=0.01, shrink=0.9)
+
+
+def write_looks(looks: Sequence[Look], names: Sequence[str], path: Path) -> None:
+    """Write the numbers of a picture, one row per image and query.
+
+    Peak is the largest attention, times uniform; entropy is that of the map over the image, in nats.
+
+    Args:
+        looks: Images as a probe sees them.
+        names: What each image is called.
+        path: `.csv` file.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    columns = ("image", "label", "predicted", "score", "query", "rank", "group", "added", "peak", "entropy")
+    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for name, look in zip(names, looks, strict=True):
+            (predicted, score), order = look.answers[0], look.order
+            for query, attention in enumerate(look.maps):
+                seen = attention[attention.isfinite()].clamp(min=0)
+                share = seen / seen.sum().clamp(min=1e-12)
+                entropy = -(share * (share + 1e-12).log()).sum()
+                added = f"{look.added[query]:.6g}" if len(look.added) == len(look.maps) else ""
+                texts = [as_cell(text) for text in (name, look.label or "", predicted)]
+                numbers = (f"{score:.6g}", query + 1, order.index(query) + 1, int(look.groups[query]) + 1)
+                writer.writerow([*texts, *numbers, added, f"{seen.max():.6g}", f"{entropy:.6g}"])

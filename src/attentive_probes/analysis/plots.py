@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from attentive_probes.analysis.attention_maps import attention_heatmap
 from attentive_probes.analysis.layer_maps import LayerMap
 from attentive_probes.evaluation.results import HeadResult, SweepResults
-from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.writing import whole_file
 
 
@@ -27,47 +24,6 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError("Pictures need matplotlib: pip install 'attentive-probes[plots]'.") from error
-
-
-def attention_grid(
-    probe: ProbeForImageClassification, images: Sequence[Image.Image], path: str | os.PathLike, max_maps: int = 8
-) -> None:
-    """Draw images in rows, and beside each where the first `max_maps` queries of the probe look in it.
-
-    Brightness and colour are relative to each map's own peak, over the image in grey.
-
-    Args:
-        probe: A probe that reads patches.
-        images: What to look at.
-        path: Picture file to write.
-        max_maps: Number of maps per image.
-
-    Raises:
-        ValueError: If there is no image, or the probe reads no patches.
-        ImportError: If matplotlib is missing.
-    """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    if not images:
-        raise ValueError("There is no image to draw.")
-    maps = [attention_heatmap(probe, image).numpy() for image in images]
-    num_maps = min(max_maps, len(maps[0]))
-    figure = Figure(figsize=(1.3 * (num_maps + 1), 1.3 * len(images) + 0.3), layout="constrained")
-    axes = figure.subplots(len(images), num_maps + 1, squeeze=False)
-    for row, image, heat in zip(axes, images, maps, strict=True):
-        grey = np.asarray(image.convert("L").resize(heat.shape[:0:-1], Image.Resampling.BICUBIC)) / 255
-        row[0].imshow(grey, cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
-        for axis, one in zip(row[1:], heat, strict=False):
-            axis.imshow(grey, cmap="gray", vmin=0, vmax=1.6, interpolation="bicubic")
-            strength = np.clip(one / max(one.max(), 1e-12), 0, 1)
-            axis.imshow(strength, cmap="inferno", alpha=0.75 * strength**0.7, vmin=0, vmax=1, interpolation="bicubic")
-        for axis in row:
-            axis.set_axis_off()
-    axes[0, 0].set_title("image", fontsize=9)
-    for number, axis in enumerate(axes[0, 1:], start=1):
-        axis.set_title(f"query {number}", fontsize=9)
-    save_figure(figure, path, 150)
 
 
 def online_figure(history: Sequence[Mapping[str, float]], path: str | os.PathLike, metric: str = "top1") -> None:

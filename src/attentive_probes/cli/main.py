@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from attentive_probes.cli.attention import attention
 from attentive_probes.cli.evaluate import evaluate
 from attentive_probes.cli.import_ import import_
 from attentive_probes.cli.list import list_
@@ -31,6 +32,7 @@ def options(
 commands.command("train")(train)
 commands.command("evaluate")(evaluate)
 commands.command("predict")(predict)
+commands.command("attention")(attention)
 commands.command("list")(list_)
 commands.command("import")(import_)
 commands.command("push")(push)

@@ -157,7 +157,11 @@ class TokenStore:
         self._spreads[item] = spread
 
     def spread(self, item: str) -> Tensor | None:
-        """The stored channel spread of an item, if there is one."""
+        """The stored channel spread of an item, if there is one.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
         if item not in self._spreads:
             path = self.folder / _file_name(item, SPREAD)
             found = torch.from_numpy(read_array(path)) if path.exists() else None

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from attentive_probes.analysis.layer_maps import layer_heatmap
-from attentive_probes.analysis.plots import attention_grid, layer_figure
+from attentive_probes.analysis.look_figure import look_figure
+from attentive_probes.analysis.looks import look_at
+from attentive_probes.analysis.plots import layer_figure
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.disk import check_space
@@ -179,11 +181,19 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
 def _draw(recipe: Recipe, sweep: ProbeSweep, results: SweepResults, test: ImageSplit, folder: Path) -> None:
     evaluation = recipe.evaluation
     if evaluation.attention_head is not None:
-        images = list(islice(_readable(test), evaluation.num_images))
-        attention_grid(sweep.probe(evaluation.attention_head), images, folder / ATTENTION_PICTURE)
+        draw_attention(sweep.probe(evaluation.attention_head), test, evaluation.num_images, folder / ATTENTION_PICTURE)
     if evaluation.layers_head is not None:
         layers = layer_heatmap(sweep.probe(evaluation.layers_head), _readable(test))
         layer_figure(results, layers, folder / LAYERS_PICTURE)
+
+
+def draw_attention(probe: ProbeForImageClassification, split: ImageSplit, count: int, path: Path) -> None:
+    """Draw what a probe sees in the first readable images of a split, with their labels where there are classes."""
+    examples = (split[row] for row in range(len(split)))
+    pairs = list(islice(((one.image, one.label) for one in examples if one.image is not None), count))
+    is_class = probe.config.problem_type == "single_label_classification"
+    labels = [probe.config.id2label[int(label)] if is_class else None for _, label in pairs]
+    look_figure(look_at(probe, [image for image, _ in pairs], labels), path)
 
 
 def _readable(split: ImageSplit) -> Iterator[Image.Image]:

@@ -139,6 +139,9 @@ def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults
     """Results of a run whose test split was scored, and its baseline, right or wrong on each image; else `None`.
 
     The selection gets the best epoch of every head.
+
+    Raises:
+        ValueError: If one of its files is damaged.
     """
     if not (folder / RESULTS).exists() or not (folder / CHECKPOINTS / TESTED).exists():
         return None

@@ -1,0 +1,50 @@
+"""`attentive-probes attention`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attentive_probes.cli.console import begin, console
+
+
+def attention(
+    probe: Annotated[str, typer.Argument(help="Folder or Hub id of a probe that reads patches.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files or folders; a folder named like a class is a label.")
+    ],
+    output: Annotated[Path, typer.Option(help="Picture to write (.png, .svg, .pdf); numbers go beside it.")] = Path(
+        "attention.png"
+    ),
+    max_images: Annotated[int, typer.Option(min=1, max=64, help="Images to draw.")] = 12,
+    queries: Annotated[int, typer.Option(min=1, help="Queries to draw per image, those that added most.")] = 8,
+    groups: Annotated[int, typer.Option(min=1, help="Groups of queries in the winner map.")] = 8,
+) -> None:
+    """Draw where the queries of a probe look, what each added to its answer, and which wins each place."""
+    from attentive_probes.analysis.look_figure import look_figure, write_looks
+    from attentive_probes.analysis.looks import look_at
+    from attentive_probes.analysis.plots import require_matplotlib
+    from attentive_probes.data.decode import open_image
+    from attentive_probes.evaluation.prediction import find_images
+    from attentive_probes.probe.label_table import LabelTable
+    from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+
+    begin()
+    require_matplotlib()
+    files = find_images(images)
+    if len(files) > max_images:
+        console.print(f"{max_images} of {len(files)} images are drawn; --max-images draws more.")
+    files = files[:max_images]
+    loaded = ProbeForImageClassification.from_pretrained(probe)
+    table = LabelTable.from_config(loaded.config)
+    ids = [table.id_of(path.parent.name) for path in files]
+    channels = loaded.backbone.num_channels
+    opened = [open_image({"path": str(path), "bytes": None}, str(path), num_channels=channels) for path in files]
+    labels = [None if i is None else loaded.config.id2label[i] for i in ids]
+    looks = look_at(loaded, opened, labels, num_groups=groups)
+    look_figure(looks, output, queries)
+    numbers = output.with_suffix(".csv")
+    write_looks(looks, [str(path) for path in files], numbers)
+    console.print(f"Picture: {output}. Numbers: {numbers}")
