@@ -12,6 +12,7 @@ from rich.console import Console
 
 from attentive_probes.cli.attention import attention
 from attentive_probes.cli.evaluate import evaluate
+from attentive_probes.cli.flow import flow
 from attentive_probes.cli.import_ import import_
 from attentive_probes.cli.list import list_
 from attentive_probes.cli.predict import predict
@@ -33,6 +34,7 @@ commands.command("train")(train)
 commands.command("evaluate")(evaluate)
 commands.command("predict")(predict)
 commands.command("attention")(attention)
+commands.command("flow")(flow)
 commands.command("list")(list_)
 commands.command("import")(import_)
 commands.command("push")(push)

@@ -1,0 +1,45 @@
+"""`attentive-probes flow`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attentive_probes.cli.console import begin, console
+
+
+def flow(
+    backbones: Annotated[list[str], typer.Argument(help="Hub ids, folders or embedded:<name>; all in one picture.")],
+    data: Annotated[str, typer.Option(help="embedded:<name>, folder, Parquet file or Hub id.")],
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "test",
+    images: Annotated[int, typer.Option(min=1, help="Number of images.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 16,
+    control: Annotated[
+        bool, typer.Option("--control", help="Beside each backbone, the same without training.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Picture to write (.png, .svg, .pdf); numbers go beside it.")] = Path(
+        "flow.png"
+    ),
+) -> None:
+    """Measure how attention flows between class token and patches, block by block ("Beyond [cls]")."""
+    from attentive_probes.analysis.flow import attention_flow, load_for_flow, pixel_batches
+    from attentive_probes.analysis.flow_figure import flow_figure, write_flows
+    from attentive_probes.analysis.plots import require_matplotlib
+    from attentive_probes.data.load import load_split
+
+    begin()
+    require_matplotlib()
+    dataset = load_split(data, split)
+    dataset = dataset.select(range(min(images, len(dataset))))
+    flows = {}
+    for name in backbones:
+        for is_random in (False, True) if control else (False,):
+            backbone, processor = load_for_flow(name, random_weights=is_random)
+            label = f"{Path(name).name} (untrained)" if is_random else Path(name).name
+            flows[label] = attention_flow(backbone, pixel_batches(dataset, backbone, processor, batch_size))
+    flow_figure(flows, output)
+    numbers = output.with_suffix(".csv")
+    write_flows(flows, numbers)
+    console.print(f"Picture: {output}. Numbers: {numbers}")
