@@ -1,5 +1,7 @@
 """A recipe travels with every probe; one of a stranger looks at nothing but itself and runs nothing by itself."""
 
+import time
+
 import pytest
 import yaml
 
@@ -54,6 +56,17 @@ def test_code_runs_when_the_user_says_so(recipe_file):
     with pytest.raises(ValueError, match="asks to run code"):
         Recipe.load(path)
     assert not Recipe.load(path, ["backbone.trust_remote_code=false"]).backbone.trust_remote_code
+
+
+def test_blocks_that_are_named_once_and_used_a_billion_times(tmp_path):
+    """Counted before anything is made of them."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    (tmp_path / "recipe.yaml").write_text("\n".join(lines))
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="more than 1,000,000 values"):
+        Recipe.load(tmp_path / "recipe.yaml")
+    assert time.monotonic() - begin < 10
 
 
 def test_how_a_run_was_started_does_not_travel(recipe_file, tmp_path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -32,6 +33,7 @@ def _flat(*classes: type) -> list[tuple[str, Any, Any]]:
 
 
 LABELS, TRUST = "data.labels=", "backbone.trust_remote_code="
+MOST_NODES = 10**6
 OWN_KEY = re.compile(r"(?<!\\)\$\{[\w.\[\]-]+\}")
 
 # A head in YAML is one flat block: the fields of HeadConfig beside the training settings of HeadRun.
@@ -129,6 +131,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str]) -> str:
             found = content[content.index("${", 0) :].partition("\n")[0][:60]
             raise ValueError(f"{path}{place}: {found!r} is more than a key of the recipe, such as ${{train.seed}}.")
     loaded = yaml.safe_load(text)
+    if sum(1 for _ in islice(_nodes(loaded), MOST_NODES)) == MOST_NODES:
+        raise ValueError(f"{path} holds more than {MOST_NODES:,} values, counted with all repetitions.")
     backbone = loaded.get("backbone") if isinstance(loaded, dict) else None
     asks = isinstance(backbone, dict) and str(backbone.get("trust_remote_code", False)).lower() not in ("false", "none")
     if asks and not any(override.startswith(TRUST) for override in overrides):
@@ -137,6 +141,13 @@ def read_recipe(path: str | Path, overrides: Sequence[str]) -> str:
             f"{TRUST}true on the command line if you trust it."
         )
     return text
+
+
+def _nodes(tree: Any) -> Iterator[Any]:
+    """Every value in nested ones, as often as it is repeated: YAML can name a block once and use it a billion times."""
+    yield tree
+    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _nodes(value)
 
 
 def _typed(merged: Any) -> Recipe:
