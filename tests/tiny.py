@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers as hf
+import yaml
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
@@ -89,3 +90,34 @@ def image_split(config, num_images=20, seed=0, name="train", options=None):
     """`image_dataset` as a split of a probe's configuration."""
     data = image_dataset(num_images, seed=seed)
     return ImageSplit(name, data, options or ImageOptions(), LabelEncoder.of_probe(config))
+
+
+def write_recipe(tiny_backbone, tmp_path):
+    """A small recipe over Parquet files: 40 training, 21 validation and 23 test images."""
+    (tmp_path / "data").mkdir()
+    for split, count in (("train", 40), ("validation", 21), ("test", 23)):
+        image_dataset(count, seed=count).to_parquet(tmp_path / "data" / f"{split}.parquet")
+    content = {
+        "backbone": {"name": tiny_backbone("vit")},
+        "data": {
+            "dataset": str(tmp_path / "data"),
+            "validation_split": "validation",
+            "test_split": "test",
+            "augmentation": {"crop_scale": [0.7, 1.0], "flip": False},
+        },
+        "heads": {
+            "gap": {"pooling": "mean", "learning_rate": 0.05},
+            "ep": {"pooling": "ep", "options": {"num_queries": 4}, "tokens": ["cls", "patches"]},
+        },
+        "train": {
+            "output_dir": str(tmp_path / "run"),
+            "num_train_epochs": 4,
+            "batch_size": 8,
+            "eval_batch_size": 8,
+            "learning_rate": 0.02,
+        },
+        "evaluation": {"baseline": "gap", "attention_head": "ep", "num_images": 99},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path

@@ -13,7 +13,7 @@ from attentive_probes.experiments.run import run_recipe
 from attentive_probes.training import checkpoint, epochs, resume
 from attentive_probes.training.checkpoint import check_output_dir, claimed, load_states
 from attentive_probes.training.loop import TrainingLoop
-from conftest import write_recipe
+from tiny import write_recipe
 
 REFERENCES = ["evaluation.references.knn.method=knn", "evaluation.references.line.method=logistic"]
 

@@ -6,7 +6,7 @@ import html
 import re
 import unicodedata
 
-SPECIAL = re.compile(r"([\\`*_{}\[\]|~$]|:(?=//)|(?<=www)\.)")
+SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.)")
 
 
 def one_line(text: object) -> str:
