@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("rows", ["file operation", "within a file", "one bit", "mended", "at one time"])
 def test_runs_survive(rows):
     """Kills, full disks, damage and other runs: the harness finds nothing that is not survived."""
-    command = [sys.executable, ROOT / "benchmarks" / "faults.py", "--tries", "5", "--seed", "1", "--only", rows]
+    command = [sys.executable, ROOT / "benchmarks" / "faults.py", "--tries", "4", "--seed", "1", "--only", rows]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     assert "NOT SURVIVED" not in done.stdout, done.stdout

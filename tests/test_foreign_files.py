@@ -19,7 +19,7 @@ from attentive_probes.evaluation.results import HeadResult
 from attentive_probes.foreign_files import check_fields, foreign
 from attentive_probes.probe.check_config import check_stored
 
-SECONDS = 60  # for each kind of file
+SECONDS = 30  # for each kind of file
 EDITS = 10_000
 NAMED_BY_KEY = ("recipe.yaml",)  # what is wrong with its values is said of the key
 

@@ -10,6 +10,7 @@ from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, P
 from attentive_probes.evaluation.prediction import Prediction, as_cell, write_predictions
 from attentive_probes.hub.markdown import code, one_line, plain
 from attentive_probes.hub.model_card import model_card
+from attentive_probes.probe.card import merged_card
 from attentive_probes.probe.upload import push_folder
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.report import empty_results
@@ -46,6 +47,14 @@ def test_a_card_of_nasty_classes(tiny_backbone):
     assert len(rows) == 1 + len(NASTY) and all(row.endswith("| 50.0 |") for row in rows[1:])
     assert "<img" not in card and "\x1b" not in card and "(http" not in card.split("## Cite")[0].replace("\\](http", "")
     assert yaml.safe_load(card.split("---\n")[1])["model-index"]
+
+
+def test_cards_that_nest_too_deeply():
+    """What YAML cannot read or write again is text."""
+    ours = "---\nlicense: mit\n---\n# ours\n"
+    for front in ("x: " + "[" * 3000, "x: " + "[" * 400 + "]" * 400, "x: !!python/object:os.system {}"):
+        merged = merged_card(f"---\n{front}\n---\n# theirs\n", ours)
+        assert "# theirs" in merged and "# ours" in merged
 
 
 def test_cells_are_no_formulas(tmp_path):

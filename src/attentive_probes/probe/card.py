@@ -93,7 +93,8 @@ def _split(card: str) -> tuple[dict[str, Any], str]:
     found = METADATA.match(card)
     try:
         fields = yaml.safe_load(found[1]) if found else {}
-    except yaml.YAMLError:
+        yaml.safe_dump(fields)  # which nesting may keep from
+    except (yaml.YAMLError, RecursionError, ValueError):
         fields = None
     return (fields, card[found.end() :]) if found and isinstance(fields, dict) else ({}, card)
 
