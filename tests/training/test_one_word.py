@@ -113,12 +113,14 @@ def test_the_test_split_is_scored_once(finished, monkeypatch):
     (run.folder / "probes" / "ep" / "README.md").unlink()
     shutil.rmtree(run.folder / "probes" / "gap")
     (run.folder / "attention.png").unlink()
+    (run.folder / "probes" / "ep" / "notes.txt").write_text("mine")
     before = (run.folder / "results.json").read_text()
     killed_in(TrainingLoop, "evaluate", monkeypatch)
     killed_in(run_module.ProbeTrainer, "_score", monkeypatch)
     run("train.resume=true")
     assert (run.folder / "results.json").read_text() == before
     names = files_of(run.folder)
+    assert (run.folder / "probes" / "ep" / "notes.txt").read_text() == "mine"
     assert {"attention.png", "probes/ep/README.md", "probes/gap/model.safetensors", "probes/gap/README.md"} <= names
 
 

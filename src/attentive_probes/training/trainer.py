@@ -245,6 +245,7 @@ class ProbeTrainer:
         take_best(self.sweep, selection, self.scale)
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
-                save_whole(self.probe(name), self.folder / PROBES / name)
+                if not (self.folder / PROBES / name).exists():  # of this run, for what was there of others is gone
+                    save_whole(self.probe(name), self.folder / PROBES / name)
         self.save_results()
         self.accelerator.wait_for_everyone()
