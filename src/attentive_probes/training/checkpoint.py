@@ -100,13 +100,14 @@ def clear_output_dir(folder: Path) -> None:
 
 
 def save_whole(probe: ProbeForImageClassification, folder: Path) -> None:
-    """Save a probe so that its folder appears when it is whole.
+    """Save a probe of a run so that its folder appears when it is whole; one that is there is whole, and stays.
 
     Raises:
         OSError: If it cannot be written.
     """
-    with whole_folder(folder) as partial:
-        probe.save_pretrained(partial)
+    if not folder.exists():
+        with whole_folder(folder) as partial:
+            probe.save_pretrained(partial)
 
 
 def save_states(path: Path, states: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -170,8 +170,8 @@ class ProbeTrainer:
         """Score the test split, once, with every head at its selected epoch, and add it to `results.json`.
 
         Args:
-            dataset: The test split, as it is or as `open_split` gave it.
-            baseline: Name of the head that the others are compared with, image by image; the selected head by default.
+            dataset: The test split, also as `open_split` gave it.
+            baseline: Name of the head that the others are compared with; the selected head by default.
 
         Raises:
             ValueError: If the split was scored before, or there is no head of that name.
@@ -245,7 +245,6 @@ class ProbeTrainer:
         take_best(self.sweep, selection, self.scale)
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
-                if not (self.folder / PROBES / name).exists():  # of this run, for what was there of others is gone
-                    save_whole(self.probe(name), self.folder / PROBES / name)
+                save_whole(self.probe(name), self.folder / PROBES / name)
         self.save_results()
         self.accelerator.wait_for_everyone()
