@@ -71,6 +71,7 @@ def test_callables_leave_other_draws_alone():
     assert (check_reproducible_once == view(Augmentation(transform=noise), 1)).all()
 
 
+@pytest.mark.slow
 def test_in_a_recipe(recipe_file, saved_transform):
     """One key of the augmentation block; the run trains on it and saves it."""
     results = run_recipe(Recipe.load(recipe_file, [f"data.augmentation.transform={saved_transform}"]))

@@ -107,6 +107,7 @@ def test_low_shot(run):
         assert [results.data[split]["images"] for split in ("train", "validation", "test")] == [9, size, 23]
 
 
+@pytest.mark.slow
 def test_selection_on_test_is_marked(run):
     """It needs an explicit override, and the results say so."""
     with pytest.raises(ValueError, match="or allow_selection_on_test to be marked"):
@@ -116,6 +117,7 @@ def test_selection_on_test_is_marked(run):
     assert not run(folder="honest").protocol.startswith("SELECTED")
 
 
+@pytest.mark.slow
 def test_random_weights_are_a_control(run, tmp_path):
     """An untrained backbone is named, gives other numbers, and its probes do not pose as those of the trained one."""
     control, trained = run("backbone.random_weights=true", folder="control"), run()

@@ -48,7 +48,15 @@ CACHED = ["data.tokens=cached", "data.augmentation=null", "data.cache.shard_size
 HALVING = ["train.halving_epochs=2", "train.selection_metric=loss"]
 
 
-@pytest.mark.parametrize("source", ["images", "stream", "cache", pytest.param("halving", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "images",
+        pytest.param("stream", marks=pytest.mark.slow),
+        "cache",
+        pytest.param("halving", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_are_one(recipe_file, source, tmp_path):
     """Two processes count every sample once and give the results of one, batch statistics included."""
     overrides = [
