@@ -139,6 +139,18 @@ def test_how_much_is_verified(copied, monkeypatch):
         CacheOptions(verify="ful")
 
 
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "shard-000000/../x", ".hidden"])
+def test_a_manifest_names_files_of_its_folder(name, copied):
+    """What lies elsewhere is not even looked at."""
+    _, folder = copied
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["checksum"]
+    manifest["files"][name] = [3, "0"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged.*none of a token cache"):
+        TokenCache(folder)
+
+
 def test_caches_of_before_have_no_checksums(copied):
     """They are read all the same."""
     _, folder = copied

@@ -58,6 +58,15 @@ def test_code_runs_when_the_user_says_so(recipe_file):
     assert not Recipe.load(path, ["backbone.trust_remote_code=false"]).backbone.trust_remote_code
 
 
+@pytest.mark.parametrize("value", ["yes", "on", "1", "'true'", "${data.images.check}", "${train.drop_last}"])
+def test_asking_in_other_words(value, recipe_file):
+    """Whatever the file writes, what it comes to counts."""
+    text = changed(recipe_file, train__drop_last=True).read_text()
+    recipe_file.write_text(text.replace("backbone:", f"backbone:\n  trust_remote_code: {value}"))
+    with pytest.raises(ValueError, match=r"asks to run code|trust_remote_code"):
+        Recipe.load(recipe_file)
+
+
 def test_blocks_that_are_named_once_and_used_a_billion_times(tmp_path):
     """Counted before anything is made of them."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]

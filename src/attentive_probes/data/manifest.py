@@ -20,6 +20,7 @@ from attentive_probes.writing import write_whole
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 ITEM = re.compile(r"[a-z]+@[\w:-]+")  # a kind of token at a tap, a part of file names
+FILE = re.compile(r"(shard-\d+/)?\w[\w@.-]*")  # inside the folder, nowhere else
 MOST = {"num_images": 10**10, "views": 10**5, "shard_size": 10**9}  # more is no cache
 
 
@@ -138,6 +139,8 @@ class Manifest:
             raise ValueError("its errors are no numbers")
         if not fits(self.key.get("items", []), list[str]) or not fits(self.key.get("unreadable", 0), int):
             raise ValueError("its key is none of a token cache")
+        if wrong := [path for path in self.files if not FILE.fullmatch(path)]:
+            raise ValueError(f"its files include {wrong[0]!r}, which is none of a token cache")
         self.files = {str(path): (int(size), str(checksum)) for path, (size, checksum) in self.files.items()}
 
 

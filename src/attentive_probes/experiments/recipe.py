@@ -76,7 +76,7 @@ class Recipe:
             if (labels := labels_as_written(path, overrides)) is not None:
                 OmegaConf.update(loaded, "data.labels", labels)
             merged = OmegaConf.merge(schema, loaded, OmegaConf.from_dotlist(changes))
-            return _typed(merged)
+            return _trusted(_typed(merged), path, overrides)
         except FileNotFoundError as error:
             raise ValueError(f"There is no recipe {str(path)!r}.") from error
         except yaml.YAMLError as error:
@@ -120,7 +120,7 @@ class Recipe:
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str]) -> str:
-    """The text of a recipe, maybe a stranger's: it looks up nothing but its own keys, and runs no code by itself.
+    """The text of a recipe, maybe a stranger's, which looks up nothing but its own keys.
 
     Raises:
         ValueError: If it asks for anything else.
@@ -133,14 +133,17 @@ def read_recipe(path: str | Path, overrides: Sequence[str]) -> str:
     loaded = yaml.safe_load(text)
     if sum(1 for _ in islice(_nodes(loaded), MOST_NODES)) == MOST_NODES:
         raise ValueError(f"{path} holds more than {MOST_NODES:,} values, counted with all repetitions.")
-    backbone = loaded.get("backbone") if isinstance(loaded, dict) else None
-    asks = isinstance(backbone, dict) and str(backbone.get("trust_remote_code", False)).lower() not in ("false", "none")
-    if asks and not any(override.startswith(TRUST) for override in overrides):
+    return text
+
+
+def _trusted(recipe: Recipe, path: str | Path, overrides: Sequence[str]) -> Recipe:
+    """A recipe that runs code only if the command line says so; what counts is what it came to, however written."""
+    if recipe.backbone.trust_remote_code and not any(override.startswith(TRUST) for override in overrides):
         raise ValueError(
-            f"{path} asks to run code from the repository of {backbone.get('name')!r}; read that code, and say "  # type: ignore[union-attr]
+            f"{path} asks to run code from the repository of {recipe.backbone.name!r}; read that code, and say "
             f"{TRUST}true on the command line if you trust it."
         )
-    return text
+    return recipe
 
 
 def _nodes(tree: Any) -> Iterator[Any]:
