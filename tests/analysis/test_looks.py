@@ -87,6 +87,17 @@ def test_pictures_and_numbers(ending, tiny_backbone, tmp_path):
         look_figure([], tmp_path / "none.png")
 
 
+def test_names_are_text_in_pictures(tiny_backbone, tmp_path):
+    """What matplotlib would read as a formula, or cannot, is drawn as it is."""
+    pytest.importorskip("matplotlib")
+    names = ["$\\frac{", "a$b", "two\nlines"]
+    probe = ProbeForImageClassification.from_backbone(
+        tiny_backbone("vit"), HeadConfig("ep", {"num_queries": 4}), labels=names
+    )
+    look_figure(look_at(probe.eval(), images(2), ["$x_$", "a$b"]), tmp_path / "looks.svg")
+    assert (tmp_path / "looks.svg").stat().st_size > 5000
+
+
 def test_the_command(tiny_backbone, tmp_path):
     """Files in folders named like classes have labels; picture and numbers lie side by side."""
     pytest.importorskip("matplotlib")

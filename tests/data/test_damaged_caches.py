@@ -221,35 +221,19 @@ def test_work_is_shared_and_survives_the_other(whole, tmp_path, monkeypatch):
     assert content_of(folder) == content_of(store.folder)
 
 
-def test_a_full_disk_is_a_sentence(whole, tmp_path, monkeypatch):
-    """What cannot be written is named; what is complete stays, and the next build goes on with it."""
+@pytest.mark.parametrize("is_full", [lambda calls, name: len(calls) > 8, lambda calls, name: name == "patches@last"])
+def test_a_full_disk_is_a_sentence(is_full, whole, tmp_path, monkeypatch):
+    """What cannot be written is named; of a batch that was written in part nothing counts; the next build goes on."""
     backbone, folder = whole
     original, calls = ShardWriter._write, []
 
     def full(self, name, content):
         calls.append(name)
-        if len(calls) > 8:
+        if is_full(calls, name):
             raise NotWritten(self.folder / name, OSError(28, "No space left on device"))
         original(self, name, content)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="cannot be written: the disk is full"):
-        patch.setattr(ShardWriter, "_write", full)
-        build(backbone, tmp_path)
-    build(backbone, tmp_path)
-    assert content_of(tmp_path / folder.name) == content_of(folder)
-
-
-def test_a_write_that_fails_within_a_batch(whole, tmp_path, monkeypatch):
-    """Of a batch that was written in part, nothing counts."""
-    backbone, folder = whole
-    original = ShardWriter._write
-
-    def full(self, name, content):
-        if name == "patches@last":
-            raise NotWritten(self.folder / name, OSError(28, "No space left on device"))
-        original(self, name, content)
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="cannot be written"):
         patch.setattr(ShardWriter, "_write", full)
         build(backbone, tmp_path)
     build(backbone, tmp_path)

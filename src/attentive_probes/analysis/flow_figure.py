@@ -11,7 +11,7 @@ from pathlib import Path
 from attentive_probes.analysis.attention_statistics import MAGNITUDES, STATISTICS
 from attentive_probes.analysis.flow import Flow, uniform_entropy
 from attentive_probes.analysis.plots import require_matplotlib, save_figure
-from attentive_probes.analysis.style import colours_of, styled
+from attentive_probes.analysis.style import as_label, colours_of, styled
 from attentive_probes.evaluation.prediction import as_cell
 from attentive_probes.writing import whole_file
 
@@ -51,7 +51,7 @@ def flow_figure(flows: Mapping[str, Flow], path: str | os.PathLike) -> None:
             for name, flow in flows.items():
                 values = [row[column] for row in flow.rows()]
                 depths = [(number + 1) / len(values) for number in range(len(values))]
-                axis.plot(depths, values, marker="o", markersize=3, color=colours[name], label=name)
+                axis.plot(depths, values, marker="o", markersize=3, color=colours[name], label=as_label(name, 60))
                 if column.endswith("entropy"):
                     axis.axhline(uniform_entropy(flow), color=colours[name], linestyle=":", linewidth=1)
             axis.set(ylabel=label, ylim=(0, None))

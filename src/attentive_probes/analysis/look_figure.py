@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attentive_probes.analysis.looks import Look
 from attentive_probes.analysis.plots import require_matplotlib, save_figure
-from attentive_probes.analysis.style import EVIDENCE, GROUPS, MAPS, styled
+from attentive_probes.analysis.style import EVIDENCE, GROUPS, MAPS, as_label, styled
 from attentive_probes.evaluation.prediction import as_cell
 from attentive_probes.writing import whole_file
 
@@ -89,8 +89,8 @@ def _alpha(strength: Tensor) -> np.ndarray:
 
 
 def _caption(look: Look) -> str:
-    lines = [f"{name[:22]} {100 * value:.0f}%" for name, value in look.answers[:2]]
-    return "\n".join([*lines, *([f"is {look.label[:22]}"] if look.label is not None else [])])
+    lines = [f"{as_label(name)} {100 * value:.0f}%" for name, value in look.answers[:2]]
+    return "\n".join([*lines, *([f"is {as_label(look.label)}"] if look.label is not None else [])])
 
 
 def _colour(look: Look) -> str:

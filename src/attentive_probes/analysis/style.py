@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from attentive_probes.hub.markdown import one_line
+
 # Okabe and Ito's colours, without black and yellow: told apart with any colour vision, on white and on dark pages.
 HEADS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#882255")
 GROUPS = (
@@ -35,6 +37,11 @@ def styled() -> Iterator[None]:
 
     with matplotlib.rc_context(SETTINGS):
         yield
+
+
+def as_label(text: str, longest: int = 22) -> str:
+    """A text of a stranger in a picture: one line, no formula."""
+    return one_line(text)[:longest].replace("$", r"\$")
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:
