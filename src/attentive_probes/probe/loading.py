@@ -53,9 +53,10 @@ def load_probe(
     return probe, info
 
 
-def missing_from_hub(probe: object) -> tuple[type[Exception], ...]:
-    """Errors of reading a probe that are no fault of its files: whatever the way to the Hub can cause."""
-    return () if Path(str(probe)).is_dir() else (OSError,)
+def other_causes(probe: object) -> tuple[type[Exception], ...]:
+    """Errors of reading a probe that are no fault of its files: those of the way to the Hub, or of a device "meta"."""
+    of_hub = () if Path(str(probe)).is_dir() else (OSError,)
+    return (*of_hub, RuntimeError) if torch.get_default_device().type == "meta" else of_hub
 
 
 def check_head(config: ProbeConfig, probe: str, hub_arguments: dict[str, Any], may_differ: bool) -> None:

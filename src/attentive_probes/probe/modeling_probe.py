@@ -19,7 +19,7 @@ from attentive_probes.probe.arguments import refuse_rest, take
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.files import add_adapter
 from attentive_probes.probe.foreign import ForeignMethods
-from attentive_probes.probe.loading import load_probe, missing_from_hub
+from attentive_probes.probe.loading import load_probe, other_causes
 from attentive_probes.probe.output import ProbeOutput
 from attentive_probes.probe.saving import is_first_process, save_probe
 from attentive_probes.probe.setup import build_head, describe_probe, geometry_of, loading_of, set_head
@@ -138,7 +138,7 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
             kwargs |= {"config": config, "output_loading_info": output_loading_info}
             return super().from_pretrained(None, *args, **kwargs)
         name = str(pretrained_model_name_or_path)
-        with foreign(name, "a probe", missing_from_hub(name)):
+        with foreign(name, "a probe", other_causes(name)):
             read = partial(super().from_pretrained, name, *args)
             probe, info = load_probe(read, name, config=config, backbone=backbone, lora=lora, **kwargs)
         return (probe, info) if output_loading_info else probe
