@@ -1,10 +1,13 @@
+import csv
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.analysis.layer_maps import layer_heatmap
-from attentive_probes.analysis.plots import layer_figure
+from attentive_probes.analysis.layer_figure import layer_figure, layer_map_figure, write_layer_maps
+from attentive_probes.analysis.layer_maps import LayerMap, LayerRow, LayerSums, layer_heatmap, layer_rows
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from tiny import image_dataset
 
@@ -13,7 +16,7 @@ from tiny import image_dataset
 def fusion(tiny_backbone):
     """A probe over all layers."""
     head = HeadConfig("alf", tokens=("cls@all", "mean@all"))
-    return ProbeForImageClassification.from_backbone(tiny_backbone("vit"), head, labels=["a", "b"]).train()
+    return ProbeForImageClassification.from_backbone(tiny_backbone("vit"), head, labels=["band 0", "band 1"]).train()
 
 
 def test_layer_heatmap_is_the_mean_attention(fusion):
@@ -57,4 +60,37 @@ def test_figure(fusion, tmp_path):
         path = tmp_path / f"{number}.png"
         layer_figure(SweepResults(some, "top1", {}, {}, {}), layers, path)
         with Image.open(path) as picture:
-            assert picture.size == (1430, 546)
+            assert picture.size == (1080, 435)
+
+
+def test_maps_of_classes_are_parts_of_the_whole(fusion):
+    """The mean over classes, weighted by their images, is that over all; batches do not matter."""
+    rows = layer_rows({"alf": fusion}, image_dataset(10, 2), "bands", by_class=True, batch_size=3)
+    assert [(row.label, row.num_images) for row in rows] == [(None, 10), ("band 0", 5), ("band 1", 5)]
+    whole, first, second = (row.map.attention for row in rows)
+    assert torch.allclose(whole, (first + second) / 2, atol=1e-6) and not torch.allclose(first, second, atol=1e-6)
+    alone = layer_heatmap(fusion, [row["image"] for row in image_dataset(10, 2)])
+    assert torch.allclose(alone.attention, whole, atol=1e-6)
+
+
+def test_several_labels(fusion):
+    """An image counts for each class that it shows."""
+    sums = LayerSums(fusion)
+    sums.add(torch.full((2, 3, 6), 1 / 6), torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    assert sums.labels == [0, 1] and sums.counts == {None: 2, 0: 1, 1: 2}
+
+
+def test_layout_of_the_numbers(tmp_path):
+    """Columns and order are those of the published maps: an average patch is `ap`, `p01` the first tap."""
+    published = Path(__file__).parent.parent / "golden" / "all-layer-attention-head.csv"
+    expected = list(csv.reader(published.read_text().splitlines()))
+    values = torch.tensor([[float(cell) for cell in row[4:] if cell] for row in expected[1:3]])
+    found = LayerMap(tuple(f"premlp:{i}" for i in range(values.shape[1])), ("cls", "mean"), values.flip(0).T)
+    row = LayerRow("alf", expected[1][0], expected[1][1], None, 100, int(expected[1][3]), found)
+    write_layer_maps([row], tmp_path / "maps.csv")
+    written = list(csv.reader((tmp_path / "maps.csv").read_text().splitlines()))
+    width = 4 + values.shape[1]
+    assert written == [line[:width] for line in expected[:3]]
+    layer_map_figure([row, row._replace(probe="other"), row._replace(model="larger")], tmp_path / "maps.png")
+    with pytest.raises(ValueError, match="no layer map"):
+        layer_map_figure([], tmp_path / "none.png")

@@ -43,13 +43,22 @@ class Complementarity:
     @property
     def overlap(self) -> float:
         """Mean cosine of two different queries; 0 for a single one."""
-        count = len(self.cosine)
-        return float((self.cosine.sum() - self.cosine.trace()) / max(1, count * (count - 1)))
+        return _of_pairs(self.cosine)
+
+    @property
+    def shared(self) -> float:
+        """Mean intersection of two different queries; 0 for a single one."""
+        return _of_pairs(self.intersection)
 
     @property
     def dead(self) -> list[int]:
         """Queries, from 0, whose maps are all but uniform."""
         return (self.uniformity < DEAD).nonzero().flatten().tolist()
+
+
+def _of_pairs(table: Tensor) -> float:
+    count = len(table)
+    return float((table.sum() - table.trace()) / max(1, count * (count - 1)))
 
 
 class ComplementaritySums:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from attentive_probes.assets import EMBEDDED_PREFIX
+from attentive_probes.data.images import ImageOptions
+from attentive_probes.evaluation.read_split import read_split
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import layouts_of
 
@@ -23,6 +28,75 @@ class LayerMap(NamedTuple):
     taps: tuple[str, ...]
     kinds: tuple[str, ...]
     attention: Tensor
+
+
+class LayerRow(NamedTuple):
+    """One row of a picture: the layer map of a probe.
+
+    Args:
+        probe: Its name.
+        model: Its backbone.
+        dataset: The data that it looked at.
+        label: Name of the class that these show; `None` for all of them.
+        num_images: Number of images.
+        num_heads: Number of attention heads M.
+        map: Where it looks.
+    """
+
+    probe: str
+    model: str
+    dataset: str
+    label: str | None
+    num_images: int
+    num_heads: int
+    map: LayerMap
+
+
+class LayerSums:
+    """Adds up the attention of a probe by tap and kind of token, over all images and by class, batch by batch.
+
+    Args:
+        probe: A probe, usually one that reads several taps.
+    """
+
+    def __init__(self, probe: ProbeForImageClassification):
+        self.reading, self.layouts = probe.head.reading, layouts_of(probe.config, probe.head.reading)
+        self.kinds = tuple(dict.fromkeys(item.kind for item in self.reading.items))
+        self.num_heads, self._sums = 0, dict[int | None, Tensor]()
+        self.counts: dict[int | None, int] = {}
+
+    def add(self, attention: Tensor, labels: Tensor | None = None) -> None:
+        """Add attention `(B, M, T)`, and what the images show: class ids `(B,)`, or 1 for each class that is there."""
+        self.num_heads, means = attention.shape[1], attention.mean(dim=1).double()  # (B, T)
+        self._add(None, means)
+        if labels is not None:
+            rows = F.one_hot(labels, int(labels.max()) + 1) if labels.ndim == 1 else labels > 0
+            for label in rows.sum(0).nonzero().flatten().tolist():
+                self._add(label, means[rows[:, label].bool()])
+
+    def result(self, label: int | None = None) -> LayerMap:
+        """The mean over all images, or over those of a class.
+
+        Raises:
+            ValueError: If there is no such image.
+        """
+        if label not in self._sums:
+            raise ValueError("There is no image to look at.")
+        parts = self.reading.split((self._sums[label] / self.counts[label]).float(), self.layouts)
+        table = torch.zeros(len(self.reading.taps), len(self.kinds))
+        for item in self.reading.items:
+            table[self.reading.taps.index(item.tap), self.kinds.index(item.kind)] += parts[str(item)].sum()
+        return LayerMap(self.reading.taps, self.kinds, table)
+
+    @property
+    def labels(self) -> list[int]:
+        """The classes that were seen."""
+        return sorted(label for label in self.counts if label is not None)
+
+    def _add(self, label: int | None, means: Tensor) -> None:
+        total = means.sum(0).cpu()
+        self._sums[label] = self._sums[label] + total if label in self._sums else total
+        self.counts[label] = self.counts.get(label, 0) + len(means)
 
 
 @torch.no_grad()
@@ -39,25 +113,60 @@ def layer_heatmap(probe: ProbeForImageClassification, images: Iterable[Image.Ima
     """
     if probe.image_processor is None:
         raise ValueError("The probe has no image processor; set probe.image_processor.")
-    was_training, total, count = probe.training, torch.zeros(()), 0
+    was_training, sums = probe.training, LayerSums(probe)
     probe.eval()
     stream = iter(images)
     while batch := list(islice(stream, batch_size)):
         rgb = [image.convert("RGB") for image in batch]
         pixels = probe.image_processor(rgb, return_tensors="pt")["pixel_values"].to(probe.device)
-        total = total + probe(pixels).attention.mean(dim=1).sum(dim=0).cpu()  # (T,)
-        count += len(batch)
+        sums.add(probe(pixels).attention)
     probe.train(was_training)
-    if count == 0:
-        raise ValueError("There is no image to look at.")
-    return _by_layer(probe, total / count)
+    return sums.result()
 
 
-def _by_layer(probe: ProbeForImageClassification, attention: Tensor) -> LayerMap:
-    reading = probe.head.reading
-    parts = reading.split(attention, layouts_of(probe.config, reading))
-    kinds = tuple(dict.fromkeys(item.kind for item in reading.items))
-    table = torch.zeros(len(reading.taps), len(kinds))
-    for item in reading.items:
-        table[reading.taps.index(item.tap), kinds.index(item.kind)] += parts[str(item)].sum()
-    return LayerMap(reading.taps, kinds, table)
+def layer_rows(
+    probes: Mapping[str, ProbeForImageClassification],
+    dataset: Any,
+    data: str,
+    images: ImageOptions | None = None,
+    *,
+    by_class: bool = False,
+    batch_size: int = 64,
+) -> list[LayerRow]:
+    """Where probes on one backbone look over a labelled split, and over the images of each class.
+
+    Args:
+        probes: Name -> probe, usually one that reads several taps.
+        dataset: The split, as `evaluation_loader` takes it.
+        data: What it is called.
+        images: Columns, and the policy for unreadable images.
+        by_class: Whether classes have rows of their own.
+        batch_size: Images per batch.
+
+    Raises:
+        ValueError: If the data do not fit the probes, or have no classes.
+    """
+    if by_class and any(probe.config.problem_type == "regression" for probe in probes.values()):
+        raise ValueError("Targets of a regression have no classes to tell apart.")
+    sums = {name: LayerSums(probe) for name, probe in probes.items()}
+    for batch in read_split(probes, dataset, images, batch_size=batch_size):
+        for name, probe in probes.items():
+            with torch.no_grad():
+                attention = probe.head(batch.sequences[name]).attention
+            sums[name].add(attention, batch.labels if by_class else None)
+    return [row for name, probe in probes.items() for row in _rows_of(sums[name], probe, name, data)]
+
+
+def _rows_of(sums: LayerSums, probe: ProbeForImageClassification, name: str, data: str) -> list[LayerRow]:
+    model = Path(probe.config.backbone_name_or_path or probe.config.backbone_class or "backbone").name
+    names = (name, model.removeprefix(EMBEDDED_PREFIX), data.removeprefix(EMBEDDED_PREFIX))
+    return [
+        LayerRow(
+            *names,
+            probe.config.id2label.get(label) if label is not None else None,
+            sums.counts[label],
+            sums.num_heads,
+            sums.result(label),
+        )
+        for label in (None, *sums.labels)
+    ]

@@ -15,6 +15,7 @@ GROUPS = (
 )  # fmt: skip
 MAPS, EVIDENCE, LAYERS = "magma", "RdBu_r", "viridis"
 COLUMN = 85 / 25.4  # inches: the width of a column of text
+WIDE = 120 / 25.4
 SETTINGS = {
     "font.size": 8,
     "axes.titlesize": 8,

@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 
 from attentive_probes.cli.attention import attention
+from attentive_probes.cli.complementarity import complementarity
 from attentive_probes.cli.evaluate import evaluate
 from attentive_probes.cli.flow import flow
 from attentive_probes.cli.import_ import import_
+from attentive_probes.cli.layers import layers
 from attentive_probes.cli.list import list_
 from attentive_probes.cli.predict import predict
 from attentive_probes.cli.push import push
@@ -34,6 +36,8 @@ commands.command("train")(train)
 commands.command("evaluate")(evaluate)
 commands.command("predict")(predict)
 commands.command("attention")(attention)
+commands.command("complementarity")(complementarity)
+commands.command("layers")(layers)
 commands.command("flow")(flow)
 commands.command("list")(list_)
 commands.command("import")(import_)

@@ -6,11 +6,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from attentive_probes.data.batches import make_collator, make_loader
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.data.labels import LabelEncoder
-from attentive_probes.data.open_split import open_split
-from attentive_probes.data.steps import StepPlan
+from attentive_probes.evaluation.read_split import evaluation_loader
 from attentive_probes.evaluation.split_scores import score_split
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
@@ -37,20 +34,15 @@ def evaluate_probe(
     Raises:
         ValueError: If the data do not fit the probe, or the probe has no image processor.
     """
-    if probe.image_processor is None:
-        raise ValueError("The probe has no image processor; set probe.image_processor.")
-    options = images or ImageOptions()
-    encoder = LabelEncoder.of_probe(probe.config, options.label_separator)
-    split = open_split("evaluation", dataset, options, encoder, num_channels=probe.backbone.num_channels)
     accelerator = make_accelerator()
-    collator = make_collator(split, probe.image_processor, probe.backbone)
-    plan = StepPlan(batch_size, rank=accelerator.process_index, processes=accelerator.num_processes)
-    loader = make_loader(split, collator, plan, train=False, num_workers=num_workers)
+    loader = evaluation_loader(
+        probe, dataset, images, batch_size=batch_size, num_workers=num_workers, accelerator=accelerator
+    )
     sweep = ProbeSweep.from_probe(probe)
     sweep.to(accelerator.device)
     with tqdm(unit="img", disable=not accelerator.is_main_process, leave=False) as bar:
         scores = score_split(sweep, loader, accelerator, tick=bar.update)[next(iter(sweep.runs))]
-    metrics: dict[str, Any] = {"images": scores.num_images, "unreadable": split.num_unreadable}
+    metrics: dict[str, Any] = {"images": scores.num_images, "unreadable": loader.split.num_unreadable}
     metrics.update(scores.metrics())
     metrics.update(scores.intervals())
     return metrics

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from PIL import Image
 
+from attentive_probes.analysis.layer_figure import layer_figure
 from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.look_figure import look_figure
 from attentive_probes.analysis.looks import look_at
-from attentive_probes.analysis.plots import layer_figure
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.disk import check_space

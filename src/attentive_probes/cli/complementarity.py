@@ -1,0 +1,47 @@
+"""`attentive-probes complementarity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attentive_probes.cli.console import begin, console
+
+
+def complementarity(
+    probes: Annotated[list[str], typer.Argument(help="Folders or Hub ids of probes that read patches.")],
+    data: Annotated[str, typer.Option(help="embedded:<name>, folder, Parquet file or Hub id.")],
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "test",
+    drop: Annotated[
+        bool, typer.Option("--drop", help="What each query is worth: scores with its map made uniform.")
+    ] = False,
+    image_column: Annotated[str, typer.Option(help="Column of images.")] = "image",
+    label_column: Annotated[str, typer.Option(help="Column of labels.")] = "label",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 64,
+    output: Annotated[Path, typer.Option(help="Picture to write (.png, .svg, .pdf); numbers go beside it.")] = Path(
+        "complementarity.png"
+    ),
+) -> None:
+    """Measure whether the queries of probes look at different things, and what each is worth."""
+    from attentive_probes.analysis.plots import require_matplotlib
+    from attentive_probes.analysis.query_figure import query_figure, write_queries
+    from attentive_probes.analysis.query_study import QueryStudy, study_queries
+    from attentive_probes.data.images import ImageOptions
+    from attentive_probes.data.load import load_split
+    from attentive_probes.processes import process_state
+    from attentive_probes.serving.heads import load_served
+
+    begin()
+    require_matplotlib()
+    passes = dict.fromkeys(load_served(probes, process_state().device).values())
+    dataset = load_split(data, split, image_column=image_column, label_column=label_column)
+    options = ImageOptions(image_column, label_column)
+    studies: dict[str, QueryStudy] = {}
+    for shared in passes:
+        studies |= study_queries(shared.probes, dataset, options, drop=drop, batch_size=batch_size)
+    query_figure(studies, output)
+    numbers = output.with_suffix(".csv")
+    write_queries(studies, numbers)
+    console.print(f"Picture: {output}. Numbers: {numbers}")
