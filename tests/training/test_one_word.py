@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from attentive_probes.evaluation.history import HISTORY
+from attentive_probes.evaluation.run_files import HISTORY
 from attentive_probes.experiments import run as run_module
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe

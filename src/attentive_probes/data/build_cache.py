@@ -130,6 +130,7 @@ def open_cache(source: TokenSource, num_workers: int = 0) -> TokenCache:
         first = int(cache.left_out[0])
         split[first]  # says what is wrong with it, if it cannot be read
         refuse_infinite([first], 1, split)
+    cache.images = torch.from_numpy(split.rows)[cache.images]
     return cache
 
 

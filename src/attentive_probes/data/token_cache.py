@@ -80,7 +80,7 @@ class CachePart(NamedTuple):
 class TokenCache(torch.utils.data.Dataset):
     """Cached tokens and labels of one split, as a PyTorch dataset that gives whole batches.
 
-    `cache.__getitems__(indices)` is `{"tokens": tap -> Tokens, "labels": ...}`, with rows in the order of the indices.
+    `cache.__getitems__(indices)` is `{"tokens": tap -> Tokens, "labels": ..., "rows": ...}` in the order of indices.
 
     Args:
         folder: A complete cache.
@@ -92,6 +92,7 @@ class TokenCache(torch.utils.data.Dataset):
     Attributes:
         num_unreadable: How many images were left out because they could not be read.
         left_out: Numbers `(K,)` of those of them that are images of the split.
+        images: Rows `(N,)` of its images in the split that it was built from.
         epoch: Epoch of the training, from 1; it says which view of each image is read.
 
     Raises:
@@ -114,7 +115,7 @@ class TokenCache(torch.utils.data.Dataset):
         if part is not None:
             labels, images, self.items, self.num_unreadable = part
         is_read = ~np.isin(images, self.store.unreadable())
-        self.left_out = np.flatnonzero(~is_read)
+        self.left_out, self.images = np.flatnonzero(~is_read), torch.from_numpy(np.flatnonzero(is_read))
         self.num_unreadable += len(self.left_out)
         self._kinds = {item: kind_and_tap(item) for item in self.items}
         self.labels = labels[torch.from_numpy(is_read)]
@@ -140,7 +141,11 @@ class TokenCache(torch.utils.data.Dataset):
     def __getitems__(self, indices: list[int]) -> dict[str, Any]:
         images = np.asarray(indices, np.int64)
         view = max(self.epoch - 1, 0) % self.manifest.views
-        return {"tokens": self._tokens(images, view), "labels": self.labels.index_select(0, torch.from_numpy(images))}
+        places = torch.from_numpy(images)
+        found = {
+            name: values.index_select(0, places) for name, values in (("labels", self.labels), ("rows", self.images))
+        }
+        return {"tokens": self._tokens(images, view), **found}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])

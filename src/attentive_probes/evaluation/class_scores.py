@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from attentive_probes.evaluation.image_records import ImageRecords
 from attentive_probes.evaluation.statistics import Comparison, compare_proportions, proportion_interval
 
 MAX_CONFUSION = 100  # classes, up to which the confusion matrix is worth its space
@@ -22,25 +23,27 @@ class ClassScores:
         correct: Per image, whether the best class is the label: bool `(N,)`.
         num_in_top5: Images whose label is among the five best classes.
         loss: Mean negative log-likelihood of the labels.
-        gaps: Confidence less accuracy, summed by bin of confidence, `(15,)`.
+        bins: Images, right answers and confidence, summed by bin of confidence, `(15, 3)`.
         hits: Right answers by label `(C,)`.
         predicted: Answers by class `(C,)`.
         counts: Images by label `(C,)`.
         confusion: Images by label (row) and answer (column) `(C, C)`, where it was asked for.
         are_finite: Whether every score is a finite number.
         num_broken: Images with a score that is no number.
+        records: What it answered image by image, where that was kept.
     """
 
     correct: np.ndarray
     num_in_top5: int
     loss: float
-    gaps: Tensor
+    bins: Tensor
     hits: Tensor
     predicted: Tensor
     counts: Tensor
     confusion: Tensor | None = None
     are_finite: bool = True
     num_broken: int = 0
+    records: ImageRecords | None = None
 
     @property
     def num_images(self) -> int:
@@ -72,7 +75,12 @@ class ClassScores:
     @property
     def ece(self) -> float:
         """Expected calibration error, in percent (arXiv 1706.04599): confidence less accuracy in 15 bins."""
-        return 100 * self.gaps.abs().sum().item() / self.num_images
+        return 100 * (self.bins[:, 2] - self.bins[:, 1]).abs().sum().item() / self.num_images
+
+    @property
+    def reliability(self) -> list[list[float]]:
+        """Images, accuracy and mean confidence, both in percent, of each bin of confidence that is not empty."""
+        return [[int(n), 100 * hits / n, 100 * sure / n] for n, hits, sure in self.bins.tolist() if n]
 
     @property
     def per_class(self) -> list[float | None]:
@@ -108,6 +116,7 @@ class ClassScores:
         metrics["top1_difference"] = [100 * value for value in found[:3]]
         metrics["top1_p"] = found.p
         metrics["per_class"] = self.per_class
+        metrics["reliability"] = self.reliability
         if self.confusion is not None and len(self.counts) <= MAX_CONFUSION:
             metrics["confusion"] = self.confusion.tolist()
         return metrics

@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from attentive_probes.evaluation.class_scores import ClassScores
+from attentive_probes.evaluation.image_records import ImageRecords
 
 NUM_BINS = 15  # of confidence
 COUNTED = ("loss", "in_top5", "is_broken", "is_infinite")  # summed over images as they are
@@ -26,21 +27,29 @@ class ClassSums:
         num_heads: Number of heads H.
         num_labels: Number of classes C.
         confusion: Whether to count labels by answers, `(H, C, C)`.
+        keep: Number of the head whose answers are kept image by image; `None` for none.
     """
 
-    def __init__(self, num_heads: int, num_labels: int, confusion: bool = False):
-        self.num_heads, self.num_labels = num_heads, num_labels
+    def __init__(self, num_heads: int, num_labels: int, confusion: bool = False, keep: int | None = None):
+        self.num_heads, self.num_labels, self.keep = num_heads, num_labels, keep
         self._widths = {
             "counted": len(COUNTED),
-            "gaps": NUM_BINS,
+            "bins": 3 * NUM_BINS,
             **dict.fromkeys(("hits", "predicted", "counts"), num_labels),
             "confusion": num_labels**2 if confusion else 0,
         }
         self._sums: dict[str, Tensor] = {}
         self._correct: list[Tensor] = []
+        self._kept: list[tuple[Tensor, ...]] = []
 
-    def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Add a batch: scores `(B, H, C)` and labels `(B,)`; B may be 0. The first one says where the sums are."""
+    def add(self, scores: Tensor, labels: Tensor, images: Tensor | None = None) -> None:
+        """Add a batch: scores `(B, H, C)` and labels `(B,)`; B may be 0. The first one says where the sums are.
+
+        Args:
+            scores: What the heads say.
+            labels: What is right.
+            images: `(B,)`, the identities of the images, for a head that is kept.
+        """
         exact = torch.float32 if scores.device.type == "mps" else torch.float64
         if not self._sums:
             nothing = torch.zeros(self.num_heads, 1, dtype=exact, device=scores.device)
@@ -50,12 +59,14 @@ class ClassSums:
         rows = parts[0] if len(parts) == 1 else _Rows(*(torch.cat(part) for part in zip(*parts, strict=True)))
         correct = rows.correct.view(len(labels), self.num_heads)
         self._correct.append(correct)
+        if self.keep is not None and images is not None:
+            answers, confidence = (part.view(correct.shape)[:, self.keep] for part in (rows.answer, rows.confidence))
+            self._kept.append((images, labels, answers, confidence))
         counted = torch.stack([getattr(rows, name).to(exact) for name in COUNTED], 1)
         self._sums["counted"] += counted.view(len(labels), self.num_heads, len(COUNTED)).sum(0)
         heads = torch.arange(self.num_heads, device=scores.device).repeat(len(labels))
         one = torch.ones((), dtype=exact, device=scores.device).expand(len(of_rows))
         for name, columns, values in (
-            ("gaps", _bin_of(rows.confidence), rows.confidence - rows.correct.to(rows.confidence.dtype)),
             ("hits", of_rows, rows.correct),
             ("predicted", rows.answer, one),
             ("counts", of_rows, one),
@@ -64,6 +75,8 @@ class ClassSums:
             sums = self._sums[name]
             if sums.numel():
                 sums.view(-1).index_add_(0, heads * sums.shape[1] + columns, values.to(exact))
+        in_bins = torch.stack([one, rows.correct.to(exact), rows.confidence.to(exact)], 1)
+        self._sums["bins"].view(-1, 3).index_add_(0, heads * NUM_BINS + _bin_of(rows.confidence), in_bins)
 
     def scores(self, accelerator: Accelerator | None = None) -> list[ClassScores]:
         """What each head got right, over all processes, with images in the order of the split.
@@ -72,17 +85,24 @@ class ClassSums:
             ValueError: If there was no image.
         """
         sums, correct = self._sums, [part.cpu().numpy() for part in self._correct]
+        kept = [[part.cpu().numpy() for part in parts] for parts in self._kept]
         if accelerator is not None and accelerator.num_processes > 1:
             sums = {name: accelerator.reduce(part, "sum") for name, part in sums.items()}
-            everyone = gather_object([correct])
-            correct = [part for parts in zip(*everyone, strict=True) for part in parts]
+            everyone = gather_object([(correct, kept)])
+            correct, kept = ([part for parts in zip(*lists, strict=True) for part in parts] for lists in
+                             zip(*everyone, strict=True))  # fmt: skip
         bits = np.concatenate(correct) if correct else np.empty((0, self.num_heads), bool)
         if len(bits) == 0:
             raise ValueError(NO_IMAGE)
         on_cpu = {name: part.cpu() for name, part in sums.items()}
-        return [self._scores_of(i, bits[:, i], on_cpu) for i in range(self.num_heads)]
+        records = ImageRecords(*map(np.concatenate, zip(*kept, strict=True))) if kept else None
+        return [
+            self._scores_of(i, bits[:, i], on_cpu, records if i == self.keep else None) for i in range(self.num_heads)
+        ]
 
-    def _scores_of(self, head: int, correct: np.ndarray, sums: dict[str, Tensor]) -> ClassScores:
+    def _scores_of(
+        self, head: int, correct: np.ndarray, sums: dict[str, Tensor], records: ImageRecords | None
+    ) -> ClassScores:
         mine = {name: part[head] for name, part in sums.items()}
         hits, predicted, counts, confusion = (
             mine[name].long() for name in ("hits", "predicted", "counts", "confusion")
@@ -92,13 +112,14 @@ class ClassSums:
             correct,
             int(in_top5),
             loss / len(correct),
-            mine["gaps"],
+            mine["bins"].view(NUM_BINS, 3),
             hits,
             predicted,
             counts,
             confusion.view(self.num_labels, -1) if len(confusion) else None,
             are_finite=infinite == 0,
             num_broken=int(broken),
+            records=records,
         )
 
 

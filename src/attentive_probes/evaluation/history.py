@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from attentive_probes.checksums import checksum_of
+from attentive_probes.evaluation.run_files import HISTORY
 from attentive_probes.foreign_files import fits, foreign
 from attentive_probes.writing import NotWritten, write_whole
-
-HISTORY = "history.jsonl"
 
 
 def append_history(folder: Path, rows: Iterable[tuple[str, Mapping[str, float | None]]]) -> None:

@@ -222,7 +222,7 @@ def check_metrics(metrics: dict[str, Any]) -> None:
     lengths = {"_interval": tuple[float, float], "_difference": tuple[float, float, float]}
     for name, value in metrics.items():
         hint: Any = next((hint for ending, hint in lengths.items() if name.endswith(ending)), float)
-        hint = list[Any] if name in ("per_class", "confusion") else hint
+        hint = list[Any] if name in ("per_class", "confusion", "reliability") else hint
         may_be_none = not name.endswith("_difference")
         if not (value is None and may_be_none) and not fits(value, hint):
             raise ValueError(f"the metric {name} is {str(value)[:80]}, which is no {hint}")

@@ -30,6 +30,7 @@ class SplitSums:
         num_labels: Number of classes or targets C.
         accelerator: Where they run, and among which processes; `None` for this one alone.
         confusion: Whether to count labels by answers, where there are at most 100 classes.
+        keep: Name of the head whose answers are kept image by image, in a classification; `None` for none.
     """
 
     def __init__(
@@ -39,15 +40,17 @@ class SplitSums:
         num_labels: int,
         accelerator: Accelerator | None = None,
         confusion: bool = False,
+        keep: str | None = None,
     ):
         self.names, self.problem_type, self.accelerator = names, problem_type, accelerator
-        self._classes = ClassSums(len(names), num_labels, confusion and num_labels <= MAX_CONFUSION)
+        place = None if keep is None else list(names).index(keep)
+        self._classes = ClassSums(len(names), num_labels, confusion and num_labels <= MAX_CONFUSION, place)
         self._kept: list[dict[str, Tensor]] = []
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch of this process: logits `(B, H, C)` and labels `(B,)` or `(B, C)`; B may be 0."""
+    def add(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> None:
+        """Add a batch of this process: logits `(B, H, C)`, labels `(B,)` or `(B, C)`, identities `(B,)`; B may be 0."""
         if self.problem_type == "single_label_classification":
-            self._classes.add(logits, labels)
+            self._classes.add(logits, labels, images)
             return
         rows = {"labels": labels, "logits": logits}
         rows = rows if self.accelerator is None else gather_rows(rows, self.accelerator)
@@ -75,6 +78,7 @@ def score_split(
     *,
     precision: str = "no",
     confusion: bool = False,
+    keep: str | None = None,
     tick: Callable[[int], object] | None = None,
 ) -> dict[str, Scores]:
     """Run all heads over a split in evaluation mode; every process gets what all of them found, each image once.
@@ -88,6 +92,7 @@ def score_split(
         accelerator: Where to run.
         precision: Mixed precision of the backbone: `no`, `bf16` or `fp16`.
         confusion: Whether to count labels by answers, where there are at most 100 classes.
+        keep: Name of the head whose answers are kept image by image, in a classification; `None` for none.
         tick: Called with the number of images of each batch, as far as this process can tell.
 
     Raises:
@@ -96,9 +101,9 @@ def score_split(
     """
     sweep.eval()
     names = [name for name in sweep.runs if name in sweep.active]
-    sums = SplitSums(names, sweep.config.problem_type, len(sweep.config.id2label), accelerator, confusion)
-    for logits, labels in _scored(sweep, loader, accelerator, precision):
-        sums.add(logits, labels)
+    sums = SplitSums(names, sweep.config.problem_type, len(sweep.config.id2label), accelerator, confusion, keep)
+    for logits, labels, images in _scored(sweep, loader, accelerator, precision):
+        sums.add(logits, labels, images)
         if tick is not None:
             tick(len(labels) * accelerator.num_processes)
     return sums.scores()
@@ -106,8 +111,8 @@ def score_split(
 
 def _scored(
     sweep: ProbeSweep, loader: StepLoader, accelerator: Accelerator, precision: str
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits `(B, H, C)` of all heads and labels of this process's batches, in turn."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Logits `(B, H, C)` of all heads, labels and identities of this process's batches, in turn."""
     for parts in loader:
         for batch in on_device(parts, accelerator.device):
             with autocast(accelerator.device, precision):
@@ -115,4 +120,4 @@ def _scored(
             tokens, batch = only_finite(tokens, batch, loader.split)
             with autocast(accelerator.device, "no"):
                 outputs = sweep.classify(sweep.sequences(tokens))
-            yield torch.stack([output.logits for output in outputs.values()], dim=1), batch["labels"]
+            yield torch.stack([output.logits for output in outputs.values()], dim=1), batch["labels"], batch["rows"]

@@ -21,6 +21,7 @@ from attentive_probes.disk import check_space
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.references import Reference, evaluate_reference, linear_probe, read_features
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
+from attentive_probes.evaluation.run_files import ATTENTION_PICTURE, LAYERS_PICTURE, PROBES, RECIPE
 from attentive_probes.experiments.blocks import EvaluationRecipe
 from attentive_probes.experiments.checks import backbone_options, check_recipe
 from attentive_probes.experiments.data import (
@@ -30,12 +31,11 @@ from attentive_probes.experiments.data import (
     open_splits,
 )
 from attentive_probes.experiments.recipe import Recipe
-from attentive_probes.hub.model_card import ATTENTION_PICTURE
 from attentive_probes.probe.files import add_adapter, read_config
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.training.checkpoint import PROBES, bytes_of_run, claimed, save_whole
+from attentive_probes.training.checkpoint import bytes_of_run, claimed, save_whole
 from attentive_probes.training.profile import Profile, profile_run
 from attentive_probes.training.splits import check_batches, fit_batch_size
 from attentive_probes.training.trainer import ProbeTrainer
@@ -44,8 +44,6 @@ SELECTED_ON_TEST = (
     "SELECTED ON THE TEST SPLIT, by an explicit override: epoch and head were chosen on the split that is reported, so "
     "every number is optimistic."
 )
-RECIPE = "recipe.yaml"
-LAYERS_PICTURE = "layers.png"
 
 
 def run_recipe(recipe: Recipe) -> SweepResults:

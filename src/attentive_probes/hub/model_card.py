@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
 from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.run_files import ATTENTION_PICTURE
 from attentive_probes.hub.licences import backbone_licence
 from attentive_probes.hub.markdown import code, one_line, plain
 from attentive_probes.poolings import find_pooling
@@ -19,7 +20,6 @@ from attentive_probes.probe.card import REPO_PLACEHOLDER
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
-ATTENTION_PICTURE = "attention.png"
 NAMES = {
     "top1": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
     "ece": "expected calibration error", "loss": "loss", "mean_average_precision": "mean average precision",

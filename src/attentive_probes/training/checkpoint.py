@@ -13,16 +13,12 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attentive_probes.evaluation.history import HISTORY
+from attentive_probes.evaluation.run_files import CHECKPOINTS, OF_ONE_RUN, PROBES, RESULTS, STATE
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import process_state
 from attentive_probes.writing import whole_file, whole_folder
 
-RESULTS = "results.json"
-STATE = "state.pt"  # in the checkpoints: what a run goes on from
-CHECKPOINTS = "checkpoints"
-PROBES = "probes"
 LOCK = ".lock"
 PATIENCE = 10.0  # seconds in which the workers of a killed run are gone
 
@@ -92,7 +88,7 @@ def bytes_of_run(sweep: ProbeSweep) -> int:
 
 def clear_output_dir(folder: Path) -> None:
     """Remove what an earlier run wrote to `folder`, and nothing else; the folder is there."""
-    for name in (RESULTS, HISTORY):
+    for name in OF_ONE_RUN:
         (folder / name).unlink(missing_ok=True)
     for name in (CHECKPOINTS, PROBES):
         shutil.rmtree(folder / name, ignore_errors=True)

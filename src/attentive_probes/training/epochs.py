@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from accelerate.utils import broadcast_object_list
 
 from attentive_probes.evaluation.history import append_history
-from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS
+from attentive_probes.evaluation.run_files import CHECKPOINTS, RESULTS
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import settled, write_states
 from attentive_probes.training.report import note_validation, tell_trackers

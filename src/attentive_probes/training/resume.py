@@ -14,22 +14,23 @@ import torch
 from accelerate.utils import gather_object
 
 from attentive_probes.checksums import checksum_of, load_checked, save_checked
+from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.history import cut_history, history_mark, read_history
 from attentive_probes.evaluation.results import HeadResult, SweepResults, library_versions
+from attentive_probes.evaluation.run_files import CHECKPOINTS, PREDICTIONS, RESULTS, STATE, TESTED
 from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.fingerprint import fingerprint_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.checkpoint import CHECKPOINTS, RESULTS, STATE, check_output_dir
+from attentive_probes.training.checkpoint import check_output_dir
 from attentive_probes.training.loop import EpochProgress, TrainingLoop
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import AnySplit, split_fingerprint
 
 logger = logging.getLogger(__name__)
 Identity: TypeAlias = dict[str, Any]
-TESTED = "tested.pt"
 ADDRESS = re.compile(" at 0x[0-9a-f]+")  # of a function, another one in every process
 WARNED = ("versions",)  # what may differ, but may show in the numbers
 
@@ -129,8 +130,14 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
         )
 
 
-def save_tested(folder: Path, baseline: Scores) -> None:
-    """Keep what comparisons with the baseline of a tested run need: on which images it is right, if that is known."""
+def save_tested(folder: Path, baseline: Scores, best: Scores, sweep: ProbeSweep, split: AnySplit) -> None:
+    """Keep what a tested run cannot find out again without a second look at the test split.
+
+    Comparisons need to know on which images the baseline is right; people and pictures, what the selected head said.
+    """
+    if isinstance(best, ClassScores) and best.records is not None:
+        rows = split.rows if isinstance(split, ImageSplit) else None
+        best.records.save(folder / PREDICTIONS, sweep.config.id2label, rows)
     correct = baseline.correct if isinstance(baseline, ClassScores) else np.empty(0, bool)
     save_checked(torch.from_numpy(correct.copy()), folder / CHECKPOINTS / TESTED)
 

@@ -16,6 +16,7 @@ from attentive_probes.data.label_tables import adopt_names
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.run_files import PROBES, RESULTS
 from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.naming import check_parts
@@ -25,8 +26,6 @@ from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.checkpoint import (
-    PROBES,
-    RESULTS,
     check_output_dir,
     claimed,
     clear_output_dir,
@@ -191,7 +190,7 @@ class ProbeTrainer:
         self.results.baseline, self._tested, self.baseline_scores = baseline, True, scores[baseline]
         self.results.correct_for_number()
         if self.accelerator.is_main_process:
-            save_tested(self.folder, scores[baseline])
+            save_tested(self.folder, scores[baseline], scores[self.results.best.name], self.sweep, split)
         self.note_sizes(test=split)
         self.results.data["test"]["images"] = scores[baseline].num_images  # also of a stream: those that count
         self.save_results()
@@ -231,8 +230,8 @@ class ProbeTrainer:
         loader, precision = self.loader(split, train=False), self.arguments.mixed_precision
         self.sweep.to(self.accelerator.device)
         with tqdm(desc="test", unit="img", disable=not self.accelerator.is_main_process, leave=False) as bar:
-            options: dict[str, Any] = {"precision": precision, "confusion": True, "tick": bar.update}
-            return score_split(self.sweep, loader, self.accelerator, **options)
+            options: dict[str, Any] = {"precision": precision, "confusion": True, "keep": self.results.best.name}
+            return score_split(self.sweep, loader, self.accelerator, tick=bar.update, **options)
 
     def note_sizes(self, **splits: AnySplit) -> None:
         """Note in the results how many images the splits have."""
