@@ -8,6 +8,7 @@ from datasets import Dataset, DatasetDict, Image
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.images import ImageOptions
+from attentive_probes.evaluation.image_records import read_records
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.data import load_splits
@@ -25,9 +26,12 @@ def test_a_run_from_recipe_to_files(recipe_file, tmp_path):
         "attention.png",
         "history.jsonl",
         "checkpoints",
+        "predictions.parquet",
         "probes",
         "recipe.yaml",
+        "report.html",
         "results.json",
+        "right.jpg",
     }
     assert (tmp_path / "run" / "attention.png").stat().st_size > 5_000
     assert results.data["test"]["images"] == 23
@@ -84,6 +88,9 @@ def test_two_processes_are_one(recipe_file, source, tmp_path):
     for name, state in states[0].items():
         for key, tensor in state.items():
             assert torch.allclose(tensor, states[1][name][key], atol=1e-4), (name, key)
+    answers = [read_records(tmp_path / f"run{n}" / "predictions.parquet").sort_by("row") for n in (1, 2)]
+    assert answers[0].num_rows == 23 and answers[0].column("predicted") == answers[1].column("predicted")
+    assert answers[0].column("row") == answers[1].column("row")
     # Whole images stand behind every accuracy: 21 and 23 of them, not padded batches.
     for head in two["heads"]:
         for count, value in ((21, head["validation"]["top1"]), (23, head["test"]["top1"])):

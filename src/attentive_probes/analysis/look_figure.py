@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from attentive_probes.analysis.looks import Look
@@ -17,7 +18,8 @@ from attentive_probes.analysis.style import EVIDENCE, GROUPS, MAPS, as_label, st
 from attentive_probes.evaluation.prediction import as_cell
 from attentive_probes.writing import whole_file
 
-CELL = 1.35  # inches
+CELL, STEP, TEXT, TITLE, BARS = 1.2, 1.28, 0.5, 0.24, 1.75  # inches
+RIGHT, WRONG = "#00786b", "#b3261e"
 
 
 def look_figure(looks: Sequence[Look], path: str | os.PathLike, max_maps: int = 8) -> None:
@@ -42,10 +44,9 @@ def look_figure(looks: Sequence[Look], path: str | os.PathLike, max_maps: int = 
     with styled():
         from matplotlib.figure import Figure
 
-        num_maps = min(max_maps, len(looks[0].maps))
-        columns = 3 + num_maps
-        figure = Figure(figsize=(CELL * columns + 0.9, CELL * 1.22 * len(looks) + 0.4), layout="constrained")
-        axes = figure.subplots(len(looks), columns, squeeze=False)
+        columns = 3 + min(max_maps, len(looks[0].maps))
+        figure = Figure(figsize=(STEP * columns + BARS, (CELL + TEXT) * len(looks) + TITLE))
+        axes = _cells(figure, len(looks), columns)
         top = max(2.0, float(np.nanquantile(np.concatenate([look.maps.numpy().ravel() for look in looks]), 0.998)))
         reach = max(
             1e-12, float(np.nanquantile(np.concatenate([look.evidence.abs().numpy().ravel() for look in looks]), 0.99))
@@ -53,8 +54,52 @@ def look_figure(looks: Sequence[Look], path: str | os.PathLike, max_maps: int = 
         for row, look in zip(axes, looks, strict=True):
             _draw_row(row, look, top, reach)
         for axis, title in zip(axes[0], ("image", "winner", "evidence"), strict=False):
-            axis.set_title(title)
-        _colour_bars(figure, axes, top, reach, looks)
+            axis.set_title(title, pad=3)
+        _colour_bars(figure, top, reach, looks)
+        save_figure(figure, path)
+
+
+def _cells(figure: Any, rows: int, columns: int) -> list[list[Any]]:
+    """Axes of equal size on a grid, without ticks: laid out here, for a layout engine takes seconds."""
+    width, height = figure.get_size_inches()
+    cells = []
+    for row in range(rows):
+        bottom = height - TITLE - CELL - row * (CELL + TEXT)
+        boxes = [((0.06 + STEP * i) / width, bottom / height, CELL / width, CELL / height) for i in range(columns)]
+        cells.append([figure.add_axes(box, xticks=[], yticks=[]) for box in boxes])
+    for axis in (axis for row_of_axes in cells for axis in row_of_axes):
+        axis.axis("off")
+    return cells
+
+
+def _write_below(axis: Any, text: str, colour: str = "black") -> None:
+    axis.text(0.5, -0.04, text, color=colour, transform=axis.transAxes, ha="center", va="top")
+
+
+def answer_figure(
+    images: Sequence[Image.Image], answers: Sequence[tuple[str, float]], labels: Sequence[str], path: str | os.PathLike
+) -> None:
+    """Draw images side by side with the answer of a probe that has no maps over them.
+
+    Args:
+        images: The images, at least one.
+        answers: Name of the best class of each, with its probability.
+        labels: Name of the right class of each.
+        path: Picture file to write.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    require_matplotlib()
+    with styled():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(STEP * len(images), CELL + TEXT + TITLE))
+        (axes,) = _cells(figure, 1, len(images))
+        for axis, image, (answer, value), label in zip(axes, images, answers, labels, strict=True):
+            axis.imshow(image, cmap="gray")
+            colour = RIGHT if answer == label else WRONG
+            _write_below(axis, f"{as_label(answer)} {100 * value:.0f}%\nis {as_label(label)}", colour)
         save_figure(figure, path)
 
 
@@ -62,7 +107,7 @@ def _draw_row(row: Sequence[Any], look: Look, top: float, reach: float) -> None:
     grey = np.asarray(look.image.convert("L")) / 255
     extent = (0, grey.shape[1], grey.shape[0], 0)
     row[0].imshow(look.image, cmap="gray", extent=extent)
-    row[0].set_xlabel(_caption(look), color=_colour(look))
+    _write_below(row[0], _caption(look), _colour(look))
     row[1].imshow(_winner(look, grey), extent=extent)
     row[2].imshow(grey, cmap="gray", vmin=-0.4, vmax=1.4, extent=extent)
     row[2].imshow(
@@ -79,9 +124,7 @@ def _draw_row(row: Sequence[Any], look: Look, top: float, reach: float) -> None:
             look.maps[query].numpy(), cmap=MAPS, vmin=0, vmax=top, alpha=_alpha(look.maps[query] / top), extent=extent
         )
         added = f"\n{look.added[query]:+.2f}" if len(look.added) == len(look.maps) else ""
-        axis.set_xlabel(f"query {query + 1}{added}")
-    for axis in row:
-        axis.set(xticks=[], yticks=[])
+        _write_below(axis, f"query {query + 1}{added}")
 
 
 def _alpha(strength: Tensor) -> np.ndarray:
@@ -96,7 +139,7 @@ def _caption(look: Look) -> str:
 def _colour(look: Look) -> str:
     if look.label is None:
         return "black"
-    return "#00786b" if look.label == look.answers[0][0] else "#b3261e"
+    return RIGHT if look.label == look.answers[0][0] else WRONG
 
 
 def _winner(look: Look, grey: np.ndarray) -> np.ndarray:
@@ -107,16 +150,21 @@ def _winner(look: Look, grey: np.ndarray) -> np.ndarray:
     return np.clip((1 - strength) * dark + strength * colours[look.winner.winner.numpy()], 0, 1)
 
 
-def _colour_bars(figure: Any, axes: np.ndarray, top: float, reach: float, looks: Sequence[Look]) -> None:
+def _colour_bars(figure: Any, top: float, reach: float, looks: Sequence[Look]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     name = "added to the logit" if all(look.is_exact for look in looks) else "gradient x input"
-    for norm, colours, label in (
-        (Normalize(0, top), MAPS, "attention, times uniform"),
-        (Normalize(-reach, reach), EVIDENCE, f"{name} (per patch)"),
+    width, height = figure.get_size_inches()
+    length = min(0.8 * height, 3.0)
+    for place, (norm, colours, label) in enumerate(
+        (
+            (Normalize(-reach, reach), EVIDENCE, f"{name} (per patch)"),
+            (Normalize(0, top), MAPS, "attention, times uniform"),
+        )
     ):
-        figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=label, fraction=0.015, pad=0.01, shrink=0.9)
+        box = ((width - BARS + 0.08 + 0.84 * place) / width, (height - length) / 2 / height, 0.12 / width)
+        figure.colorbar(ScalarMappable(norm, colours), cax=figure.add_axes((*box, length / height)), label=label)
 
 
 def write_looks(looks: Sequence[Look], names: Sequence[str], path: Path) -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from attentive_probes.analysis.style import WIDE, as_label, colours_of, styled
 from attentive_probes.writing import whole_file
+
+
+def has_matplotlib() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
 
 
 def require_matplotlib() -> None:
@@ -17,10 +23,8 @@ def require_matplotlib() -> None:
     Raises:
         ImportError: If not; the text names the extra to install.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'attentive-probes[plots]'.") from error
+    if not has_matplotlib():
+        raise ImportError("Pictures need matplotlib: pip install 'attentive-probes[plots]'.")
 
 
 def online_figure(history: Sequence[Mapping[str, float]], path: str | os.PathLike, metric: str = "top1") -> None:

@@ -28,6 +28,7 @@ SETTINGS = {
     "figure.facecolor": "white",  # also on a dark page
     "savefig.facecolor": "white",
     "svg.fonttype": "none",
+    "svg.hashsalt": "attentive-probes",  # the same picture is the same file
 }
 
 

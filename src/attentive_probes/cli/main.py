@@ -19,6 +19,7 @@ from attentive_probes.cli.layers import layers
 from attentive_probes.cli.list import list_
 from attentive_probes.cli.predict import predict
 from attentive_probes.cli.push import push
+from attentive_probes.cli.report import report
 from attentive_probes.cli.serve import serve
 from attentive_probes.cli.train import train
 
@@ -35,6 +36,7 @@ def options(
 commands.command("train")(train)
 commands.command("evaluate")(evaluate)
 commands.command("predict")(predict)
+commands.command("report")(report)
 commands.command("attention")(attention)
 commands.command("complementarity")(complementarity)
 commands.command("layers")(layers)

@@ -45,3 +45,4 @@ def train(
         if has_choices(results.best_per_head):
             console.print(families_table(results))
         console.print(f"Results: {folder}/results.json. The selected probe: {folder}/probes/{results.best.name}")
+        console.print(f"Report: {folder}/report.html")

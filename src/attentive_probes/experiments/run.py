@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from attentive_probes.analysis.layer_figure import layer_figure
-from attentive_probes.analysis.layer_maps import layer_heatmap
-from attentive_probes.analysis.look_figure import look_figure
-from attentive_probes.analysis.looks import look_at
+from attentive_probes.analysis.plots import has_matplotlib
+from attentive_probes.analysis.report import write_report
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.disk import check_space
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.references import Reference, evaluate_reference, linear_probe, read_features
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
-from attentive_probes.evaluation.run_files import ATTENTION_PICTURE, LAYERS_PICTURE, PROBES, RECIPE
+from attentive_probes.evaluation.run_files import ATTENTION_PICTURE, PROBES, RECIPE
 from attentive_probes.experiments.blocks import EvaluationRecipe
 from attentive_probes.experiments.checks import backbone_options, check_recipe
 from attentive_probes.experiments.data import (
@@ -30,6 +26,7 @@ from attentive_probes.experiments.data import (
     load_splits,
     open_splits,
 )
+from attentive_probes.experiments.pictures import draw_pictures
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.probe.files import add_adapter, read_config
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -82,13 +79,20 @@ def _run(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSplit | Im
     known = {reference.name for reference in results.references}
     if missing := {name: reference for name, reference in references.items() if name not in known}:
         add_references(missing, trainer, splits)
-    if isinstance(opened["test"], ImageSplit) and trainer.accelerator.is_main_process:
-        _draw(recipe, sweep, results, opened["test"], trainer.folder)
+    if trainer.accelerator.is_main_process:
+        _show(recipe, trainer, opened["test"])
+    return results
+
+
+def _show(recipe: Recipe, trainer: ProbeTrainer, test: ImageSplit | ImageStream | None) -> None:
+    """Pictures and the report of a run whose numbers are written."""
+    if isinstance(test, ImageSplit) and has_matplotlib():
+        draw_pictures(recipe.evaluation, trainer.sweep, trainer.results, test, trainer.folder)
         if recipe.evaluation.attention_head is not None:
             picture = (trainer.folder / ATTENTION_PICTURE).read_bytes()
             trainer.attach(ATTENTION_PICTURE, picture, recipe.evaluation.attention_head)
             trainer.save_results()
-    return results
+    write_report(trainer.folder)
 
 
 def profile_recipe(recipe: Recipe) -> Profile:
@@ -174,29 +178,6 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
             save_whole(probe, trainer.folder / PROBES / name)
     trainer.results.correct_for_number()
     trainer.save_results()
-
-
-def _draw(recipe: Recipe, sweep: ProbeSweep, results: SweepResults, test: ImageSplit, folder: Path) -> None:
-    evaluation = recipe.evaluation
-    if evaluation.attention_head is not None:
-        draw_attention(sweep.probe(evaluation.attention_head), test, evaluation.num_images, folder / ATTENTION_PICTURE)
-    if evaluation.layers_head is not None:
-        layers = layer_heatmap(sweep.probe(evaluation.layers_head), _readable(test))
-        layer_figure(results, layers, folder / LAYERS_PICTURE)
-
-
-def draw_attention(probe: ProbeForImageClassification, split: ImageSplit, count: int, path: Path) -> None:
-    """Draw what a probe sees in the first readable images of a split, with their labels where there are classes."""
-    examples = (split[row] for row in range(len(split)))
-    pairs = list(islice(((one.image, one.label) for one in examples if one.image is not None), count))
-    is_class = probe.config.problem_type == "single_label_classification"
-    labels = [probe.config.id2label[int(label)] if is_class else None for _, label in pairs]
-    look_figure(look_at(probe, [image for image, _ in pairs], labels), path)
-
-
-def _readable(split: ImageSplit) -> Iterator[Image.Image]:
-    images = (split[row].image for row in range(len(split)))
-    return (image for image in images if image is not None)
 
 
 def start_from(sweep: ProbeSweep, probe: str) -> None:
