@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from attentive_probes.analysis.looks import Look
+from attentive_probes.analysis.overlays import evidence_overlay, map_overlay, shared_scales, winner_overlay
 from attentive_probes.analysis.plots import require_matplotlib, save_figure
-from attentive_probes.analysis.style import EVIDENCE, GROUPS, MAPS, as_label, styled
+from attentive_probes.analysis.style import EVIDENCE, MAPS, as_label, styled
 from attentive_probes.evaluation.prediction import as_cell
 from attentive_probes.writing import whole_file
 
@@ -47,10 +46,7 @@ def look_figure(looks: Sequence[Look], path: str | os.PathLike, max_maps: int = 
         columns = 3 + min(max_maps, len(looks[0].maps))
         figure = Figure(figsize=(STEP * columns + BARS, (CELL + TEXT) * len(looks) + TITLE))
         axes = _cells(figure, len(looks), columns)
-        top = max(2.0, float(np.nanquantile(np.concatenate([look.maps.numpy().ravel() for look in looks]), 0.998)))
-        reach = max(
-            1e-12, float(np.nanquantile(np.concatenate([look.evidence.abs().numpy().ravel() for look in looks]), 0.99))
-        )
+        top, reach = shared_scales(looks)
         for row, look in zip(axes, looks, strict=True):
             _draw_row(row, look, top, reach)
         for axis, title in zip(axes[0], ("image", "winner", "evidence"), strict=False):
@@ -104,31 +100,13 @@ def answer_figure(
 
 
 def _draw_row(row: Sequence[Any], look: Look, top: float, reach: float) -> None:
-    grey = np.asarray(look.image.convert("L")) / 255
-    extent = (0, grey.shape[1], grey.shape[0], 0)
-    row[0].imshow(look.image, cmap="gray", extent=extent)
+    for axis, pixels in zip(row, (look.image, winner_overlay(look), evidence_overlay(look, reach)), strict=False):
+        axis.imshow(pixels, cmap="gray")
     _write_below(row[0], _caption(look), _colour(look))
-    row[1].imshow(_winner(look, grey), extent=extent)
-    row[2].imshow(grey, cmap="gray", vmin=-0.4, vmax=1.4, extent=extent)
-    row[2].imshow(
-        look.evidence.numpy(),
-        cmap=EVIDENCE,
-        vmin=-reach,
-        vmax=reach,
-        alpha=_alpha(look.evidence.abs() / reach),
-        extent=extent,
-    )
     for axis, query in zip(row[3:], look.order, strict=False):
-        axis.imshow(grey, cmap="gray", vmin=0, vmax=1.6, extent=extent)
-        axis.imshow(
-            look.maps[query].numpy(), cmap=MAPS, vmin=0, vmax=top, alpha=_alpha(look.maps[query] / top), extent=extent
-        )
+        axis.imshow(map_overlay(look, query, top))
         added = f"\n{look.added[query]:+.2f}" if len(look.added) == len(look.maps) else ""
         _write_below(axis, f"query {query + 1}{added}")
-
-
-def _alpha(strength: Tensor) -> np.ndarray:
-    return (0.85 * strength.nan_to_num().clamp(0, 1) ** 0.6).numpy()
 
 
 def _caption(look: Look) -> str:
@@ -140,14 +118,6 @@ def _colour(look: Look) -> str:
     if look.label is None:
         return "black"
     return RIGHT if look.label == look.answers[0][0] else WRONG
-
-
-def _winner(look: Look, grey: np.ndarray) -> np.ndarray:
-    """Colours of the groups, as opaque as they are strong, over a darkened image."""
-    colours = np.array([GROUPS[group % len(GROUPS)] for group in range(int(look.groups.max()) + 1)])
-    dark = (0.55 * grey + 0.10)[..., None]
-    strength = look.winner.strength.nan_to_num().numpy()[..., None]
-    return np.clip((1 - strength) * dark + strength * colours[look.winner.winner.numpy()], 0, 1)
 
 
 def _colour_bars(figure: Any, top: float, reach: float, looks: Sequence[Look]) -> None:

@@ -14,6 +14,7 @@ from attentive_probes.analysis.contributions import Contributions, contributions
 from attentive_probes.analysis.placement import over_image, placement_of
 from attentive_probes.analysis.winner_map import WinnerMap, group_queries, merged_maps, winner_map
 from attentive_probes.data.decode import open_image
+from attentive_probes.probe.head import ProbeHead
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.tokens import kinds_by_tap
 
@@ -77,22 +78,61 @@ def look_at(
     Raises:
         ValueError: If there is no image, or the probe reads no patches or has no image processor.
     """
-    if probe.image_processor is None:
-        raise ValueError("The probe has no image processor; set probe.image_processor.")
     if not images:
         raise ValueError("There is no image to look at.")
-    channels, was_training = probe.backbone.num_channels, probe.training
-    opened = [open_image(image, "to look at", num_channels=channels) for image in images]
-    pixels = probe.image_processor(opened, return_tensors="pt")["pixel_values"].to(probe.device)
-    head = probe.eval().head
-    sequence = head.read(probe.backbone(pixels, kinds_by_tap([head.reading])))
-    found, is_exact = _explained(probe, sequence)
-    logits = head(sequence).logits
+    was_training = probe.training
+    opened = [open_image(image, "to look at", num_channels=probe.backbone.num_channels) for image in images]
+    looks = look_through(probe, opened, read_images(probe, opened), labels, top_k=top_k, num_groups=num_groups)
     probe.train(was_training)
+    return looks
+
+
+@torch.no_grad()
+def read_images(probe: ProbeForImageClassification, images: Sequence[Image.Image]) -> Tensor:
+    """The sequence `(B, T, D)` that a probe, now in evaluation mode, reads of opened images.
+
+    Raises:
+        ValueError: If the probe has no image processor.
+    """
+    if probe.image_processor is None:
+        raise ValueError("The probe has no image processor; set probe.image_processor.")
+    pixels = probe.image_processor(list(images), return_tensors="pt")["pixel_values"].to(probe.device)
+    head = probe.eval().head
+    return head.read(probe.backbone(pixels, kinds_by_tap([head.reading])))
+
+
+@torch.no_grad()
+def look_through(
+    probe: ProbeForImageClassification,
+    images: Sequence[Image.Image],
+    sequence: Tensor,
+    labels: Sequence[str | None] | None = None,
+    *,
+    classes: Tensor | None = None,
+    top_k: int = 3,
+    num_groups: int = 8,
+) -> list[Look]:
+    """As `look_at`, where the images are opened and the backbone has read them.
+
+    Args:
+        probe: A probe that reads patches, in evaluation mode.
+        images: The images, opened.
+        sequence: `(B, T, D)`, as `read_images` gives it.
+        labels: Name of the right class of each image, `None` where it is not known.
+        classes: `(B,)`, ids of the classes whose evidence is shown; by default those that are predicted.
+        top_k: Number of answers.
+        num_groups: Groups of queries in the winner map.
+
+    Raises:
+        ValueError: If the probe reads no patches.
+    """
+    found, is_exact = explained(probe.head, sequence, classes)
+    logits = probe.head(sequence).logits
     attention, added = patch_attention(probe, found.attention), patch_attention(probe, found.values)
     groups = group_queries(attention.flatten(2), num_groups)
     looks = []
-    for place, image in enumerate(opened):
+    for place, image in enumerate(images):
+        channels = probe.backbone.num_channels
         placement, size = placement_of(probe.image_processor, image.size, channels), _drawn(image.size)
         uniform = attention.shape[-2] * attention.shape[-1]
         maps = over_image(attention[place].cpu() * uniform, placement, size)
@@ -100,7 +140,7 @@ def look_at(
         looks.append(
             Look(
                 image.resize(size, Image.Resampling.BICUBIC),
-                _answers(probe, logits[place], top_k),
+                answers_of(probe, logits[place], top_k),
                 None if labels is None else labels[place],
                 maps,
                 over_image(added[place].sum(0, keepdim=True).cpu(), placement, size)[0],
@@ -113,14 +153,16 @@ def look_at(
     return looks
 
 
-def _explained(probe: ProbeForImageClassification, sequence: Tensor) -> tuple[Contributions, bool]:
+def explained(head: ProbeHead, sequence: Tensor, classes: Tensor | None = None) -> tuple[Contributions, bool]:
+    """Contributions to one logit of each image, and whether they are exact; arguments as in `contributions`."""
     try:
-        return contributions(probe.head, sequence), True
+        return contributions(head, sequence, classes), True
     except ValueError:
-        return gradient_times_input(probe.head, sequence), False
+        return gradient_times_input(head, sequence, classes), False
 
 
-def _answers(probe: ProbeForImageClassification, logits: Tensor, top_k: int) -> list[tuple[str, float]]:
+def answers_of(probe: ProbeForImageClassification, logits: Tensor, top_k: int) -> list[tuple[str, float]]:
+    """Names of the best classes with their probabilities, best first, from logits `(C,)`; numbers of a regression."""
     problem = probe.config.problem_type
     scores = logits.sigmoid() if problem == "multi_label_classification" else logits.softmax(-1)
     scores = logits if problem == "regression" else scores
