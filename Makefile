@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quickstart test test-slow test-timm test-quantization test-transformers style quality
+.PHONY: quickstart test test-slow test-timm test-quantization test-transformers test-page style quality
 
 quickstart: $(INSTALLED)
 	$(BIN)/attentive-probes train recipes/quickstart.yaml train.overwrite=true
@@ -31,6 +31,12 @@ test-transformers: $(INSTALLED)
 	  --dest $(SUITE) --constraint constraints.txt transformers && \
 	  tar xzf $(SUITE)/transformers-*.tar.gz -C $(SUITE) --strip-components 1 && touch $(SUITE)/tests/__init__.py; }
 	TRANSFORMERS_TESTS=$(SUITE) $(BIN)/pytest -n auto -o addopts=-q -W default tests/transformers_suite
+
+# The page is tested in a real browser. Debian calls it chromium; elsewhere, put one of that name on the PATH.
+test-page: $(INSTALLED)
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo]" playwright
+	$(BIN)/pytest -m slow tests/serving/test_page.py
 
 style: $(INSTALLED)
 	$(BIN)/ruff format .

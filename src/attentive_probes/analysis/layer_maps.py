@@ -17,6 +17,7 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.evaluation.read_split import read_split
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import layouts_of
+from attentive_probes.tokens import Reading, TokenLayout
 
 
 class LayerMap(NamedTuple):
@@ -52,6 +53,21 @@ class LayerRow(NamedTuple):
     map: LayerMap
 
 
+def by_layer(reading: Reading, values: Tensor, layouts: Mapping[str, TokenLayout]) -> tuple[tuple[str, ...], Tensor]:
+    """Kinds of token K, and the sums `(L, K)` of values `(T,)` of tokens by tap, in reading order, and kind.
+
+    Args:
+        reading: What the tokens are.
+        values: One for each token.
+        layouts: How many tokens there are at each tap.
+    """
+    kinds = tuple(dict.fromkeys(item.kind for item in reading.items))
+    parts, table = reading.split(values, layouts), torch.zeros(len(reading.taps), len(kinds))
+    for item in reading.items:
+        table[reading.taps.index(item.tap), kinds.index(item.kind)] += parts[str(item)].sum()
+    return kinds, table
+
+
 class LayerSums:
     """Adds up the attention of a probe by tap and kind of token, over all images and by class, batch by batch.
 
@@ -61,7 +77,6 @@ class LayerSums:
 
     def __init__(self, probe: ProbeForImageClassification):
         self.reading, self.layouts = probe.head.reading, layouts_of(probe.config, probe.head.reading)
-        self.kinds = tuple(dict.fromkeys(item.kind for item in self.reading.items))
         self.num_heads, self._sums = 0, dict[int | None, Tensor]()
         self.counts: dict[int | None, int] = {}
 
@@ -82,11 +97,8 @@ class LayerSums:
         """
         if label not in self._sums:
             raise ValueError("There is no image to look at.")
-        parts = self.reading.split((self._sums[label] / self.counts[label]).float(), self.layouts)
-        table = torch.zeros(len(self.reading.taps), len(self.kinds))
-        for item in self.reading.items:
-            table[self.reading.taps.index(item.tap), self.kinds.index(item.kind)] += parts[str(item)].sum()
-        return LayerMap(self.reading.taps, self.kinds, table)
+        values = (self._sums[label] / self.counts[label]).float()
+        return LayerMap(self.reading.taps, *by_layer(self.reading, values, self.layouts))
 
     @property
     def labels(self) -> list[int]:

@@ -20,7 +20,8 @@ def begin() -> None:
     """
     from transformers.utils import logging as transformers_logging
 
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(logging.WARNING)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     gc.freeze()

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from attentive_probes.cli.attention import attention
 from attentive_probes.cli.complementarity import complementarity
+from attentive_probes.cli.demo import demo
 from attentive_probes.cli.evaluate import evaluate
 from attentive_probes.cli.flow import flow
 from attentive_probes.cli.import_ import import_
@@ -45,6 +46,7 @@ commands.command("list")(list_)
 commands.command("import")(import_)
 commands.command("push")(push)
 commands.command("serve")(serve)
+commands.command("demo")(demo)
 
 
 def is_of_user(error: Exception) -> bool:
