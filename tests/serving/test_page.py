@@ -109,8 +109,6 @@ def visiting(address):
 
 def answer_of(source, image):
     """What the pipeline says."""
-    import attentive_probes  # noqa: F401
-
     return pipeline("image-classification", model=source)(str(image))
 
 

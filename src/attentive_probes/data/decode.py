@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 
 from attentive_probes.backbones import MODES
 
+REMEDY = "repair or remove it, or set unreadable='skip'"
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # where Pillow begins to suspect a bomb
 IN_FLIGHT = 2**26  # pixels that are decoded at a time, by however many threads; a larger image is alone
 STRIP = 2**20  # pixels that are laid over white at a time
@@ -72,7 +73,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def open_image(
-    cell: Any, name: str, jpeg_min_size: int | None = None, num_channels: int = 3, max_pixels: int = MOST_PIXELS
+    cell: Any,
+    name: str,
+    jpeg_min_size: int | None = None,
+    num_channels: int = 3,
+    max_pixels: int = MOST_PIXELS,
+    remedy: str = REMEDY,
 ) -> Image.Image:
     """Decode an image to 8 bits, upright, in the channels that a backbone reads; the table above says how.
 
@@ -82,6 +88,7 @@ def open_image(
         jpeg_min_size: Least side in pixels to which a large JPEG may be decoded at a reduced scale.
         num_channels: 1, 3 or 4.
         max_pixels: Most pixels that it may have.
+        remedy: What whoever brought it can do, in words.
 
     Raises:
         ValueError: If it cannot be decoded, or is too large; the text names the file.
@@ -104,10 +111,7 @@ def open_image(
             with BUDGET.taken(image.width * image.height):
                 return to_mode(ImageOps.exif_transpose(image), MODES[num_channels])
     except Exception as error:  # whatever a stranger's file makes a decoder do
-        raise ValueError(
-            f"The image {path or name} cannot be read ({_cause(error, content)}); repair or remove it, or set "
-            "unreadable='skip'."
-        ) from error
+        raise ValueError(f"The image {path or name} cannot be read ({_cause(error, content)}); {remedy}.") from error
 
 
 def encoded_bytes(cell: dict[str, Any] | None) -> bytes:

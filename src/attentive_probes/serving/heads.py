@@ -15,6 +15,7 @@ from attentive_probes.data.decode import open_image
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.tokens import kinds_by_tap
 
+REMEDY = "send another one"
 FUNCTIONS = ("softmax", "sigmoid", "none")
 
 
@@ -37,7 +38,7 @@ class SharedPass:
             ValueError: If it cannot be read.
         """
         cell = {"bytes": content, "path": None}
-        image = open_image(cell, "of the request", num_channels=self.backbone.num_channels)
+        image = open_image(cell, "of the request", num_channels=self.backbone.num_channels, remedy=REMEDY)
         assert self.processor is not None
         return self.processor([image], return_tensors="pt")["pixel_values"][0]
 
