@@ -73,15 +73,20 @@ def step_of(sweep: ProbeSweep, labels: torch.Tensor, **inputs: object) -> Callab
     return step
 
 
-def ratio(first: Callable[[], None], second: Callable[[], None], rounds: int) -> tuple[float, float, float]:
+def ratio(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    rounds: int,
+    clock: Callable[[], float] = time.process_time,
+) -> tuple[float, float, float]:
     """Median of first / second over rounds, and the median seconds of both."""
     pairs = []
     for turn in range(rounds + 1):
         seconds = {}
         for name, call in (("first", first), ("second", second))[:: 1 if turn % 2 else -1]:
-            start = time.process_time()
+            start = clock()
             call()
-            seconds[name] = time.process_time() - start
+            seconds[name] = clock() - start
         pairs.append((seconds["first"], seconds["second"]))
     pairs = pairs[1:]  # the first round warms up
     return statistics.median(a / b for a, b in pairs), *(statistics.median(x) for x in zip(*pairs, strict=True))

@@ -84,6 +84,7 @@ def layer_look_figure(look: LayerLook, path: str | os.PathLike) -> None:
         name = "added to the logit" if look.is_exact else "gradient x input"
         _draw(figure, above, look.attention, look, {"cmap": LAYERS, "vmin": 0}, "attention")
         _draw(figure, below, look.evidence, look, {"cmap": EVIDENCE, "vmin": -reach, "vmax": reach}, name)
+        above.set_title("by layer and kind of token", loc="left")
         below.set_xticks(range(len(look.taps)), look.taps, rotation=90)
         save_figure(figure, path)
 
