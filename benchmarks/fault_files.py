@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
+from attentive_probes.analysis.report import write_report
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.tables import results_table
@@ -161,6 +162,11 @@ def _results(folder: Path, reference: Path) -> tuple[Read, Path]:
     return lambda: results_table(SweepResults.load(folder / "results.json")), folder / "results.json"
 
 
+def _report(folder: Path, reference: Path) -> tuple[Read, Path]:
+    shutil.copy(reference / "out" / "results.json", folder)
+    return lambda: write_report(folder), folder / "results.json"
+
+
 def _history(folder: Path, reference: Path) -> tuple[Read, Path]:
     for name in ("results.json", "history.jsonl"):
         shutil.copy(reference / "out" / name, folder)
@@ -198,6 +204,7 @@ FOREIGN: dict[str, Callable[[Path, Path], tuple[Read, Path]]] = {
     "manifest.json without its checksum": _unsigned_manifest,
     "labels.npy": _labels,
     "results.json": _results,
+    "results.json of a report": _report,
     "history.jsonl": _history,
     "recipe.yaml": _recipe,
     "README.md": _card,

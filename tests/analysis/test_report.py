@@ -157,6 +157,23 @@ def test_what_is_no_run(tmp_path):
     assert done.exit_code == 0 and target.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("confusion", [[1], [2, 3]]), ("confusion", [["a"]]), ("confusion", [[{}, {}], [1, 2]]), ("confusion", [1]),
+        ("per_class", ["x", "y", "z"]), ("per_class", [[1]]), ("reliability", [[1, 2]]), ("reliability", ["abc"]),
+    ],
+)  # fmt: skip
+def test_lists_of_strangers(tmp_path, name, value):
+    """What the lists of a stranger hold is drawn, or refused with the name of the file; nothing else."""
+    results = results_of(1)
+    results.heads[0].test[name] = value
+    try:
+        write(tmp_path / "run", results)
+    except ValueError as error:
+        assert "results.json" in str(error)
+
+
 def test_other_problems_and_broken_heads(tmp_path):
     """Runs without classes, without a test split, and with heads that diverged are reported as they are."""
     results = results_of(3)

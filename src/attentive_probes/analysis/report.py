@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from attentive_probes.evaluation.run_files import (
     WRONG_PICTURE,
 )
 from attentive_probes.evaluation.tables import has_choices
+from attentive_probes.foreign_files import foreign
 from attentive_probes.hub.markdown import one_line
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.setup import build_head
@@ -74,12 +76,17 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
     target = Path(path) if path is not None else folder / REPORT
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     environment.filters["line"] = one_line
-    write_whole(target, environment.get_template(TEMPLATE).render(**_content(folder, results)))
+    configs = {head.name: _config_of(folder, head) for head in results.heads}
+    pictures = [(text, _embedded(folder / name)) for name, text in PICTURES.items() if (folder / name).exists()]
+    with foreign(folder / RESULTS, "the results of a run"):  # whatever else is in their lists
+        content = {**_content(folder, results, configs), "pictures": pictures}
+        text = environment.get_template(TEMPLATE).render(**content)
+    write_whole(target, text)
     return target
 
 
-def _content(folder: Path, results: SweepResults) -> dict[str, Any]:
-    best, configs = results.best, {head.name: _config_of(folder, head) for head in results.heads}
+def _content(folder: Path, results: SweepResults, configs: Mapping[str, ProbeConfig | None]) -> dict[str, Any]:
+    best = results.best
     split, metric = scored_by(results)
     config, selected_by = configs[best.name], results.selection_metric
     heads = sorted(results.heads, key=lambda head: cost(head.validation.get(selected_by), selected_by))
@@ -96,7 +103,6 @@ def _content(folder: Path, results: SweepResults) -> dict[str, Any]:
         "costs": [_cost_of(folder, head, configs[head.name]) for head in heads[:MOST_ROWS]],
         "classes": _classes(best, config)[:MOST_ROWS],
         "figures": _figures(results, config),
-        "pictures": [(text, _embedded(folder / name)) for name, text in PICTURES.items() if (folder / name).exists()],
         "has_predictions": (folder / PREDICTIONS).exists(),
         "predictions": PREDICTIONS,
         "recipe": _recipe(folder),
@@ -170,7 +176,8 @@ def _config_of(folder: Path, head: HeadResult) -> ProbeConfig | None:
     place = folder / PROBES / head.name
     if Path(head.name).name != head.name or not (place / "config.json").is_file():
         return None
-    return ProbeConfig.from_pretrained(place)
+    with foreign(place / "config.json", "the configuration of a probe"):
+        return ProbeConfig.from_pretrained(place)
 
 
 def _names(config: ProbeConfig | None, count: int) -> dict[int, str]:
@@ -180,7 +187,10 @@ def _names(config: ProbeConfig | None, count: int) -> dict[int, str]:
 
 def _recipe(folder: Path) -> str:
     path = folder / RECIPE
-    text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = file.read(LONGEST_RECIPE + 1)
     return text if len(text) <= LONGEST_RECIPE else f"{text[:LONGEST_RECIPE]}\n..."
 
 
