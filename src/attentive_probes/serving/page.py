@@ -34,18 +34,6 @@ PREDICTED = "(predicted)"
 PICTURE: dict[str, Any] = {"interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
 
 
-class AnyImage(gr.Image):
-    """An image as it was given: whatever it is, opening it is left to this package, which says what is wrong."""
-
-    is_template = True
-
-    def preprocess(self, payload: ImageData | None) -> Any:
-        """The file that was given."""
-        if payload is None or payload.path is None:
-            return super().preprocess(payload)
-        return payload.path
-
-
 @dataclass
 class Panel:
     """The parts of a page that belong to one probe."""
@@ -83,7 +71,8 @@ def create_page(served: Mapping[str, SharedPass], examples: Sequence[Path] = ())
         state = gr.State(time_to_live=KEPT)
         with gr.Row():
             with gr.Column(scale=1, min_width=260):
-                image = AnyImage(type="filepath", sources=["upload", "clipboard"], label="image", height=280)
+                image = gr.Image(type="filepath", sources=["upload", "clipboard"], label="image", height=280)
+                image.preprocess = _as_given
                 if examples:
                     gr.Examples([[str(path)] for path in examples], [image], label="examples")
             with gr.Column(scale=3), gr.Row():
@@ -103,6 +92,11 @@ def create_page(served: Mapping[str, SharedPass], examples: Sequence[Path] = ())
 def page_theme() -> gr.themes.Base:
     """Looks that need nothing from elsewhere."""
     return gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
+
+
+def _as_given(payload: ImageData | None) -> str | None:
+    """The file that was given: opening it is left to this package, which says what is wrong."""
+    return None if payload is None else payload.path
 
 
 def _panel(number: int, name: str, probe: ProbeForImageClassification) -> Panel:
