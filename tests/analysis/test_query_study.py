@@ -146,5 +146,8 @@ def test_the_commands(tiny_backbone, tmp_path):
     rows = read(tmp_path / "layers.csv")
     assert len(rows) == 2 * 4 and {row["class"] for row in rows} == {"", *LABELS}
     assert "band 1" in (tmp_path / "layers.svg").read_text()
+    both = [*data, *data]  # one data set per probe
+    done = CliRunner().invoke(commands, ["layers", *names, *both, "--output", str(tmp_path / "both.png")])
+    assert done.exit_code == 0 and len(read(tmp_path / "both.csv")) == 2
     twice = CliRunner().invoke(commands, ["layers", *names, *data, *data, *data])
     assert isinstance(twice.exception, ValueError) and "--data is there 3 times" in str(twice.exception)

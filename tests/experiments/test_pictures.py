@@ -67,6 +67,19 @@ def test_heads_without_maps_are_drawn_as_well(recipe_file, tmp_path):
         assert picture.height < 320  # one row of images
 
 
+def test_maps_that_have_no_place(recipe_file, tmp_path, monkeypatch, caplog):
+    """Where a processor does what maps cannot follow, the images stand with their answers alone."""
+
+    def fail(*arguments):
+        raise ValueError("The image processor turns images around.")
+
+    monkeypatch.setattr("attentive_probes.analysis.looks.placement_of", fail)
+    run_recipe(Recipe.load(recipe_file, ["train.num_train_epochs=1", "evaluation.attention_head=null"]))
+    assert "turns images around" in caplog.text
+    with Image.open(tmp_path / "run" / "right.jpg") as picture:
+        assert picture.height < 320
+
+
 def test_pictures_of_an_earlier_run_do_not_stay(recipe_file, tmp_path):
     """A run that is begun anew without pictures leaves none of those that were there."""
     run_recipe(Recipe.load(recipe_file, ["train.num_train_epochs=1"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,7 @@ from attentive_probes.experiments.blocks import EvaluationRecipe
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 
+logger = logging.getLogger(__name__)
 WRONG, RIGHT = 6, 3  # images
 
 
@@ -78,9 +80,13 @@ def _draw_answers(
     probe: ProbeForImageClassification, split: ImageSplit, answers: Mapping[int, Mapping[str, Any]], path: Path
 ) -> None:
     """Draw what a probe answered about some images, and, if it reads patches, what it saw there."""
-    if any(item.kind == "patches" for item in probe.head.reading.items):
-        _draw(probe, split, list(answers), path)
-    elif answers:
+    try:
+        if any(item.kind == "patches" for item in probe.head.reading.items):
+            _draw(probe, split, list(answers), path)
+            return
+    except ValueError as error:  # the numbers of a run do not depend on its pictures
+        logger.warning("Maps cannot be drawn over images: %s", error)
+    if answers:
         images = [split[place].image for place in answers]
         pairs = [(one, answer) for one, answer in zip(images, answers.values(), strict=True) if one is not None]
         said = [(answer["predicted"], answer["probability"]) for _, answer in pairs]
