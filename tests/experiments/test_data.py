@@ -7,9 +7,9 @@ import yaml
 from datasets import ClassLabel
 
 from attentive_probes.experiments.blocks import DataRecipe
-from attentive_probes.experiments.data import load_splits
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
+from attentive_probes.experiments.splits import load_splits
 from colours import class_folders, png, shard, table
 
 CLASSES = [0, 2, 6, 8, 12, 14, 16, 3, 17, 11, 5, 9]  # colours far apart
@@ -145,6 +145,6 @@ def test_the_seed_of_the_split_is_its_own(tmp_path):
     def held(seed):
         data = DataRecipe(str(tmp_path / "one.parquet"), validation_fraction=0.5, split_seed=seed)
         splits = load_splits(data)
-        return splits.validation._indices.column(0).to_pylist()
+        return splits.rows["validation"].tolist()
 
     assert held(0) == held(0) != held(1)

@@ -11,9 +11,9 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.evaluation.image_records import read_records
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiments.blocks import DataRecipe
-from attentive_probes.experiments.data import load_splits
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
+from attentive_probes.experiments.splits import load_splits
 from attentive_probes.training.checkpoint import load_states
 from tiny import image_dataset
 
@@ -140,7 +140,7 @@ def test_validation_is_held_out_of_train(tmp_path):
     DatasetDict({"train": image_dataset(60)}).save_to_disk(tmp_path)
     data = DataRecipe(str(tmp_path), validation_fraction=0.2, images=ImageOptions())
     splits = load_splits(data)
-    train, validation = splits.train, splits.validation
+    train, validation = splits.parts["train"].data, splits.parts["validation"].data
     assert [validation["label"][:].count(c) for c in range(3)] == [4, 4, 4]
     assert len(train) == 48
     seen = {row["image"].tobytes() for row in train}

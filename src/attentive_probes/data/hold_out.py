@@ -9,7 +9,9 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 
-def hold_out(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(
+    classes: np.ndarray, fraction: float, seed: int, role: str = "validation"
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows that stay and rows that are held out, class by class, each in order.
 
     Of every class with two images or more, `fraction` is held out, rounded, at least one and never all; the only image
@@ -19,12 +21,13 @@ def hold_out(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarra
         classes: Class `(N,)` of each row, of any type; all the same where there are no classes.
         fraction: Share in (0, 1).
         seed: Seed of the draw.
+        role: What the part is for: `validation` or `test`.
 
     Raises:
         ValueError: If the share is out of range, or no class has two images.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"data.validation_fraction is {fraction}; it must be between 0 and 1.")
+        raise ValueError(f"data.{role}_fraction is {fraction}; it must be between 0 and 1.")
     rng = np.random.default_rng(seed)
     out, singles = [], 0
     for rows in rows_by_class(classes):
@@ -33,11 +36,9 @@ def hold_out(classes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarra
         out.append(rng.permutation(rows)[:count])
     held = np.sort(np.concatenate(out)) if out else np.empty(0, np.int64)
     if not len(held):
-        raise ValueError(
-            "No class has two images, so none can be held out for validation; name a data.validation_split."
-        )
+        raise ValueError(f"No class has two images, so none can be held out for {role}; name a data.{role}_split.")
     if singles:
-        logger.warning("%d classes have a single image, which stays in training: validation lacks them.", singles)
+        logger.warning("%d classes have a single image, which stays in training: %s lacks them.", singles, role)
     return np.setdiff1d(np.arange(len(classes)), held), held
 
 

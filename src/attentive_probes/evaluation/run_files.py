@@ -4,6 +4,7 @@ RESULTS = "results.json"
 HISTORY = "history.jsonl"
 PREDICTIONS = "predictions.parquet"  # what the selected head answered about each test image
 RECIPE = "recipe.yaml"
+SPLITS = "splits.csv"  # which image is in which split, where some were drawn
 REPORT = "report.html"
 PROBES = "probes"
 CHECKPOINTS = "checkpoints"

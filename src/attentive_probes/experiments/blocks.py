@@ -15,6 +15,7 @@ from attentive_probes.ranges import BELOW_ONE, COUNT, OPTIONAL_COUNT, SEED, Rang
 
 DATA_RANGES = {
     "validation_fraction": Range(0, 1, above=True, below=True),
+    "test_fraction": Range(0, 1, above=True, below=True, optional=True),
     "split_seed": SEED,
     "num_labels": Range(1, 10**6, whole=True, optional=True),
     "shuffle_buffer": Range(0, 10**9, whole=True),
@@ -99,7 +100,12 @@ class DataRecipe:
         validation_split: Name of the validation split; `null` holds `validation_fraction` of train out.
         validation_fraction: Share of the training split that is held out, class by class where there are classes.
         split_seed: Seed of what is held out; `train.seed` leaves it alone.
-        test_split: Name of the test split, scored once; `null` for none.
+        test_split: Name of the test split, scored once; `null` for none, or for a part of train.
+        test_fraction: Share of the training split that is held out as the test split, class by class where there are
+            classes, before anything else; `null` for none.
+        group_column: Column that says which images belong together, such as those of a patient: never in two splits.
+        group_pattern: Instead, a regular expression on the paths of the images; its first group, or else what it
+            matches, says so.
         allow_selection_on_test: Whether `validation_split` may be the test split. It makes every number optimistic; the
             results say so.
         labels: Names of the classes, when the label column does not know them.
@@ -129,6 +135,9 @@ class DataRecipe:
     validation_fraction: float = 0.1
     split_seed: int = 0
     test_split: str | None = None
+    test_fraction: float | None = None
+    group_column: str | None = None
+    group_pattern: str | None = None
     labels: list[str] | None = None
     num_labels: int | None = None
     problem_type: str = "single_label_classification"
@@ -150,6 +159,18 @@ class DataRecipe:
             raise ValueError(unknown_name("data.tokens", self.tokens, ("online", "cached")))
         if self.tokens == "cached" and self.streaming:
             raise ValueError("A stream cannot be cached; set data.streaming=false or data.tokens=online.")
+        if self.test_split is not None and self.test_fraction is not None:
+            raise ValueError(
+                f"data.test_split={self.test_split!r} and data.test_fraction={self.test_fraction} are two test splits; "
+                "keep one of them."
+            )
+        if self.group_column is not None and self.group_pattern is not None:
+            raise ValueError("data.group_column and data.group_pattern both say what belongs together; keep one.")
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split, named or held out."""
+        return self.test_split is not None or self.test_fraction is not None
 
 
 @dataclass

@@ -69,7 +69,7 @@ def _check_pictures(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
         if name is None:
             continue
         require_matplotlib()
-        if recipe.data.streaming or recipe.data.test_split is None or evaluation.num_images < 1:
+        if recipe.data.streaming or not recipe.data.has_test or evaluation.num_images < 1:
             raise ValueError(
                 f"evaluation.{key}={name!r} is drawn over test images: it needs a test_split that is no stream, and "
                 "num_images of at least one."

@@ -17,17 +17,17 @@ from attentive_probes.disk import check_space
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.references import Reference, evaluate_reference, linear_probe, read_features
 from attentive_probes.evaluation.results import ReferenceResult, SweepResults
-from attentive_probes.evaluation.run_files import ATTENTION_PICTURE, PROBES, RECIPE
+from attentive_probes.evaluation.run_files import ATTENTION_PICTURE, PROBES, RECIPE, SPLITS
 from attentive_probes.experiments.blocks import EvaluationRecipe
 from attentive_probes.experiments.checks import backbone_options, check_recipe
 from attentive_probes.experiments.data import (
     cache_splits,
     describe_dataset,
-    load_splits,
     open_splits,
 )
 from attentive_probes.experiments.pictures import draw_pictures
 from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.splits import RawSplits, load_splits, write_splits
 from attentive_probes.probe.files import add_adapter, read_config
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import reading_of
@@ -50,12 +50,14 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         ValueError: If anything in the recipe does not fit; found before the backbone's weights are read, wherever the
             recipe alone can tell.
     """
-    sweep, opened = prepare(recipe)
+    sweep, raw, opened = prepare(recipe)
     with claimed(Path(recipe.train.output_dir)):  # before hours of caching
-        return _run(recipe, sweep, opened)
+        return _run(recipe, sweep, raw, opened)
 
 
-def _run(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSplit | ImageStream | None]) -> SweepResults:
+def _run(
+    recipe: Recipe, sweep: ProbeSweep, raw: RawSplits, opened: Mapping[str, ImageSplit | ImageStream | None]
+) -> SweepResults:
     data = recipe.data
     references = recipe.evaluation.references
     of_references = [reading_of(sweep.config, reference.head) for reference in references.values()]
@@ -69,6 +71,9 @@ def _run(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSplit | Im
     )
     if trainer.accelerator.is_main_process:
         recipe.save(trainer.folder / RECIPE)
+        (trainer.folder / SPLITS).unlink(missing_ok=True)
+        if raw.rows:
+            write_splits(raw, data, trainer.folder / SPLITS)
         trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text())
     trainer.results.dataset = describe_dataset(data)
     if data.validation_split is not None and data.validation_split == data.test_split:
@@ -101,17 +106,17 @@ def profile_recipe(recipe: Recipe) -> Profile:
     Raises:
         ValueError: As `run_recipe`; also if the training split is a stream.
     """
-    data = replace(recipe.data, images=replace(recipe.data.images, check=False), test_split=None)
+    data = replace(recipe.data, images=replace(recipe.data.images, check=False), test_split=None, test_fraction=None)
     recipe = replace(recipe, data=data, train=replace(recipe.train, overwrite=True), evaluation=EvaluationRecipe())
-    sweep, opened = prepare(recipe)
+    sweep, _, opened = prepare(recipe)
     trainer = ProbeTrainer(
         sweep, recipe.train, opened["train"], opened["validation"], images=data.images, augmentation=data.augmentation
     )
     return profile_run(trainer)
 
 
-def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStream | None]]:
-    """The heads of a recipe on their backbone, and its splits (`train`, `validation`, `test`), all checked.
+def prepare(recipe: Recipe) -> tuple[ProbeSweep, RawSplits, dict[str, ImageSplit | ImageStream | None]]:
+    """The heads of a recipe on their backbone, and its splits as they were read and opened, all checked.
 
     Raises:
         ValueError: As `run_recipe`.
@@ -137,7 +142,7 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, dict[str, ImageSplit | ImageStr
         add_adapter(sweep.config, sweep.backbone, recipe.lora.config(), recipe.train.seed)
     opened = open_splits(data, sweep, splits, recipe.train.seed)
     _check_sizes(recipe, sweep, opened)
-    return sweep, opened
+    return sweep, splits, opened
 
 
 def _check_sizes(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSplit | ImageStream | None]) -> None:
@@ -146,7 +151,8 @@ def _check_sizes(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSp
     check_batches(train, sweep, fit_batch_size(recipe.train, train))
     if isinstance(test, ImageSplit) and len(test) < 2:
         raise ValueError(
-            "The test split holds one image, which says nothing of a head; name another data.test_split, or null."
+            "The test split holds one image, which says nothing of a head; name another data.test_split, or a larger "
+            "data.test_fraction."
         )
 
 

@@ -1,0 +1,199 @@
+"""From the data block of a recipe to its splits: named ones, parts that are held out by class and group, subsets."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+
+from attentive_probes.data.groups import check_groups_apart, groups_of, hold_out_groups, paths_of
+from attentive_probes.data.hold_out import hold_out, low_shot
+from attentive_probes.data.images import check_columns
+from attentive_probes.data.label_tables import make_table
+from attentive_probes.data.labels import LabelEncoder, Labels, names_of
+from attentive_probes.data.load import AnyData, load_named, same_rows
+from attentive_probes.evaluation.prediction import as_cell
+from attentive_probes.experiments.blocks import DataRecipe
+from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.writing import whole_file
+
+ROLES = ("train", "validation", "test")
+
+
+@dataclass
+class Part:
+    """Images of a split.
+
+    Args:
+        data: The images.
+        rows: Where they lie in the split that they were drawn from; `None` for all of it.
+        groups: What belongs together, if that is known.
+    """
+
+    data: AnyData
+    rows: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+    def select(self, places: np.ndarray) -> Part:
+        """Some of them."""
+        rows = places if self.rows is None else self.rows[places]
+        return Part(self.data.select(places), rows, None if self.groups is None else self.groups[places])
+
+
+@dataclass
+class RawSplits:
+    """The splits of a recipe as they were read, and the one table of their labels."""
+
+    parts: dict[str, Part]
+    table: LabelTable
+
+    def by_name(self) -> dict[str, AnyData | None]:
+        """Name -> split: `train`, `validation`, and `test`, which may be none."""
+        return {name: self.parts[name].data if name in self.parts else None for name in ROLES}
+
+    @property
+    def rows(self) -> dict[str, np.ndarray]:
+        """Where the images of a split that was drawn lie in the one it was drawn from."""
+        return {name: part.rows for name, part in self.parts.items() if part.rows is not None}
+
+
+def load_splits(data: DataRecipe) -> RawSplits:
+    """The splits of a recipe: named ones, or parts held out of train by class and group; subsets drawn.
+
+    Raises:
+        ValueError: If a split is missing, two of them share rows or groups, or the labels are none of the problem.
+    """
+    named = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
+    _check_distinct(data, named)
+    loaded = load_named_of(data, [name for name in named.values() if name is not None])
+    parts = {role: _part(data, loaded[name]) for role, name in named.items() if name is not None}
+    table = label_table(data, parts["train"].data)
+    for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
+        if role not in parts and fraction is not None:
+            parts["train"], parts[role] = _hold_out(data, parts["train"], table, role, fraction)
+    check_groups_apart({role: part.groups for role, part in parts.items() if part.groups is not None})
+    if data.shots is not None or data.fraction is not None:
+        _keep_few(data, parts, table)
+    return RawSplits(parts, table)
+
+
+def _part(data: DataRecipe, split: AnyData) -> Part:
+    if not isinstance(split, Dataset):
+        if data.group_column is not None or data.group_pattern is not None:
+            raise ValueError("Groups are known of what is read as a whole; leave data.group_* out of a stream.")
+        return Part(split)
+    return Part(split, None, groups_of(split, data.images.image_column, data.group_column, data.group_pattern))
+
+
+def _hold_out(data: DataRecipe, train: Part, table: LabelTable, role: str, fraction: float) -> tuple[Part, Part]:
+    """What stays of a training split, and what is held out of it for another role."""
+    if isinstance(train.data, IterableDataset):
+        raise ValueError(f"Nothing can be held out of a stream; name a data.{role}_split.")
+    classes = _classes(data, train.data, table, "train")
+    if train.groups is None:
+        kept, held = hold_out(classes, fraction, data.split_seed, role)
+    else:
+        kept, held = hold_out_groups(classes, train.groups, fraction, data.split_seed)
+    return train.select(kept), train.select(held)
+
+
+def _keep_few(data: DataRecipe, parts: dict[str, Part], table: LabelTable) -> None:
+    """Keep a low-shot subset of training and, unless it is to stay whole, of validation."""
+    if isinstance(parts["train"].data, IterableDataset):
+        raise ValueError("shots and fraction cannot be drawn from a stream.")
+    options: dict[str, Any] = {"shots": data.shots, "fraction": data.fraction, "draw": data.draw}
+    for role, others in (("train", {"names": table.names}), ("validation", {"at_most": True})):
+        split = parts[role].data
+        if role == "train" or (not data.full_validation and isinstance(split, Dataset)):
+            parts[role] = parts[role].select(low_shot(_classes(data, split, table, role), **options, **others))
+
+
+def write_splits(raw: RawSplits, data: DataRecipe, path: Path) -> None:
+    """Write which image is in which split: `split`, `row` in the file it was read from, `file`, `label`, `group`.
+
+    Args:
+        raw: The splits; streams are left out.
+        data: Columns of images and labels.
+        path: `.csv` file.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["split", "row", "file", "label", "group"])
+        for role, part in raw.parts.items():
+            if not isinstance(part.data, Dataset):
+                continue
+            labels = part.data.select_columns([data.images.label_column])[data.images.label_column]
+            names = names_of(part.data.features.get(data.images.label_column))
+            files = paths_of(part.data, data.images.image_column)
+            rows = np.arange(len(part.data)) if part.rows is None else part.rows
+            for place, (row, label, name) in enumerate(zip(rows.tolist(), labels, files, strict=True)):
+                text = names[label] if names is not None and isinstance(label, int) and label >= 0 else label
+                group = "" if part.groups is None else part.groups[place]
+                writer.writerow([role, row, *(as_cell(str(cell)) for cell in (name, text, group))])
+
+
+def label_table(data: DataRecipe, train: AnyData) -> LabelTable:
+    """The one label table of a run: from the training column, or from `data.labels` and `data.num_labels`.
+
+    Raises:
+        ValueError: If the column holds no labels of the problem, or a stream does not know its classes.
+    """
+    column = data.images.label_column
+    if isinstance(train, Dataset):
+        check_columns("train", train.column_names, data.images)
+        labels = Labels.of(train, column)
+        try:
+            return make_table(labels, data.problem_type, data.labels, data.num_labels, data.images.label_separator)
+        except ValueError as error:
+            raise ValueError(f"The label column {column!r} of the train split: {error}") from error
+    names = names_of((train.features or {}).get(column))
+    if data.problem_type == "regression":
+        return LabelTable.numbered(data.num_labels or 1)
+    if data.labels is not None:
+        return LabelTable(tuple(data.labels))
+    if names is not None and data.num_labels in (None, len(names)):
+        return LabelTable.of_names(names)
+    if data.num_labels is None:
+        raise ValueError("The stream does not know its classes; list their names as data.labels.")
+    return LabelTable.numbered(data.num_labels)
+
+
+def _classes(data: DataRecipe, dataset: Dataset, table: LabelTable, name: str) -> np.ndarray:
+    """What is drawn evenly from: class ids, or the same for all rows where there are no classes."""
+    if data.problem_type != "single_label_classification":
+        return np.zeros(len(dataset), np.int64)
+    encoder = LabelEncoder(table, data.problem_type)
+    return encoder.column(Labels.of(dataset, data.images.label_column), name)
+
+
+def _check_distinct(data: DataRecipe, named: Mapping[str, str | None]) -> None:
+    roles = [("training" if role == "train" else role, split) for role, split in named.items() if split is not None]
+    for (role, split), (other, another) in combinations(roles, 2):
+        is_marked = role == "validation" and split == another and data.allow_selection_on_test
+        if same_rows(split, another) and not is_marked:
+            raise ValueError(
+                f"The {role} split {split!r} and the {other} split {another!r} share images; name splits that do not, "
+                "set validation_split to null to hold a part of train out, or allow_selection_on_test to be marked."
+            )
+
+
+def load_named_of(data: DataRecipe, names: Sequence[str]) -> dict[str, AnyData]:
+    """Splits of the recipe's dataset, by name."""
+    return load_named(
+        data.dataset,
+        names,
+        name=data.name,
+        revision=data.revision,
+        streaming=data.streaming,
+        image_column=data.images.image_column,
+        label_column=data.images.label_column,
+    )
