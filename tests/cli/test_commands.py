@@ -1,5 +1,6 @@
 import csv
 import json
+from importlib.metadata import version
 
 import pytest
 from PIL import Image
@@ -28,6 +29,20 @@ def test_list(run):
     assert all(name in out and pooling.paper.rsplit("/", 1)[-1] in out for name, pooling in POOLINGS.items())
     assert f"{32 * 384 + 384 * 384 + 100 * 385:,}" in out
     assert "needs tokens on a grid" in run("list", "--tokens", 12)[1]
+
+
+def test_recipes_by_name_and_the_version(run, tmp_path, monkeypatch):
+    """Recipes of the package are listed, and found by name from anywhere; a name that is none has neighbours."""
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("list", "recipes")
+    assert code == 0 and "quickstart" in out and "small masked autoencoder" in out
+    code, _, err = run("train", "quickstrat")
+    assert code == 2 and "Did you mean 'quickstart'" in err
+    code, _, err = run("train", "quickstart", "data.dataset=nowhere")
+    assert code == 2 and "nowhere" in err
+    assert run("train", "missing.yaml")[2].count("no recipe 'missing.yaml'") == 1
+    code, out, _ = run("--version")
+    assert code == 0 and out.strip() == f"attentive-probes {version('attentive-probes')}"
 
 
 def test_predict_a_folder(run, probe_folder, image_folder, tmp_path):

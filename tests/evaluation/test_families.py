@@ -1,6 +1,6 @@
 import pytest
 
-from attentive_probes.evaluation.families import best_per_head
+from attentive_probes.evaluation.families import best_per_head, head_named
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.evaluation.tables import families_table
 
@@ -35,6 +35,20 @@ def test_settings_are_chosen_by_their_mean_over_seeds():
     assert [family["name"] for family in written] == ["ep", "mean"]
     table = families_table(results(LUCKY))
     assert list(table.columns[-1].cells) == ["87.00 +- 1.41", "79.00"]
+
+
+def test_names_of_heads_families_and_the_best():
+    """A head is itself, a family its best setting's best seed, `best` the selected head; others are refused."""
+    found = {name: head_named(name, LUCKY, "top1") for name in ("ep", "mean", "best", "ep-lr=0.1-seed=0")}
+    assert found == {
+        "ep": "ep-lr=0.01-seed=1",
+        "mean": "mean-lr=0.1-seed=0",
+        "best": "ep-lr=0.01-seed=1",
+        "ep-lr=0.1-seed=0": "ep-lr=0.1-seed=0",
+    }
+    assert results(LUCKY).best.name == found["best"]
+    with pytest.raises(ValueError, match="Unknown baseline 'epp'. Did you mean 'ep'"):
+        head_named("epp", LUCKY, "top1", "baseline")
 
 
 def test_a_setting_of_which_a_seed_diverged_is_not_chosen():

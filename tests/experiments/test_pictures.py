@@ -67,6 +67,23 @@ def test_heads_without_maps_are_drawn_as_well(recipe_file, tmp_path):
         assert picture.height < 320  # one row of images
 
 
+def test_families_may_be_named(recipe_file, tmp_path):
+    """Under a grid, the name of a head means its best setting, as baseline and in pictures; others are refused."""
+    changes = ["train.num_train_epochs=1", "grid.learning_rate=[0.05,0.0001]", "evaluation.baseline=gap"]
+    results = run_recipe(Recipe.load(recipe_file, changes))
+    family = next(family for family in results.best_per_head if family.name == "gap")
+    assert results.baseline == family.best.names[0]
+    shown = next(family for family in results.best_per_head if family.name == "ep").best.names[0]
+    pictures = [path.parent.name for path in (tmp_path / "run" / "probes").rglob("attention.png")]
+    assert pictures == [shown]
+    with pytest.raises(ValueError, match="evaluation.attention_head: 'epp'"):
+        run_recipe(Recipe.load(recipe_file, [*changes, "evaluation.attention_head=epp", "train.overwrite=true"]))
+    changes += ["evaluation.attention_head=best", "train.overwrite=true"]
+    results = run_recipe(Recipe.load(recipe_file, changes))
+    pictures = [path.parent.name for path in (tmp_path / "run" / "probes").rglob("attention.png")]
+    assert pictures == [results.best.name]
+
+
 def test_maps_that_have_no_place(recipe_file, tmp_path, monkeypatch, caplog):
     """Where a processor does what maps cannot follow, the images stand with their answers alone."""
 

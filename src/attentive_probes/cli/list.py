@@ -16,6 +16,7 @@ class Listing(str, Enum):
 
     poolings = "poolings"
     backbones = "backbones"
+    recipes = "recipes"
 
 
 def list_(
@@ -24,8 +25,18 @@ def list_(
     tokens: Annotated[int, typer.Option(min=1, help="Number of tokens N.")] = 196,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes C.")] = 1000,
 ) -> None:
-    """List the poolings with their costs for one size of backbone, or the backbones with what can be read of them."""
-    console.print(_backbones() if what is Listing.backbones else _poolings(width, tokens, classes))
+    """List the poolings with their costs for one size of backbone, the backbones that can be read, or the recipes."""
+    tables = {Listing.backbones: _backbones, Listing.recipes: _recipes}
+    console.print(tables[what]() if what in tables else _poolings(width, tokens, classes))
+
+
+def _recipes() -> Table:
+    from attentive_probes.experiments.shipped import purpose_of, shipped_recipes
+
+    table = Table("recipe", "what", caption="attentive-probes train <recipe>")
+    for name, path in shipped_recipes().items():
+        table.add_row(name, purpose_of(path))
+    return table
 
 
 def _poolings(width: int, tokens: int, classes: int) -> Table:

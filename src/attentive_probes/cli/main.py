@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -24,11 +25,20 @@ from attentive_probes.cli.report import report
 from attentive_probes.cli.serve import serve
 from attentive_probes.cli.train import train
 
-commands = typer.Typer(no_args_is_help=True, add_completion=False, help="Read frozen vision models.")
+commands = typer.Typer(no_args_is_help=True, help="Read frozen vision models.")
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"attentive-probes {version('attentive-probes')}")
+        raise typer.Exit
 
 
 @commands.callback()
 def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Read frozen vision models."""

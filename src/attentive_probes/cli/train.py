@@ -12,7 +12,9 @@ from attentive_probes.cli.console import begin, console
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="YAML file of the run, for instance recipes/quickstart.yaml.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="YAML file of the run, or the name of a recipe of the package, such as quickstart.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes, for instance train.num_train_epochs=2 heads.ep8.dropout=0.1.")
     ] = None,
@@ -25,11 +27,12 @@ def train(
     from attentive_probes.evaluation.tables import families_table, has_choices
     from attentive_probes.experiments.recipe import Recipe
     from attentive_probes.experiments.run import profile_recipe, run_recipe
+    from attentive_probes.experiments.shipped import find_recipe
     from attentive_probes.processes import process_state
 
     begin()
     changes = [*(overrides or []), *(["train.resume=true"] if resume else [])]
-    loaded = Recipe.load(recipe, changes)
+    loaded = Recipe.load(find_recipe(recipe), changes)
     if profile:
         found = profile_recipe(loaded)
         console.print(found.table(), *(f"- {line}" for line in found.advice(loaded.data.tokens)), sep="\n")

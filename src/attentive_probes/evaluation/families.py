@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attentive_probes.evaluation.metrics import SMALLER_IS_BETTER
+from attentive_probes.naming import unknown_name
 
 if TYPE_CHECKING:
     from attentive_probes.evaluation.results import HeadResult
 
+BEST = "best"  # the selected head, where a name is asked for
 PRIMARY = ("top1", "mean_average_precision", "mean_absolute_error")  # what stands for a problem in a table
 
 
@@ -80,6 +82,40 @@ def best_per_head(heads: Sequence[HeadResult], metric: str) -> list[Family]:
         families.setdefault(head.family or head.name, []).append(head)
     found = {name: settings_of(members, metric) for name, members in families.items()}
     return [Family(name, best_setting(settings, metric), len(settings)) for name, settings in found.items()]
+
+
+def head_named(name: str, heads: Sequence[HeadResult], metric: str, what: str = "head") -> str:
+    """The head that a name stands for: a head, the best of a family such as one crossed with rates, or `best` of all.
+
+    Args:
+        name: The name.
+        heads: The heads of a run, with their values on validation.
+        metric: The selection metric.
+        what: What the name is, for messages.
+
+    Raises:
+        ValueError: If there is neither a head nor a family of that name.
+    """
+    check_name(name, {head.name: head.family for head in heads}, what)
+    members = [head for head in heads if name in (head.name, BEST)]
+    members = members or [head for head in heads if (head.family or head.name) == name] or list(heads)
+    return best_setting(settings_of(members, metric), metric).names[0]
+
+
+def check_name(name: str, families: Mapping[str, str], what: str = "head") -> None:
+    """Check that a name is one of a head, of a family, or `best`.
+
+    Args:
+        name: The name.
+        families: Name of each head -> name of its family, or nothing for its own.
+        what: What the name is, for messages.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    known = dict.fromkeys([*families, *filter(None, families.values()), BEST])
+    if name not in known:
+        raise ValueError(unknown_name(what, name, known))
 
 
 def cost(value: float | None, metric: str) -> float:

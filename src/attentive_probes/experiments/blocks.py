@@ -178,7 +178,8 @@ class EvaluationRecipe:
     """How the test split is reported.
 
     Args:
-        baseline: Head that the others are compared with, image by image; the selected head by default.
+        baseline: Head that the others are compared with, image by image; the selected head by default. Here and below,
+            the name of a head that was crossed with a grid is the best of its settings, and `best` the selected head.
         attention_head: Head whose attention maps are drawn over test images; `null` draws none.
         references: Name -> k-NN or logistic regression on fixed features, beside the heads.
         num_images: Number of images in that picture.

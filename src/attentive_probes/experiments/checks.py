@@ -9,8 +9,10 @@ import torch
 
 from attentive_probes.analysis.plots import require_matplotlib
 from attentive_probes.backbones.quantization import quantization_of
+from attentive_probes.evaluation.families import BEST, check_name
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.naming import check_parts, unknown_name
+from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head_run import HeadRun, check_heads
 from attentive_probes.probe.setup import describe_probe
 from attentive_probes.probe.sweep import SHARED_ADAPTER
@@ -29,10 +31,11 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
         raise ValueError("The recipe has no heads.")
     check_parts("head", runs)
     check_parts("reference", recipe.evaluation.references)
+    families = {name: run.family or "" for name, run in runs.items()}
     for key in ("baseline", "attention_head", "layers_head"):
         name = getattr(recipe.evaluation, key)
-        if name is not None and name not in runs:
-            raise ValueError(unknown_name(f"head in evaluation.{key}:", name, runs))
+        if name is not None:
+            check_name(name, families, f"head in evaluation.{key}:")
     if taken := sorted(runs.keys() & recipe.evaluation.references.keys()):
         raise ValueError(f"{taken} are names of heads and of references; rename one of each.")
     if not isinstance(getattr(torch, recipe.backbone.dtype, None), torch.dtype):
@@ -74,7 +77,8 @@ def _check_pictures(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
                 f"evaluation.{key}={name!r} is drawn over test images: it needs a test_split that is no stream, and "
                 "num_images of at least one."
             )
-        if key == "attention_head" and "patches" not in [item.kind for item in runs[name].head.reading.items]:
+        meant = [run.head for head, run in runs.items() if name in (head, run.family, BEST)]
+        if key == "attention_head" and not any(map(_reads_patches, meant)):
             raise ValueError(f"evaluation.{key}={name!r} reads no patches, so its attention cannot be drawn.")
     if evaluation.references and (recipe.data.streaming or recipe.data.problem_type != "single_label_classification"):
         raise ValueError("evaluation.references needs single labels and no stream.")
@@ -84,6 +88,10 @@ def _check_pictures(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
         )
     if evaluation.layers_head is not None and recipe.data.problem_type != "single_label_classification":
         raise ValueError("evaluation.layers_head draws accuracies; it needs single labels.")
+
+
+def _reads_patches(head: HeadConfig) -> bool:
+    return any(item.kind == "patches" for item in head.reading.items)
 
 
 def backbone_options(recipe: Recipe) -> dict[str, Any]:

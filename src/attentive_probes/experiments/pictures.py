@@ -16,6 +16,7 @@ from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.look_figure import answer_figure, look_figure
 from attentive_probes.analysis.looks import look_at
 from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.evaluation.families import head_named
 from attentive_probes.evaluation.image_records import read_records
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import (
@@ -45,11 +46,13 @@ def draw_pictures(
         test: The test split.
         folder: Folder of the run.
     """
-    if evaluation.attention_head is not None:
-        probe, first = sweep.probe(evaluation.attention_head), range(len(test))
-        _draw(probe, test, first, folder / ATTENTION_PICTURE, evaluation.num_images)
-    if evaluation.layers_head is not None:
-        layers = layer_heatmap(sweep.probe(evaluation.layers_head), _readable(test))
+    if (name := named_head(evaluation.attention_head, results)) is not None:
+        try:
+            _draw(sweep.probe(name), test, range(len(test)), folder / ATTENTION_PICTURE, evaluation.num_images)
+        except ValueError as error:  # of a family or the best head, which may read no patches
+            logger.warning("The attention of %s is not drawn: %s", name, error)
+    if (name := named_head(evaluation.layers_head, results)) is not None:
+        layers = layer_heatmap(sweep.probe(name), _readable(test))
         layer_figure(results, layers, folder / LAYERS_PICTURE)
     if (folder / PREDICTIONS).exists():
         places = {row: place for place, row in enumerate(test.rows.tolist())}
@@ -57,6 +60,11 @@ def draw_pictures(
         for answers, name in ((wrong, WRONG_PICTURE), (right, RIGHT_PICTURE)):
             found = {places[answer["row"]]: answer for answer in answers if answer["row"] in places}
             _draw_answers(sweep.probe(results.best.name), test, found, folder / name)
+
+
+def named_head(name: str | None, results: SweepResults) -> str | None:
+    """The head that a recipe means: one of that name, the best of a family, or the selected one (`best`)."""
+    return None if name is None else head_named(name, results.heads, results.selection_metric)
 
 
 def telling_answers(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

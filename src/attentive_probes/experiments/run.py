@@ -25,7 +25,7 @@ from attentive_probes.experiments.data import (
     describe_dataset,
     open_splits,
 )
-from attentive_probes.experiments.pictures import draw_pictures
+from attentive_probes.experiments.pictures import draw_pictures, named_head
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.splits import RawSplits, load_splits, write_splits
 from attentive_probes.probe.files import add_adapter, read_config
@@ -93,9 +93,10 @@ def _show(recipe: Recipe, trainer: ProbeTrainer, test: ImageSplit | ImageStream 
     """Pictures and the report of a run whose numbers are written."""
     if isinstance(test, ImageSplit) and has_matplotlib():
         draw_pictures(recipe.evaluation, trainer.sweep, trainer.results, test, trainer.folder)
-        if recipe.evaluation.attention_head is not None:
-            picture = (trainer.folder / ATTENTION_PICTURE).read_bytes()
-            trainer.attach(ATTENTION_PICTURE, picture, recipe.evaluation.attention_head)
+        picture = trainer.folder / ATTENTION_PICTURE
+        if picture.exists():
+            shown = named_head(recipe.evaluation.attention_head, trainer.results)
+            trainer.attach(ATTENTION_PICTURE, picture.read_bytes(), shown)
             trainer.save_results()
     write_report(trainer.folder)
 

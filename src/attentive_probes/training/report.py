@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 from accelerate import Accelerator
 
+from attentive_probes.evaluation.families import head_named
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.evaluation.statistics import proportion_interval
-from attentive_probes.naming import unknown_name
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates
@@ -107,16 +107,16 @@ def note_validation(results: SweepResults, num_images: int) -> None:
         logger.warning(warning)
 
 
-def check_baseline(baseline: str | None, sweep: ProbeSweep, results: SweepResults) -> str:
-    """The head that the others are compared with: the one that is named, or the selected one.
+def check_baseline(baseline: str | None, results: SweepResults) -> str:
+    """The head that the others are compared with: the one that is named, the best of a family, or the selected one.
 
     Also where the named one diverged, for a comparison with it would say nothing; the log says so.
 
     Raises:
         ValueError: If there is no head of that name.
     """
-    if baseline is not None and baseline not in sweep.runs:
-        raise ValueError(unknown_name("head, as baseline:", baseline, sweep.runs))
+    if baseline is not None:
+        baseline = head_named(baseline, results.heads, results.selection_metric, "head, as baseline:")
     if baseline is not None and not results.head(baseline).best_epoch:
         logger.warning("The baseline %s diverged; heads are compared with %s.", baseline, results.best.name)
         baseline = None

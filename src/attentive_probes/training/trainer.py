@@ -177,7 +177,7 @@ class ProbeTrainer:
         """
         if self._tested:
             raise ValueError("The test split was scored before; a second look would be a selection on it.")
-        baseline = check_baseline(baseline, self.sweep, self.results)
+        baseline = check_baseline(baseline, self.results)
         split = self.open_split("test", dataset)
         with claimed(self.folder):
             return self._test(split, baseline)
