@@ -66,7 +66,7 @@ def try_edits(kind, folder, reference, edits, seconds):
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_random_edits(kind, tmp_path, reference):
     """No other exception and no hang."""
-    least = 30 if kind in DRAWN else 100
+    least = 10 if kind in DRAWN else 100
     assert try_edits(kind, tmp_path, reference, EDITS, SECONDS) >= least
 
 

@@ -8,6 +8,7 @@ from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, P
 from attentive_probes import ProbeTrainingArguments as Arguments
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
+from attentive_probes.training import epochs as run_of_epochs
 from attentive_probes.training.checkpoint import load_states
 from colours import Colours, table
 
@@ -81,8 +82,9 @@ def test_a_trained_probe_goes_on_from_what_it_gives(tmp_path):
         if len(epochs) == 2:
             raise KeyboardInterrupt
 
-    original, stopped.note_sizes = stopped.note_sizes, lambda **splits: (original(**splits), stop())
-    with pytest.raises(KeyboardInterrupt):
+    original = run_of_epochs.note_sizes
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_of_epochs, "note_sizes", lambda *a, **splits: (original(*a, **splits), stop()))
         stopped.train()
     resumed = ProbeTrainer(
         sweep(), arguments(tmp_path / "d", num_train_epochs=4, resume=True), prices, prices, augmentation=None

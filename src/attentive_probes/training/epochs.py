@@ -12,7 +12,7 @@ from attentive_probes.evaluation.history import append_history
 from attentive_probes.evaluation.run_files import CHECKPOINTS, RESULTS
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import settled, write_states
-from attentive_probes.training.report import note_validation, tell_trackers
+from attentive_probes.training.report import note_doubts, note_sizes, note_validation, tell_trackers
 from attentive_probes.training.resume import load_run, save_run
 from attentive_probes.training.selection import EpochSelection
 
@@ -55,7 +55,8 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
                 append_history(trainer.folder, [(name, selection.results[name].history[-1]) for name in losses])
             if is_due or is_last:
                 note_validation(results, next(iter(scores.values())).num_images)
-                trainer.note_sizes(train=trainer.train_split, validation=trainer.validation_split)  # streams count
+                named = {"train": trainer.train_split, "validation": trainer.validation_split}
+                note_sizes(results, sweep.config, arguments, **named)  # again, for streams count as they are read
         loop.keep_only(selection.alive(sweep.active))
         if arguments.halving_epochs and epoch % arguments.halving_epochs == 0:
             loop.keep_only(selection.better_half(sweep.active))
@@ -65,6 +66,7 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
             saved = time.perf_counter()
             loop.bar.set_postfix_str(results.best_so_far)
         tell_trackers(trainer.accelerator, epoch, losses, metrics)
+    note_doubts(results)
     loop.close()
 
 

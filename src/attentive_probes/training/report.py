@@ -5,16 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import cast
 
+import torch
 from accelerate import Accelerator
+from transformers import PreTrainedConfig
 
+from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.evaluation.doubts import doubts_of
 from attentive_probes.evaluation.families import head_named
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.evaluation.statistics import proportion_interval
+from attentive_probes.hub.markdown import one_line
+from attentive_probes.layers.token_statistics import TokenStatistics
+from attentive_probes.poolings import QueryPooling
+from attentive_probes.probe.setup import layouts_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates
 from attentive_probes.training.selection import selection_metric
+from attentive_probes.training.splits import AnySplit, split_size
 
 logger = logging.getLogger(__name__)
 FEW_IMAGES = 200  # of a validation split, below which a choice by it is a game of chance
@@ -60,7 +70,7 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
     """
     config, heads, rates = sweep.config, sweep.heads, head_rates(sweep, arguments)
     in_adapter = sum(p.numel() for p in sweep.adapter_parameters.values())
-    return SweepResults(
+    results = SweepResults(
         heads=[
             HeadResult(
                 name=name,
@@ -84,6 +94,8 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
         num_processes=num_processes,
         adaptation="lora" if config.lora else "frozen",
     )
+    note_queries(results, sweep)
+    return results
 
 
 def note_validation(results: SweepResults, num_images: int) -> None:
@@ -98,13 +110,62 @@ def note_validation(results: SweepResults, num_images: int) -> None:
             head.validation_interval = [
                 100 * end for end in proportion_interval(round(head.validation["top1"] / 100 * num_images), num_images)
             ]
-    warning = (
-        f"The validation split holds {num_images} images: what was selected on it, epochs and the best head, may be so "
-        "by chance."
-    )
-    if num_images < FEW_IMAGES and warning not in results.warnings:
-        results.warnings.append(warning)
-        logger.warning(warning)
+    if num_images < FEW_IMAGES:
+        warn(
+            results,
+            f"The validation split holds {num_images} images: what was selected on it, epochs and the best head, may "
+            "be so by chance.",
+        )
+
+
+def note_doubts(results: SweepResults) -> None:
+    """Note what the numbers of a run say against themselves, once its training is over, and again when it is tested."""
+    warn(results, *doubts_of(results))
+
+
+def warn(results: SweepResults, *texts: str) -> None:
+    """Note what makes the numbers of a run less sure than they look, each once."""
+    for text in texts:
+        if text not in results.warnings:
+            results.warnings.append(text)
+            logger.warning(text)
+
+
+def note_sizes(
+    results: SweepResults, config: PreTrainedConfig, arguments: ProbeTrainingArguments, **splits: AnySplit
+) -> None:
+    """Note how many images splits have, and warn of classes that one of them lacks."""
+    for name, split in splits.items():
+        results.data[name] = split_size(split, arguments.num_workers)
+        note_split(results, name, split, config)
+
+
+def note_split(results: SweepResults, name: str, split: AnySplit, config: PreTrainedConfig) -> None:
+    """Warn of classes that a split that is held has no image of."""
+    if isinstance(split, ImageStream) or config.problem_type != "single_label_classification":
+        return
+    counts = torch.bincount(torch.as_tensor(split.labels), minlength=config.num_labels)
+    missing = [config.id2label[label] for label in (counts == 0).nonzero().flatten().tolist()]
+    if missing:
+        few = ", ".join(map(one_line, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        warn(results, f"The {name} split has no image of {len(missing)} of {len(counts)} classes ({few}).")
+
+
+def note_queries(results: SweepResults, sweep: ProbeSweep) -> None:
+    """Warn of heads that have more queries than tokens to look at."""
+    for name, head in sweep.heads.items():
+        if head.pooling.folds:
+            layouts = layouts_of(sweep.config, head.reading)
+            length = head.reading.sequence_layout(layouts).num_tokens
+            device = next((p.device for p in head.parameters()), torch.device("cpu"))
+            blank = TokenStatistics(torch.zeros(1, length, head.reading.width(layouts), device=device))
+            count = len(cast(QueryPooling, head.pooling).queries(blank).vectors)
+            if count > length:
+                warn(
+                    results,
+                    f"The head {name} reads {length} tokens with {count} queries; with so few tokens, a linear head on "
+                    "them (pooling: concat) is often better.",
+                )
 
 
 def check_baseline(baseline: str | None, results: SweepResults) -> str:

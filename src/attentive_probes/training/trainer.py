@@ -34,7 +34,7 @@ from attentive_probes.training.checkpoint import (
 from attentive_probes.training.epochs import run_epochs
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import take_best
-from attentive_probes.training.report import check_baseline, empty_results, head_rates
+from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_doubts, note_sizes
 from attentive_probes.training.resume import goes_on, identity_of, load_finished, save_tested
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import (
@@ -46,7 +46,6 @@ from attentive_probes.training.splits import (
     heads_by_seed,
     open_any,
     split_loader,
-    split_size,
 )
 from attentive_probes.training.targets import TargetScale
 
@@ -109,8 +108,8 @@ class ProbeTrainer:
         self.class_weights = class_weights_of(self.train_split, arguments, self.encoder)
         self.scale = TargetScale.of(self.train_split, self.encoder)
         self.results = empty_results(self.sweep, arguments, self.accelerator.num_processes)
-        self.note_sizes(train=self.train_split, validation=self.validation_split)
         named = {"train": self.train_split, "validation": self.validation_split}
+        note_sizes(self.results, self.sweep.config, arguments, **named)
         self.identity = identity_of(self.sweep, named, augmentation, self.processor)
         goes_on(self.folder, arguments, self.results, self.identity)
         self._tested = False
@@ -191,8 +190,9 @@ class ProbeTrainer:
         self.results.correct_for_number()
         if self.accelerator.is_main_process:
             save_tested(self.folder, scores[baseline], scores[self.results.best.name], self.sweep, split)
-        self.note_sizes(test=split)
+        note_sizes(self.results, self.sweep.config, self.arguments, test=split)
         self.results.data["test"]["images"] = scores[baseline].num_images  # also of a stream: those that count
+        note_doubts(self.results)
         self.save_results()
         return self.results
 
@@ -232,11 +232,6 @@ class ProbeTrainer:
         with tqdm(desc="test", unit="img", disable=not self.accelerator.is_main_process, leave=False) as bar:
             options: dict[str, Any] = {"precision": precision, "confusion": True, "keep": self.results.best.name}
             return score_split(self.sweep, loader, self.accelerator, tick=bar.update, **options)
-
-    def note_sizes(self, **splits: AnySplit) -> None:
-        """Note in the results how many images the splits have."""
-        sizes = {name: split_size(split, self.arguments.num_workers) for name, split in splits.items()}
-        self.results.data.update(sizes)
 
     def _finish(self, selection: EpochSelection) -> None:
         for tracker in self.accelerator.trackers:  # end_training would also end the process group

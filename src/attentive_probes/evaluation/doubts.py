@@ -1,0 +1,69 @@
+"""What makes the numbers of a run less sure than they look, as far as the numbers themselves tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.stats import fisher_exact
+
+from attentive_probes.evaluation.families import best_per_head
+from attentive_probes.evaluation.results import HeadResult, SweepResults
+
+CHANCE = 0.01  # of a difference between validation and test, below which it is called one
+RISE = 1.2  # of the validation loss over its least value
+
+
+def doubts_of(results: SweepResults) -> list[str]:
+    """One sentence per doubt, with what would help, about a run whose training is over, and maybe tested."""
+    return [*_epochs(results.best), *_rates(results), *_fit(results.best), *_test(results)]
+
+
+def _epochs(best: HeadResult) -> Iterator[str]:
+    if best.history and best.best_epoch == len(best.history):
+        yield (
+            f"The selected head {best.name} was best in its last epoch ({best.best_epoch}): it may not have learned "
+            "all that it can; train for more epochs."
+        )
+
+
+def _rates(results: SweepResults) -> Iterator[str]:
+    for family in best_per_head(results.heads, results.selection_metric):
+        tried = sorted({head.learning_rate for head in results.heads if (head.family or head.name) == family.name})
+        best = results.head(family.best.names[0])
+        if len(tried) > 1 and best.validation and best.learning_rate in (tried[0], tried[-1]):
+            which, more = ("smallest", "smaller") if best.learning_rate == tried[0] else ("largest", "larger")
+            yield (
+                f"The best learning rate of {family.name}, {best.learning_rate:g}, is the {which} of those that were "
+                f"tried ({tried[0]:g} to {tried[-1]:g}): try {more} ones."
+            )
+
+
+def _fit(best: HeadResult) -> Iterator[str]:
+    rows = [row for row in best.history if row.get("loss") is not None and row.get("train_loss") is not None]
+    losses = np.array([[float(row[key] or 0) for key in ("train_loss", "loss")] for row in rows])
+    if len(losses) < 2 or not np.isfinite(losses).all():
+        return
+    least = int(losses[:, 1].argmin())
+    if losses[-1, 1] > RISE * losses[least, 1] and losses[-1, 0] < losses[least, 0]:
+        yield (
+            f"The selected head {best.name} overfits: its validation loss rose from {losses[least, 1]:.2f} (epoch "
+            f"{least + 1}) to {losses[-1, 1]:.2f} while its training loss fell; weight decay, augmentation or a "
+            "smaller head would help more than epochs."
+        )
+
+
+def _test(results: SweepResults) -> Iterator[str]:
+    best = results.best
+    found, tested = best.validation.get("top1"), (best.test or {}).get("top1")
+    sizes = [(results.data.get(name) or {}).get("images") for name in ("validation", "test")]
+    if found is None or tested is None or not all(sizes):
+        return
+    counts = [[round(value / 100 * size), size] for value, size in zip((found, tested), sizes, strict=True)]
+    _, p = fisher_exact([[hits, size - hits] for hits, size in counts])
+    if p < CHANCE and math.isfinite(p):
+        yield (
+            f"The selected head {best.name} has {found:.2f} on validation and {tested:.2f} on test, which differ by "
+            f"more than chance (p = {p:.1g}): the splits are of different kinds, or the choice on validation was lucky."
+        )
