@@ -1,6 +1,7 @@
 """What a run says against its own numbers: when it should, and not otherwise."""
 
 import pytest
+import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.evaluation.doubts import doubts_of
@@ -47,6 +48,17 @@ def test_validation_and_test():
     one = head(test={"top1": 70.0})
     assert "80.00 on validation and 70.00 on test" in doubts(one)
     assert doubts(one, validation=50, test=50) == ""
+
+
+def test_looking_for_doubts_changes_no_head(tiny_backbone, tmp_path):
+    """Counting queries leaves weights and running statistics, and the mode of a head, as they were."""
+    heads = {name: HeadRun(HeadConfig(name, {"num_attention_heads": 4})) for name in ("aim", "cae")}
+    sweep = ProbeSweep.from_backbone(tiny_backbone("vit"), heads, labels=["band 0", "band 1", "band 2"]).train()
+    before = {key: value.clone() for key, value in sweep.state_dict().items()}
+    arguments = ProbeTrainingArguments(str(tmp_path / "run"), num_train_epochs=1, batch_size=8)
+    ProbeTrainer(sweep, arguments, image_dataset(24), image_dataset(12, seed=1))
+    assert all(torch.equal(value, before[key]) for key, value in sweep.state_dict().items())
+    assert all(head.pooling.training for head in sweep.heads.values())
 
 
 def test_a_run_notes_what_it_finds(tiny_backbone, tmp_path):

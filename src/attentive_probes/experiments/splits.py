@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Image, IterableDataset
 
 from attentive_probes.data.groups import check_groups_apart, groups_of, hold_out_groups, paths_of
 from attentive_probes.data.hold_out import hold_out, low_shot
@@ -133,12 +133,19 @@ def write_splits(raw: RawSplits, data: DataRecipe, path: Path) -> None:
                 continue
             labels = part.data.select_columns([data.images.label_column])[data.images.label_column]
             names = names_of(part.data.features.get(data.images.label_column))
-            files = paths_of(part.data, data.images.image_column)
+            files = _files_of(part.data, data.images.image_column)
             rows = np.arange(len(part.data)) if part.rows is None else part.rows
             for place, (row, label, name) in enumerate(zip(rows.tolist(), labels, files, strict=True)):
                 text = names[label] if names is not None and isinstance(label, int) and label >= 0 else label
                 group = "" if part.groups is None else part.groups[place]
                 writer.writerow([role, row, *(as_cell(str(cell)) for cell in (name, text, group))])
+
+
+def _files_of(dataset: Dataset, image_column: str) -> Iterable[str]:
+    """The file of each image; nothing of images that lie in tables, for their bytes would be read with their names."""
+    plain = dataset.select_columns([image_column]).cast_column(image_column, Image(decode=False))
+    is_file = plain[0][image_column].get("bytes") is None
+    return paths_of(dataset, image_column) if is_file else [""] * len(dataset)
 
 
 def label_table(data: DataRecipe, train: AnyData) -> LabelTable:

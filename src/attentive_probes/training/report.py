@@ -159,7 +159,10 @@ def note_queries(results: SweepResults, sweep: ProbeSweep) -> None:
             length = head.reading.sequence_layout(layouts).num_tokens
             device = next((p.device for p in head.parameters()), torch.device("cpu"))
             blank = TokenStatistics(torch.zeros(1, length, head.reading.width(layouts), device=device))
-            count = len(cast(QueryPooling, head.pooling).queries(blank).vectors)
+            was_training, pooling = head.pooling.training, cast(QueryPooling, head.pooling)
+            with torch.no_grad():
+                count = len(pooling.eval().queries(blank).vectors)  # in evaluation, for no statistics may learn of it
+            pooling.train(was_training)
             if count > length:
                 warn(
                     results,
