@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+WORTH_SAYING = 10**8  # bytes
 logger = logging.getLogger(__name__)
 SHARE = 0.95  # of what is free, that may be taken
 
@@ -26,7 +27,8 @@ def check_space(needs: Mapping[Path, int]) -> None:
     for sizes in by_disk.values():
         needed, free = sum(sizes.values()), shutil.disk_usage(_existing(next(iter(sizes)))).free
         folders = " and ".join(repr(str(folder)) for folder in sizes)
-        logger.info("%.2f GB to write to %s, %.1f GB free.", needed / 1e9, folders, free / 1e9)
+        if needed > WORTH_SAYING:
+            logger.info("%.2f GB to write to %s, %.1f GB free.", needed / 1e9, folders, free / 1e9)
         if needed > SHARE * free:
             raise ValueError(
                 f"{needed / 1e9:.2f} GB are to be written to {folders}, but {free / 1e9:.2f} GB are free there; make "

@@ -21,6 +21,14 @@ def process_state() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
+def bar_is_off(is_main: bool) -> bool | None:
+    """Whether `tqdm` draws no bar: on other processes than the first, and where there is no terminal, as it finds out.
+
+    In a log file, a bar would be a line per update.
+    """
+    return None if is_main else True
+
+
 def make_accelerator(report_to: str | None = None, output_dir: str | None = None) -> Accelerator:
     """An accelerator: the device of this process, its place among others, and a tracker.
 

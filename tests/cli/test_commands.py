@@ -88,16 +88,18 @@ def test_predict_agrees_with_the_probe(run, probe_folder, image_folder):
 
 
 def test_predict_names_what_it_cannot_read(run, probe_folder, image_folder, tmp_path):
-    """A truncated file is named, or skipped on request; a missing path and a wrong ending are errors."""
+    """A truncated file gets a row with the reason, stops on request, or is skipped; wrong paths are errors."""
     broken = image_folder / "broken.png"
     broken.write_bytes((image_folder / "inner" / "0.png").read_bytes()[:70])
-    code, _, err = run("predict", probe_folder, image_folder)
+    code, _, err = run("predict", probe_folder, image_folder, "--unreadable", "raise")
     assert code == 2
     assert "broken.png cannot be read" in err
+    code, out, _ = run("predict", probe_folder, image_folder)
+    assert code == 0 and out.count("broken.png cannot be read") == 1 and len(out.splitlines()) == 7
     code, out, _ = run("predict", probe_folder, image_folder, "--unreadable", "skip", "--output", tmp_path / "o.csv")
     assert (code, out.split()[:3]) == (0, ["6", "of", "7"])
     assert "no file or folder" in run("predict", probe_folder, tmp_path / "nowhere")[2]
-    assert "written as .csv or .json" in run("predict", probe_folder, image_folder, "--output", tmp_path / "o.txt")[2]
+    assert "Valid: .csv, .json" in run("predict", probe_folder, image_folder, "--output", tmp_path / "o.txt")[2]
 
 
 def test_evaluate(run, probe_folder, tmp_path):
@@ -147,7 +149,7 @@ def test_list_backbones(run):
 
 
 def test_seeds_are_summed_up(run, monkeypatch):
-    """Below the table: mean and spread of heads that differ by their seed alone."""
+    """One row for heads that differ by their seed alone, with mean and spread; every head on demand."""
     import attentive_probes.experiments.run as command
 
     def finished(recipe):
@@ -163,7 +165,8 @@ def test_seeds_are_summed_up(run, monkeypatch):
     monkeypatch.setattr(command, "run_recipe", finished)
     code, out, _ = run("train", "recipes/quickstart.yaml")
     assert code == 0
-    assert "best per head" in out and "82.00 +- 2.00" in out
+    assert "82.00" in out and "+- 2.00" in out and "ep-seed=1" not in out
+    assert "ep-seed=1" in run("train", "recipes/quickstart.yaml", "--verbose")[1]
 
 
 def test_profile(run, recipe_file, tmp_path):

@@ -10,6 +10,7 @@ from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiments import run as run_module
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
+from attentive_probes.training import trainer as trainer_module
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_references_finish_on_resume(run, monkeypatch):
         patch.setattr(run_module, "add_references", interrupt)
         run(*options)
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.ProbeTrainer, "_score", interrupt)
+        patch.setattr(trainer_module, "score_test", interrupt)
         resumed = run(*options, "train.resume=true")
     assert resumed.references == whole.references and len(resumed.references) == 1
     assert [head.test for head in resumed.heads] == [head.test for head in whole.heads]

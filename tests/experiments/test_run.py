@@ -27,6 +27,7 @@ def test_a_run_from_recipe_to_files(recipe_file, tmp_path):
         "history.jsonl",
         "checkpoints",
         "predictions.parquet",
+        "best",
         "probes",
         "recipe.yaml",
         "report.html",

@@ -1,13 +1,15 @@
 """Class names, file names and folders of strangers are text in cards, tables and spreadsheets; push is choosy."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
-from attentive_probes.evaluation.prediction import Prediction, as_cell, write_predictions
+from attentive_probes.evaluation.prediction import Prediction
+from attentive_probes.evaluation.prediction_files import as_cell, write_predictions
 from attentive_probes.hub.markdown import code, one_line, plain
 from attentive_probes.hub.model_card import model_card
 from attentive_probes.probe.card import merged_card
@@ -67,11 +69,12 @@ def test_cells_are_no_formulas(tmp_path):
         Prediction("=HYPERLINK(1).png", ("=cmd|x", "dog"), (0.7, 0.3)),
         Prediction("-1.png", ("-1", "@x"), (1.0, 0.0)),
     ]
-    write_predictions(rows, tmp_path / "p.csv")
+    files = [Path(row.path) for row in rows]
+    write_predictions(lambda _: iter(rows), files, tmp_path / "p.csv", 2)
     with (tmp_path / "p.csv").open(newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert not [cell for cell in cells if cell[:1] in "=+-@" and cell not in ("", "-1")]
-    write_predictions(rows, tmp_path / "p.json")
+    write_predictions(lambda _: iter(rows), files, tmp_path / "p.json", 2)
     assert "=cmd|x" in (tmp_path / "p.json").read_text()
 
 

@@ -13,7 +13,7 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.evaluation.references import Reference
-from attentive_probes.experiments.run import add_references
+from attentive_probes.experiments.add_references import add_references
 from attentive_probes.hub.model_card import model_card
 from attentive_probes.hub.remote_code import add_remote_code
 from attentive_probes.tokens import TokenLayout, Tokens

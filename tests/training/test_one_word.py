@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from attentive_probes.evaluation.run_files import HISTORY
+from attentive_probes.experiments import add_references as references
 from attentive_probes.experiments import run as run_module
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.training import checkpoint, epochs, resume
+from attentive_probes.training import checkpoint, epochs, resume, trainer
 from attentive_probes.training.checkpoint import check_output_dir, claimed, load_states
 from attentive_probes.training.loop import TrainingLoop
 from tiny import write_recipe
@@ -80,12 +81,12 @@ def values_of(results):
 
 
 PLACES = [
-    (epochs, "save_run", 0), (epochs, "write_states", 3), (run_module, "evaluate_reference", 1),
+    (epochs, "save_run", 0), (epochs, "write_states", 3), (references, "evaluate_reference", 1),
     (run_module, "_show", 0),
 ]  # fmt: skip
 MORE_PLACES = [
     (run_module, "ProbeTrainer", 0), (epochs, "save_run", 2), (epochs, "write_states", 0),
-    (run_module, "save_whole", 0), (run_module, "read_features", 1), (TrainingLoop, "evaluate", 0),
+    (references, "save_whole", 0), (references, "read_features", 1), (TrainingLoop, "evaluate", 0),
     (resume, "save_checked", 4),
 ]  # fmt: skip
 EVERY = [*PLACES, *(pytest.param(*place, marks=pytest.mark.slow) for place in MORE_PLACES)]
@@ -116,7 +117,7 @@ def test_the_test_split_is_scored_once(finished, monkeypatch):
     (run.folder / "probes" / "ep" / "notes.txt").write_text("mine")
     before = (run.folder / "results.json").read_text()
     killed_in(TrainingLoop, "evaluate", monkeypatch)
-    killed_in(run_module.ProbeTrainer, "_score", monkeypatch)
+    killed_in(trainer, "score_test", monkeypatch)
     run("train.resume=true")
     assert (run.folder / "results.json").read_text() == before
     names = files_of(run.folder)

@@ -42,9 +42,9 @@ def interrupted(folder, tiny_backbone, monkeypatch, batches, **options):
 
 EVERY = [
     (6, {}),
-    (6, {"optimizer": "lars"}),
+    (6, {"optimizer": "lars", "learning_rate": 1e-3}),
     (6, {"halving_epochs": 2}),
-    (6, {"optimizer": "sgd", "gradient_accumulation_steps": 2}),
+    (6, {"optimizer": "sgd", "learning_rate": 1e-3, "gradient_accumulation_steps": 2}),
     (2, {"save_steps": 1}),
     (11, {"save_steps": 1}),
     (10, {"save_steps": 2}),

@@ -224,7 +224,7 @@ def test_skipped_images_of_a_stream_are_counted_once(num_workers, count, backbon
     [
         ({"optimizer": "adam"}, "Did you mean 'adamw'"),
         ({"mixed_precision": "fp8"}, "mixed_precision"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
         ({"warmup_ratio": 2.0}, "warmup_ratio"),
         ({"max_grad_norm": -1.0}, "max_grad_norm"),
         ({"batch_size": 2, "gradient_accumulation_steps": 2}, "batch_size=2 in 2 accumulation steps"),

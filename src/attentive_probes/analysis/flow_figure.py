@@ -12,7 +12,7 @@ from attentive_probes.analysis.attention_statistics import MAGNITUDES, STATISTIC
 from attentive_probes.analysis.flow import Flow, uniform_entropy
 from attentive_probes.analysis.plots import require_matplotlib, save_figure
 from attentive_probes.analysis.style import as_label, colours_of, styled
-from attentive_probes.evaluation.prediction import as_cell
+from attentive_probes.evaluation.prediction_files import as_cell
 from attentive_probes.writing import whole_file
 
 PANELS = (

@@ -14,7 +14,7 @@ from attentive_probes.analysis.looks import Look
 from attentive_probes.analysis.overlays import evidence_overlay, map_overlay, shared_scales, winner_overlay
 from attentive_probes.analysis.plots import require_matplotlib, save_figure
 from attentive_probes.analysis.style import EVIDENCE, MAPS, as_label, styled
-from attentive_probes.evaluation.prediction import as_cell
+from attentive_probes.evaluation.prediction_files import as_cell
 from attentive_probes.writing import whole_file
 
 CELL, STEP, TEXT, TITLE, BARS = 1.2, 1.28, 0.5, 0.24, 1.75  # inches

@@ -11,7 +11,7 @@ from typing import Any
 from attentive_probes.analysis.plots import require_matplotlib, save_figure
 from attentive_probes.analysis.query_study import QueryStudy
 from attentive_probes.analysis.style import HEADS, LAYERS, as_label, colours_of, styled
-from attentive_probes.evaluation.prediction import as_cell
+from attentive_probes.evaluation.prediction_files import as_cell
 from attentive_probes.writing import whole_file
 
 BLUE, ORANGE = HEADS[:2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,10 +24,14 @@ from attentive_probes.analysis.report_figures import (
     trade_figure,
 )
 from attentive_probes.data.decode import open_image
+from attentive_probes.evaluation.audit import KINDS
 from attentive_probes.evaluation.families import cost
 from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
 from attentive_probes.evaluation.run_files import (
     ATTENTION_PICTURE,
+    AUDIT,
+    COPIES_PICTURE,
+    FINDINGS,
     LAYERS_PICTURE,
     PREDICTIONS,
     PROBES,
@@ -34,6 +39,7 @@ from attentive_probes.evaluation.run_files import (
     REPORT,
     RESULTS,
     RIGHT_PICTURE,
+    SUSPECTS_PICTURE,
     WRONG_PICTURE,
 )
 from attentive_probes.evaluation.tables import has_choices
@@ -45,6 +51,7 @@ from attentive_probes.writing import write_whole
 
 TEMPLATE = "report.html.jinja"
 MOST_ROWS = 300  # of heads or classes in a table
+MOST_STANDINGS = 12  # of the candidates among which one was chosen
 LONGEST_RECIPE = 100_000  # letters
 WIDEST, QUALITY = 1600, 82  # of a picture, in pixels
 PICTURES = {
@@ -77,9 +84,10 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     environment.filters["line"] = one_line
     configs = {head.name: _config_of(folder, head) for head in results.heads}
+    audit = _audit(folder)
     pictures = [(text, _embedded(folder / name)) for name, text in PICTURES.items() if (folder / name).exists()]
     with foreign(folder / RESULTS, "the results of a run"):  # whatever else is in their lists
-        content = {**_content(folder, results, configs), "pictures": pictures}
+        content = {**_content(folder, results, configs), "pictures": pictures, "audit": audit}
         text = environment.get_template(TEMPLATE).render(**content)
     write_whole(target, text)
     return target
@@ -99,6 +107,7 @@ def _content(folder: Path, results: SweepResults, configs: Mapping[str, ProbeCon
         "heads": [_row(head, split, metric) for head in heads[:MOST_ROWS]],
         "num_left_out": max(0, len(heads) - MOST_ROWS),
         "references": [_row(one, split, metric) for one in results.references],
+        "standings": (results.selection.get("standings") or [])[:MOST_STANDINGS],
         "families": results.best_per_head if has_choices(results.best_per_head) else [],
         "costs": [_cost_of(folder, head, configs[head.name]) for head in heads[:MOST_ROWS]],
         "classes": _classes(best, config)[:MOST_ROWS],
@@ -192,6 +201,23 @@ def _recipe(folder: Path) -> str:
     with path.open(encoding="utf-8", errors="replace") as file:
         text = file.read(LONGEST_RECIPE + 1)
     return text if len(text) <= LONGEST_RECIPE else f"{text[:LONGEST_RECIPE]}\n..."
+
+
+def _audit(folder: Path) -> dict[str, Any] | None:
+    """What an audit of the images found, as a run keeps it: its summary, and its pictures with what they show."""
+    if not (folder / AUDIT).is_file():
+        return None
+    with foreign(folder / AUDIT, "what an audit found"):
+        content = json.loads((folder / AUDIT).read_text())
+        pairs = [[str(pair[key]) for key in ("first", "second")] for pair in content["confused"][:5]]
+        shares = [[float(pair[key]) for key in ("first_as_second", "second_as_first")] for pair in content["confused"]]
+        found = {kind: (int(content["found"].get(kind, 0)), what) for kind, what in KINDS.items()}
+    texts = {
+        COPIES_PICTURE: "Copies, the surest first.",
+        SUSPECTS_PICTURE: "Labels that are likely wrong, the surest first.",
+    }
+    drawn = [(text, _embedded(folder / name)) for name, text in texts.items() if (folder / name).exists()]
+    return {"found": found, "confused": list(zip(pairs, shares, strict=False)), "pictures": drawn, "file": FINDINGS}
 
 
 def _embedded(path: Path) -> str:

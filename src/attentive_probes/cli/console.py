@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from attentive_probes.evaluation.results import SweepResults
 
 console = Console()
 if not console.is_terminal:  # a log file: wide enough for every table
@@ -24,5 +29,24 @@ def begin() -> None:
         logging.getLogger(client).setLevel(logging.WARNING)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if not sys.stderr.isatty():  # a log file, in which a bar is a line per update
+        from datasets import disable_progress_bars
+
+        disable_progress_bars()
     gc.freeze()
     gc.enable()
+
+
+def show_results(results: SweepResults, folder: str, verbose: bool = False) -> None:
+    """Print what a run found: a row per family and what was chosen, or every head, and where everything lies."""
+    from attentive_probes.evaluation.tables import families_table, has_choices, results_table, standings_table
+
+    has_grid = has_choices(results.best_per_head)
+    if verbose or not has_grid:
+        console.print(results_table(results))
+    if has_grid:
+        console.print(families_table(results))
+    if results.selection:
+        console.print(standings_table(results, whole=verbose), results.selection["sentence"], sep="\n")
+    console.print(f"Results: {folder}/results.json. The selected probe, {results.winner}: {folder}/best")
+    console.print(f"Report: {folder}/report.html")

@@ -12,11 +12,16 @@ import typer
 from rich.console import Console
 
 from attentive_probes.cli.attention import attention
+from attentive_probes.cli.audit import audit
+from attentive_probes.cli.cache import cache
+from attentive_probes.cli.choose import choose
 from attentive_probes.cli.complementarity import complementarity
 from attentive_probes.cli.demo import demo
+from attentive_probes.cli.embed import embed
 from attentive_probes.cli.evaluate import evaluate
 from attentive_probes.cli.flow import flow
 from attentive_probes.cli.import_ import import_
+from attentive_probes.cli.init import init
 from attentive_probes.cli.layers import layers
 from attentive_probes.cli.list import list_
 from attentive_probes.cli.predict import predict
@@ -45,8 +50,12 @@ def options(
 
 
 commands.command("train")(train)
+commands.command("init")(init)
 commands.command("evaluate")(evaluate)
+commands.command("choose")(choose)
+commands.command("audit")(audit)
 commands.command("predict")(predict)
+commands.command("embed")(embed)
 commands.command("report")(report)
 commands.command("attention")(attention)
 commands.command("complementarity")(complementarity)
@@ -55,6 +64,7 @@ commands.command("flow")(flow)
 commands.command("list")(list_)
 commands.command("import")(import_)
 commands.command("push")(push)
+commands.add_typer(cache, name="cache")
 commands.command("serve")(serve)
 commands.command("demo")(demo)
 

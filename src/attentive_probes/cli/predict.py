@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,28 +14,42 @@ from attentive_probes.cli.console import begin
 
 def predict(
     probe: Annotated[str, typer.Argument(help="Folder or Hub id of a probe.")],
-    paths: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    output: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file instead of printing.")] = None,
+    paths: Annotated[
+        list[Path], typer.Argument(help="Image files, folders of them, or - for a list on standard input.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Write to this .csv, .jsonl, .parquet or .json file instead of printing.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of classes to name.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
     label: Annotated[list[str] | None, typer.Option(help="Score this class instead of naming the best ones.")] = None,
-    unreadable: Annotated[str, typer.Option(help="raise, or skip unreadable files.")] = "raise",
+    threshold: Annotated[float, typer.Option(help="Probability below which an answer is called unsure.")] = 0.0,
+    explain: Annotated[Path | None, typer.Option(help="Write where it looked, a picture per image, here.")] = None,
+    unreadable: Annotated[str, typer.Option(help="raise, skip, or report: a row with the reason.")] = "report",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of a stopped run.")] = False,
 ) -> None:
-    """Classify image files."""
-    from attentive_probes.evaluation.prediction import find_images, predict_files, write_predictions
+    """Classify image files, as they come."""
+    from attentive_probes.analysis.explained_files import explain_files
+    from attentive_probes.evaluation.prediction import Prediction, find_images, predict_files
+    from attentive_probes.evaluation.prediction_files import read_list, write_predictions
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
     from attentive_probes.processes import process_state
 
     begin()
-    files = find_images(paths)
+    files = read_list(sys.stdin) if paths == [Path("-")] else find_images(paths)
     model = ProbeForImageClassification.from_pretrained(probe).to(process_state().device)
-    predictions = predict_files(
-        model, files, top_k=top_k, batch_size=batch_size, unreadable=unreadable, labels=label or ()
-    )
+    settings: dict[str, Any] = {"top_k": top_k, "batch_size": batch_size, "threshold": threshold}
+
+    def make(chosen: Sequence[Path]) -> Iterator[Prediction]:
+        return predict_files(model, chosen, unreadable=unreadable, labels=label or (), **settings)
+
     if output is None:
-        for row in predictions:
+        for row in make(files):
             pairs = zip(row.labels, row.scores, strict=True)
-            typer.echo(f"{row.path}: " + ", ".join(f"{label} {score:.3f}" for label, score in pairs))
-        return
-    count = write_predictions(predictions, output)
-    typer.echo(f"{count} of {len(files)} images written to {output}")
+            answer = ", ".join(f"{label} {score:.3f}" for label, score in pairs)
+            typer.echo(f"{row.path}: {answer}{'' if row.status == 'ok' else f' ({row.status})'}")
+    else:
+        count = write_predictions(make, files, output, len(label or []) or min(top_k, model.config.num_labels), resume)
+        typer.echo(f"{count} of {len(files)} images written to {output}")
+    if explain is not None:
+        typer.echo(f"{explain_files(model, files, explain)} pictures written to {explain}")

@@ -8,31 +8,38 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import begin, console
+from attentive_probes.cli.console import begin, console, show_results
 
 
 def train(
     recipe: Annotated[
-        Path, typer.Argument(help="YAML file of the run, or the name of a recipe of the package, such as quickstart.")
+        str, typer.Argument(help="Images in class folders, or any other data; or a recipe: a YAML file, or its name.")
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes, for instance train.num_train_epochs=2 heads.ep8.dropout=0.1.")
     ] = None,
+    backbone: Annotated[str | None, typer.Option(help="For data: Hub id, folder, or auto.")] = None,
+    output: Annotated[Path | None, typer.Option(help="For data: folder of the run.")] = None,
+    time: Annotated[str | None, typer.Option(help="For data: how long it may take, for instance 10m or 2h.")] = None,
+    group_column: Annotated[str | None, typer.Option(help="For data: column of what stays in one split.")] = None,
+    group_pattern: Annotated[str | None, typer.Option(help="For data: that, as a pattern on file names.")] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="For data: train on validation images in the end.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Only time every stage and say what would help; nothing is trained.")
     ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show every head of a grid.")] = False,
 ) -> None:
-    """Train the heads of a recipe, select on validation, score the test split once."""
-    from attentive_probes.evaluation.tables import families_table, has_choices
-    from attentive_probes.experiments.recipe import Recipe
+    """Train probes on images, or the heads of a recipe; select on validation, score the test split once."""
+    from attentive_probes.experiments.automatic import Wish
     from attentive_probes.experiments.run import profile_recipe, run_recipe
-    from attentive_probes.experiments.shipped import find_recipe
+    from attentive_probes.experiments.wishes import find_run
     from attentive_probes.processes import process_state
 
     begin()
+    wish = Wish(backbone, output, group_column, group_pattern, refit=refit)
     changes = [*(overrides or []), *(["train.resume=true"] if resume else [])]
-    loaded = Recipe.load(find_recipe(recipe), changes)
+    loaded = find_run(recipe, wish, changes, time)
     if profile:
         found = profile_recipe(loaded)
         console.print(found.table(), *(f"- {line}" for line in found.advice(loaded.data.tokens)), sep="\n")
@@ -43,9 +50,4 @@ def train(
         console.print("\nStopped. What is complete is kept: the same command with --resume goes on with it.")
         sys.exit(130)
     if process_state().is_main_process:
-        folder = loaded.train.output_dir
-        console.print(results.table())
-        if has_choices(results.best_per_head):
-            console.print(families_table(results))
-        console.print(f"Results: {folder}/results.json. The selected probe: {folder}/probes/{results.best.name}")
-        console.print(f"Report: {folder}/report.html")
+        show_results(results, loaded.train.output_dir, verbose)

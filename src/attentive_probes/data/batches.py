@@ -124,20 +124,23 @@ def make_loader(
     return StepLoader(split, collator, plan, order, num_workers)
 
 
-def make_cached_loader(cache: TokenCache, plan: StepPlan, *, train: bool, seed: int = 0) -> StepLoader:
+def make_cached_loader(
+    cache: TokenCache, plan: StepPlan, *, train: bool, seed: int = 0, places: np.ndarray | None = None
+) -> StepLoader:
     """A loader of cached tokens, step by step.
 
-    From a disk, training reads blocks in random order and mixes within windows of them. Arguments as in `make_loader`.
+    From a disk, training reads blocks in random order and mixes within windows of them. Arguments as in `make_loader`,
+    and `places` `(K,)`, the images to read, in order; by default all.
     """
+    is_read = np.isin(np.arange(len(cache)), np.arange(len(cache)) if places is None else places)
 
     def order() -> Sequence[int]:
         if not train:
-            return range(len(cache))
-        if cache.keep == "disk":
-            return cache.in_blocks(seed)
-        return shuffled(len(cache), seed, cache.epoch)
+            return range(len(cache)) if places is None else places.tolist()
+        drawn = cache.in_blocks(seed) if cache.keep == "disk" else shuffled(len(cache), seed, cache.epoch)
+        return drawn if places is None else [row for row in drawn if is_read[row]]
 
-    return StepLoader(cache, cache, plan, order)
+    return StepLoader(cache, cache, plan, order, num_images=None if places is None else len(places))
 
 
 def shuffled(num_images: int, seed: int, epoch: int) -> list[int]:

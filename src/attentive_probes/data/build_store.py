@@ -20,7 +20,7 @@ from attentive_probes.data.shard_writer import ShardWriter, lock_of
 from attentive_probes.data.token_source import TokenSource
 from attentive_probes.data.token_store import SPREAD, TokenStore
 from attentive_probes.disk import check_space
-from attentive_probes.processes import process_state
+from attentive_probes.processes import bar_is_off, process_state
 
 logger = logging.getLogger(__name__)
 SAMPLE = 64  # images on which int8 is calibrated and every encoding's error is measured
@@ -88,7 +88,7 @@ def missing_rows(store: TokenStore) -> int:
 def _write_all(source: TokenSource, store: TokenStore, num_workers: int) -> None:
     """Write shards until all are there, whoever wrote them."""
     state, is_told, total = process_state(), False, store.manifest.num_rows
-    with tqdm(total=total, desc="caching tokens", unit="img", disable=not state.is_main_process) as bar:
+    with tqdm(total=total, desc="caching tokens", unit="img", disable=bar_is_off(state.is_main_process)) as bar:
         while missing := store.missing_shards():
             bar.update(total - missing_rows(store) - bar.n)
             start = state.process_index * len(missing) // state.num_processes  # each in a stretch of its own

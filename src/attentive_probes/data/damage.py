@@ -52,7 +52,9 @@ def wrong_files(folder: Path, files: Files) -> dict[str, str]:
     """
     found = {}
     total = sum(int(size) for size, _ in files.values())
-    with tqdm(total=total, desc="verifying tokens", unit="B", unit_scale=True, leave=False, delay=2) as bar:
+    with tqdm(
+        total=total, desc="verifying tokens", unit="B", unit_scale=True, leave=False, delay=2, disable=None
+    ) as bar:
         for name, (size, checksum) in files.items():
             try:
                 length = (folder / name).stat().st_size

@@ -89,7 +89,8 @@ def _look(
 
     digests, problems = [], {}
     label = f"{'checking' if check is not None else 'hashing'} {name}"
-    with ThreadPoolExecutor() as pool, tqdm(total=len(rows), desc=label, unit="img", leave=False, mininterval=1) as bar:
+    options = {"unit": "img", "leave": False, "mininterval": 1, "disable": None}
+    with ThreadPoolExecutor() as pool, tqdm(total=len(rows), desc=label, **options) as bar:
         for first in range(rows.start, rows.stop, WINDOW):
             window = range(first, min(first + WINDOW, rows.stop))
             for row, (digest, problem) in zip(window, pool.map(look, window), strict=True):

@@ -67,6 +67,7 @@ class StepLoader:
         plan: How images become steps.
         order: Rows of a held split in the order in which the current epoch reads them.
         num_workers: Worker processes that decode.
+        num_images: Number of rows of the order, if it is not that of the split.
 
     Attributes:
         start: Number of steps that the next pass leaves out, as after a resume.
@@ -79,14 +80,15 @@ class StepLoader:
         plan: StepPlan,
         order: Callable[[], Sequence[int]],
         num_workers: int = 0,
+        num_images: int | None = None,
     ):
-        self.split, self.views, self.plan, self.start = split, views, plan, 0
+        self.split, self.views, self.plan, self.start, self._num_images = split, views, plan, 0, num_images
         dataset: _StreamSteps | _SplitSteps
         sampler: _StepSampler | None
         if isinstance(split, ImageStream):
             dataset, sampler = _StreamSteps(split, plan), None
         else:
-            dataset, sampler = _SplitSteps(split), _StepSampler(len(split), plan, order)
+            dataset, sampler = _SplitSteps(split), _StepSampler(self._count(), plan, order)
         self._loader: DataLoader = DataLoader(
             dataset,
             batch_size=None,
@@ -111,7 +113,11 @@ class StepLoader:
         """
         if isinstance(self.split, ImageStream):
             raise TypeError("A stream has no known length.")
-        return self.plan.num_steps(len(self.split))
+        return self.plan.num_steps(self._count())
+
+    def _count(self) -> int:
+        assert not isinstance(self.split, ImageStream)
+        return len(self.split) if self._num_images is None else self._num_images
 
     def __iter__(self) -> Iterator[list[Batch]]:
         start, self.start = self.start, 0

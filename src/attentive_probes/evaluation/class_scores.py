@@ -9,7 +9,13 @@ import numpy as np
 from torch import Tensor
 
 from attentive_probes.evaluation.image_records import ImageRecords
-from attentive_probes.evaluation.statistics import Comparison, compare_proportions, proportion_interval
+from attentive_probes.evaluation.statistics import (
+    Comparison,
+    clustered_interval,
+    compare_clustered,
+    compare_proportions,
+    proportion_interval,
+)
 
 MAX_CONFUSION = 100  # classes, up to which the confusion matrix is worth its space
 NO_NUMBERS = "Scores of {} of {} images are no numbers: no metric is known."
@@ -104,15 +110,27 @@ class ClassScores:
         pairs = {name: proportion_interval(number, self.num_images) for name, number in hits.items()}
         return {f"{name}_interval": [100 * end for end in pair] for name, pair in pairs.items()}
 
-    def test_metrics(self, baseline: Any) -> dict[str, Any]:
+    def test_metrics(self, baseline: Any, groups: np.ndarray | None = None) -> dict[str, Any]:
         """`metrics` and `intervals`, accuracy by class, and the difference to a baseline, image by image.
+
+        Args:
+            baseline: Scores of another head over the same images.
+            groups: Group `(N,)` of images that are no independent draws.
 
         Raises:
             ValueError: If a score is no number.
         """
         same = Comparison(0.0, 0.0, 0.0, 1.0)
-        found = same if baseline is self else compare_proportions(self.correct, baseline.correct)
+        if baseline is self:
+            found = same
+        elif groups is None:
+            found = compare_proportions(self.correct, baseline.correct)
+        else:
+            found = compare_clustered(self.correct, baseline.correct, groups)
         metrics: dict[str, Any] = {**self.metrics(), **self.intervals()}
+        if groups is not None:
+            metrics["top1_interval"] = [100 * end for end in clustered_interval(self.correct, groups)]
+            metrics.pop("top5_interval")
         metrics["top1_difference"] = [100 * value for value in found[:3]]
         metrics["top1_p"] = found.p
         metrics["per_class"] = self.per_class

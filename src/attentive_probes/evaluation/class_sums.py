@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +27,20 @@ class ClassSums:
         num_heads: Number of heads H.
         num_labels: Number of classes C.
         confusion: Whether to count labels by answers, `(H, C, C)`.
-        keep: Number of the head whose answers are kept image by image; `None` for none.
+        keep: Numbers of the heads whose answers are kept image by image.
+        probabilities: Whether these are kept with the probabilities of all classes.
     """
 
-    def __init__(self, num_heads: int, num_labels: int, confusion: bool = False, keep: int | None = None):
-        self.num_heads, self.num_labels, self.keep = num_heads, num_labels, keep
+    def __init__(
+        self,
+        num_heads: int,
+        num_labels: int,
+        confusion: bool = False,
+        keep: Sequence[int] = (),
+        probabilities: bool = False,
+    ):
+        self.num_heads, self.num_labels, self.keep = num_heads, num_labels, list(keep)
+        self.probabilities = probabilities
         self._widths = {
             "counted": len(COUNTED),
             "bins": 3 * NUM_BINS,
@@ -59,9 +68,10 @@ class ClassSums:
         rows = parts[0] if len(parts) == 1 else _Rows(*(torch.cat(part) for part in zip(*parts, strict=True)))
         correct = rows.correct.view(len(labels), self.num_heads)
         self._correct.append(correct)
-        if self.keep is not None and images is not None:
+        if self.keep and images is not None:
             answers, confidence = (part.view(correct.shape)[:, self.keep] for part in (rows.answer, rows.confidence))
-            self._kept.append((images, labels, answers, confidence))
+            whole = (scores[:, self.keep].float().softmax(-1),) if self.probabilities else ()
+            self._kept.append((images, labels, answers, confidence, *whole))
         counted = torch.stack([getattr(rows, name).to(exact) for name in COUNTED], 1)
         self._sums["counted"] += counted.view(len(labels), self.num_heads, len(COUNTED)).sum(0)
         heads = torch.arange(self.num_heads, device=scores.device).repeat(len(labels))
@@ -95,10 +105,14 @@ class ClassSums:
         if len(bits) == 0:
             raise ValueError(NO_IMAGE)
         on_cpu = {name: part.cpu() for name, part in sums.items()}
-        records = ImageRecords(*map(np.concatenate, zip(*kept, strict=True))) if kept else None
-        return [
-            self._scores_of(i, bits[:, i], on_cpu, records if i == self.keep else None) for i in range(self.num_heads)
-        ]
+        records: dict[int, ImageRecords] = {}
+        if kept:
+            images, labels, *of_heads = map(np.concatenate, zip(*kept, strict=True))
+            records = {
+                head: ImageRecords(images, labels, *(part[:, place] for part in of_heads))
+                for place, head in enumerate(self.keep)
+            }
+        return [self._scores_of(i, bits[:, i], on_cpu, records.get(i)) for i in range(self.num_heads)]
 
     def _scores_of(
         self, head: int, correct: np.ndarray, sums: dict[str, Tensor], records: ImageRecords | None

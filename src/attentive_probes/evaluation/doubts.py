@@ -12,15 +12,19 @@ from attentive_probes.evaluation.families import best_per_head
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 
 CHANCE = 0.01  # of a difference between validation and test, below which it is called one
+UNDERFIT = 0.8  # of the loss of guessing
 RISE = 1.2  # of the validation loss over its least value
 
 
 def doubts_of(results: SweepResults) -> list[str]:
     """One sentence per doubt, with what would help, about a run whose training is over, and maybe tested."""
-    return [*_epochs(results.best), *_rates(results), *_fit(results.best), *_test(results)]
+    return [*_epochs(results), *_rates(results), *_fit(results.best), *_test(results)]
 
 
-def _epochs(best: HeadResult) -> Iterator[str]:
+def _epochs(results: SweepResults) -> Iterator[str]:
+    best = results.best
+    if not results.arguments.get("select_epoch", True):
+        return
     if best.history and best.best_epoch == len(best.history):
         yield (
             f"The selected head {best.name} was best in its last epoch ({best.best_epoch}): it may not have learned "
@@ -43,6 +47,13 @@ def _rates(results: SweepResults) -> Iterator[str]:
 def _fit(best: HeadResult) -> Iterator[str]:
     rows = [row for row in best.history if row.get("loss") is not None and row.get("train_loss") is not None]
     losses = np.array([[float(row[key] or 0) for key in ("train_loss", "loss")] for row in rows])
+    num_classes = len((best.test or {}).get("per_class") or [])
+    if num_classes > 1 and len(losses) and losses[-1, 0] > UNDERFIT * math.log(num_classes):
+        yield (
+            f"The selected head {best.name} underfits: its training loss, {losses[-1, 0]:.2f}, is near that of "
+            f"guessing among {num_classes} classes, {math.log(num_classes):.2f}; try larger rates, more epochs, or "
+            "another layer or backbone."
+        )
     if len(losses) < 2 or not np.isfinite(losses).all():
         return
     least = int(losses[:, 1].argmin())

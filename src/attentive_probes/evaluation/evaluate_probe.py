@@ -11,7 +11,7 @@ from attentive_probes.evaluation.read_split import evaluation_loader
 from attentive_probes.evaluation.split_scores import score_split
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import make_accelerator
+from attentive_probes.processes import bar_is_off, make_accelerator
 
 
 def evaluate_probe(
@@ -40,7 +40,7 @@ def evaluate_probe(
     )
     sweep = ProbeSweep.from_probe(probe)
     sweep.to(accelerator.device)
-    with tqdm(unit="img", disable=not accelerator.is_main_process, leave=False) as bar:
+    with tqdm(unit="img", disable=bar_is_off(accelerator.is_main_process), leave=False) as bar:
         scores = score_split(sweep, loader, accelerator, tick=bar.update)[next(iter(sweep.runs))]
     metrics: dict[str, Any] = {"images": scores.num_images, "unreadable": loader.split.num_unreadable}
     metrics.update(scores.metrics())

@@ -25,12 +25,14 @@ class ImageRecords:
         labels: Class ids.
         answers: Class ids.
         confidence: Probabilities of the answers.
+        probabilities: Of all classes `(N, C)`, where they were kept.
     """
 
     rows: np.ndarray
     labels: np.ndarray
     answers: np.ndarray
     confidence: np.ndarray
+    probabilities: np.ndarray | None = None
 
     def save(self, path: Path, names: Mapping[int, str], rows: Sequence[int] | np.ndarray | None = None) -> None:
         """Write them as Parquet: row, label, predicted, probability.

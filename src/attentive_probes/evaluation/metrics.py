@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from attentive_probes.evaluation import ranking
 from attentive_probes.evaluation.class_scores import NO_NUMBERS, ClassScores
 from attentive_probes.evaluation.class_sums import score_classes
 
@@ -93,6 +95,44 @@ def r2(scores: Tensor, labels: Tensor) -> float:
     return (1 - residual / (labels - labels.mean(0)).square().sum()).item()
 
 
+def spearman(scores: Tensor, labels: Tensor) -> float:
+    """Rank correlation of predictions and targets, `(B,)` or averaged over the columns of `(B, C)`.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    return _over_columns(ranking.spearman, scores, labels)
+
+
+def pearson(scores: Tensor, labels: Tensor) -> float:
+    """Correlation of predictions and targets, `(B,)` or averaged over the columns of `(B, C)`.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    return _over_columns(ranking.pearson, scores, labels)
+
+
+def mean_auroc(scores: Tensor, labels: Tensor) -> float:
+    """Mean over labels of the area under the ROC curve, in percent: scores and zeros or ones `(B, C)`.
+
+    Labels that all or no images have are left out.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    return 100 * _over_columns(lambda column, truth: ranking.auroc(column, truth > 0), scores, labels)
+
+
+def _over_columns(metric: Callable[[np.ndarray, np.ndarray], float], scores: Tensor, labels: Tensor) -> float:
+    _check_numbers(scores)
+    columns = labels.reshape(len(labels), -1).double().cpu().numpy()
+    found = scores.reshape(len(labels), -1).double().cpu().numpy()
+    values = [metric(found[:, i], columns[:, i]) for i in range(columns.shape[1])]
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
 def _check_numbers(scores: Tensor) -> None:
     broken = int(scores.reshape(len(scores), -1).isnan().any(1).sum())
     if broken:
@@ -100,8 +140,16 @@ def _check_numbers(scores: Tensor) -> None:
 
 
 Metric = Callable[[Tensor, Tensor], float]
-MULTI_LABEL_METRICS: dict[str, Metric] = {"mean_average_precision": mean_average_precision}
-REGRESSION_METRICS: dict[str, Metric] = {"mean_absolute_error": mean_absolute_error, "r2": r2}
+MULTI_LABEL_METRICS: dict[str, Metric] = {
+    "mean_average_precision": mean_average_precision,
+    "mean_auroc": mean_auroc,
+}
+REGRESSION_METRICS: dict[str, Metric] = {
+    "mean_absolute_error": mean_absolute_error,
+    "r2": r2,
+    "spearman": spearman,
+    "pearson": pearson,
+}
 METRICS: dict[str, Metric] = {
     "top1": top1,
     "top5": top5,

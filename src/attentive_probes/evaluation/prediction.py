@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,12 @@ from tqdm.auto import tqdm
 
 from attentive_probes.data.decode import open_image
 from attentive_probes.data.listing import Folder
+from attentive_probes.naming import unknown_name
 from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.writing import whole_file, write_whole
+
+OK, UNSURE = "ok", "unsure"
+UNREADABLE = ("raise", "skip", "report")
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Prediction:
         path: The file.
         labels: Names of the best classes, best first.
         scores: Their probabilities (targets of a regression as they are).
+        status: `ok`; `unsure`, if the best probability is below a threshold; or why there is none.
     """
 
     path: str
     labels: tuple[str, ...]
     scores: tuple[float, ...]
+    status: str = OK
 
 
 def find_images(paths: Iterable[str | os.PathLike]) -> list[Path]:
@@ -64,106 +67,101 @@ def predict_files(
     batch_size: int = 64,
     unreadable: str = "raise",
     labels: Sequence[Any] = (),
+    threshold: float = 0.0,
 ) -> Iterator[Prediction]:
-    """Classify image files, batch by batch.
+    """Classify image files, batch by batch, in their order.
+
+    Probabilities are those of the probe after its temperature, which a training fits on its validation split.
 
     Args:
         probe: The probe, with its image processor.
         files: Image files.
         top_k: Number of classes to name; all, if there are fewer.
         batch_size: Images per forward pass.
-        unreadable: `raise`, or `skip` to leave out files that are no readable image, or get no finite scores.
+        unreadable: What of files that are no readable image, or get no finite scores: `raise`; `skip` leaves them out;
+            `report` gives them without labels, with the reason as their status.
         labels: Classes to score, by name or label, in place of the best ones.
+        threshold: Probability of the best class below which the status is `unsure`.
 
     Raises:
-        ValueError: If the probe has no image processor, does not know a label, or an image cannot be read under the
-            policy `raise`.
+        ValueError: If the probe has no image processor, does not know a label, a setting is out of range, or an image
+            cannot be read under the policy `raise`.
     """
     if probe.image_processor is None:
         raise ValueError("The probe has no image processor; set probe.image_processor.")
+    if unreadable not in UNREADABLE:
+        raise ValueError(unknown_name("policy for unreadable files:", unreadable, UNREADABLE))
+    if threshold and (probe.config.problem_type == "regression" or not 0 <= threshold <= 1):
+        raise ValueError(f"threshold is {threshold}; it must be a probability, and the probe one of classes.")
     table = LabelTable.from_config(probe.config)
     ids = [table.id_of(label) for label in labels]
     if None in ids:
         raise ValueError(table.unknown(labels[ids.index(None)]))
     probe.eval()
-    with tqdm(total=len(files), unit="img", leave=False) as bar:
+    chosen = [i for i in ids if i is not None]
+    with tqdm(total=len(files), unit="img", leave=False, disable=None) as bar:
         for start in range(0, len(files), batch_size):
             chunk = files[start : start + batch_size]
-            opened = [(path, image) for path in chunk if (image := _open(path, unreadable, probe)) is not None]
-            if opened:
-                yield from _predict(probe, opened, top_k, [i for i in ids if i is not None], unreadable)
+            yield from _predict(probe, chunk, top_k, chosen, unreadable, threshold)
             bar.update(len(chunk))
 
 
-def write_predictions(predictions: Iterable[Prediction], path: Path) -> int:
-    """Write predictions as `.csv` or `.json` and return their number.
-
-    Raises:
-        ValueError: If the file name has another ending; before any prediction is made.
-    """
-    if path.suffix not in (".csv", ".json"):
-        raise ValueError(f"Predictions are written as .csv or .json, not as {path.name!r}.")
-    rows = list(predictions)
-    if path.suffix == ".json":
-        content = [{"path": r.path, "labels": r.labels, "scores": r.scores} for r in rows]
-        write_whole(path, json.dumps(content, indent=2) + "\n", durable=False)
-    else:
-        ranks = range(1, max((len(row.labels) for row in rows), default=0) + 1)
-        with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", *(f"{kind}_{rank}" for rank in ranks for kind in ("label", "score"))])
-            for row in rows:
-                pairs = zip(row.labels, row.scores, strict=True)
-                cells = (cell for label, score in pairs for cell in (as_cell(label), f"{score:.6g}"))
-                writer.writerow([as_cell(row.path), *cells])
-    return len(rows)
-
-
-def as_cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: one that begins like one, and is no number, gets a quote."""
-    if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text
-
-
-def _open(path: Path, unreadable: str, probe: ProbeForImageClassification) -> Image.Image | None:
+def _open(path: Path, probe: ProbeForImageClassification) -> Image.Image | str:
+    """An image, or why there is none."""
     try:
         return open_image({"path": str(path), "bytes": None}, str(path), num_channels=probe.backbone.num_channels)
-    except ValueError:
-        if unreadable == "raise":
-            raise
-        return None
+    except ValueError as error:
+        return str(error)
 
 
 @torch.no_grad()
 def _predict(
     probe: ProbeForImageClassification,
-    opened: Sequence[tuple[Path, Image.Image]],
+    files: Sequence[Path],
     top_k: int,
     chosen: list[int],
     unreadable: str,
+    threshold: float,
 ) -> Iterator[Prediction]:
     assert probe.image_processor is not None
-    pixels = probe.image_processor([image for _, image in opened], return_tensors="pt")["pixel_values"]
-    logits = probe(pixels.to(probe.device)).logits
-    are_finite = logits.isfinite().all(1)
-    bad = [path for (path, _), is_finite in zip(opened, are_finite.tolist(), strict=True) if not is_finite]
-    if bad and unreadable == "raise":
-        raise ValueError(f"The probe gives no finite scores for the image {bad[0]}; leave it out (unreadable='skip').")
-    opened, logits = [one for one in opened if one[0] not in bad], logits[are_finite]
-    scores = _as_scores(logits, probe.config.problem_type)
-    order = scores.topk(min(top_k, logits.shape[1]), dim=-1).indices
+    found = [_open(path, probe) for path in files]
+    images = [image for image in found if not isinstance(image, str)]
+    scores: Iterator[Prediction | None] = iter(())
+    if images:
+        pixels = probe.image_processor(images, return_tensors="pt")["pixel_values"]
+        scores = iter(_answers(probe, probe(pixels.to(probe.device)).logits, top_k, chosen, threshold))
+    for path, image in zip(files, found, strict=True):
+        answer = None if isinstance(image, str) else next(scores)
+        problem = image if isinstance(image, str) else f"The probe gives no finite scores for the image {path}"
+        if answer is not None:
+            yield replace(answer, path=str(path))
+        elif unreadable == "raise":
+            raise ValueError(problem if isinstance(image, str) else f"{problem}; leave it out (unreadable='skip').")
+        elif unreadable == "report":
+            yield Prediction(str(path), (), (), " ".join(problem.split()))
+
+
+def _answers(
+    probe: ProbeForImageClassification, logits: Tensor, top_k: int, chosen: list[int], threshold: float
+) -> list[Prediction | None]:
+    """What the probe says about each image; nothing where a score is no finite number."""
+    scores = _as_scores(logits, probe)
+    order = scores.nan_to_num(-torch.inf).topk(min(top_k, logits.shape[1]), dim=-1).indices
     if chosen:
         order = torch.tensor(chosen, device=logits.device).expand(len(logits), -1)
-    for (path, _), values, ids in zip(opened, scores.gather(1, order).tolist(), order.tolist(), strict=True):
-        yield Prediction(str(path), tuple(probe.config.id2label[i] for i in ids), tuple(values))
+    names = probe.config.id2label
+    are_finite = logits.isfinite().all(1).tolist()
+    statuses = [UNSURE if threshold and best < threshold else OK for best in scores.amax(1).tolist()]
+    rows = zip(scores.gather(1, order).tolist(), order.tolist(), statuses, are_finite, strict=True)
+    return [
+        Prediction("", tuple(names[i] for i in ids), tuple(values), status) if is_finite else None
+        for values, ids, status, is_finite in rows
+    ]
 
 
-def _as_scores(logits: Tensor, problem_type: str) -> Tensor:
+def _as_scores(logits: Tensor, probe: ProbeForImageClassification) -> Tensor:
+    problem_type = probe.config.problem_type
     if problem_type == "regression":
         return logits
-    return logits.sigmoid() if problem_type == "multi_label_classification" else logits.softmax(-1)
+    scaled = logits / (probe.config.temperature or 1.0)
+    return scaled.sigmoid() if problem_type == "multi_label_classification" else scaled.softmax(-1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -67,6 +67,18 @@ class Reference:
             raise ValueError(f"A reference on {list(self.tokens)} would have huge features; read 'mean' instead.")
 
     @property
+    def all_settings(self) -> list[dict[str, float]]:
+        """Every setting that is tried."""
+        if self.method == "logistic":
+            return [{"inverse_l2": value} for value in self.inverse_l2]
+        return [{"k": k, "temperature": temperature} for k in self.k for temperature in self.temperature]
+
+    def with_setting(self, settings: Mapping[str, float]) -> Reference:
+        """This reference with one setting alone."""
+        values: dict[str, Any] = {key: [value] for key, value in settings.items()}
+        return replace(self, **values)
+
+    @property
     def head(self) -> HeadConfig:
         """The head that a linear model on these features is."""
         return HeadConfig("concat", tokens=tuple(self.tokens), feature_norm="none")
@@ -121,9 +133,9 @@ def evaluate_reference(
         ValueError: If a setting is out of range.
     """
     targets = [validation] if test is None else [validation, test]
-    best: _Candidate | None = None
+    best: ReferenceCandidate | None = None
     accuracy = -1.0
-    for candidate in _candidates(reference, train, targets, num_labels):
+    for candidate in candidates_of(reference, train, targets, num_labels):
         value = top1(candidate.scores[0], validation.labels)
         if value > accuracy:
             accuracy, best = value, candidate
@@ -132,15 +144,25 @@ def evaluate_reference(
     return ReferenceScores(best.settings, accuracy, tested, best.model)
 
 
-class _Candidate(NamedTuple):
+class ReferenceCandidate(NamedTuple):
+    """One setting of a reference, scores `(N, C)` of each target split, and a linear model if it is one."""
+
     settings: dict[str, float]
     scores: list[Tensor]
     model: LinearModel | None = None
 
 
-def _candidates(
+def candidates_of(
     reference: Reference, train: Features, targets: list[Features], num_labels: int
-) -> Iterator[_Candidate]:
+) -> Iterator[ReferenceCandidate]:
+    """A reference with each of its settings, trained on one split and applied to others.
+
+    Args:
+        reference: Method and settings.
+        train: What it learns from.
+        targets: What it is applied to.
+        num_labels: Number of classes C.
+    """
     if reference.method == "knn":
         ks = [k for k in reference.k if k <= len(train.labels)] or [len(train.labels)]
         if len(ks) < len(reference.k):
@@ -149,7 +171,7 @@ def _candidates(
             knn_scores(train.values, train.labels, t.values, num_labels, ks, reference.temperature) for t in targets
         ]
         for k, temperature in votes[0]:
-            yield _Candidate({"k": k, "temperature": temperature}, [vote[k, temperature] for vote in votes])
+            yield ReferenceCandidate({"k": k, "temperature": temperature}, [vote[k, temperature] for vote in votes])
         return
     mean, scale = train.values.mean(0), train.values.std(0).clamp(min=1e-6)
     if not reference.standardize:
@@ -158,7 +180,7 @@ def _candidates(
     for inverse_l2 in sorted(reference.inverse_l2):
         model = fit_logistic((train.values - mean) / scale, train.labels, num_labels, inverse_l2, start=model)
         scores = [model((target.values - mean) / scale) for target in targets]
-        yield _Candidate({"inverse_l2": inverse_l2}, scores, model.of_unscaled(mean, scale))
+        yield ReferenceCandidate({"inverse_l2": inverse_l2}, scores, model.of_unscaled(mean, scale))
 
 
 def linear_probe(sweep: ProbeSweep, head: HeadConfig, model: LinearModel) -> ProbeForImageClassification:

@@ -5,29 +5,28 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 
+from attentive_probes.evaluation.circumstances import hardware, library_versions
 from attentive_probes.evaluation.families import PRIMARY, Family, best_per_head, best_setting, settings_of
 from attentive_probes.evaluation.history import read_history
 from attentive_probes.evaluation.statistics import holm
 from attentive_probes.foreign_files import check_fields, fits, foreign
 from attentive_probes.writing import write_whole
 
-SCHEMA_VERSION = 3
-READABLE = (1, 2, 3)
-PROTOCOL = (
-    "Epoch and head are selected on the validation split; the test split is scored once, after training. "
+SCHEMA_VERSION, READABLE = 4, (1, 2, 3, 4)
+READING = (
     "Accuracies are percentages with 95% Wilson intervals; differences are over the same images, with Newcombe's "
     "intervals and exact McNemar tests, corrected by Holm for the number of comparisons; other metrics have bootstrap "
     "intervals."
+)
+PROTOCOL = (
+    f"Epoch and head are selected on the validation split; the test split is scored once, after training. {READING}"
 )
 
 
@@ -47,6 +46,8 @@ class HeadResult:
         seconds: Time of the run up to the end of that epoch; heads of one run share their backbone pass.
         validation: Metrics at that epoch.
         validation_interval: 95% Wilson interval of the top-1 accuracy there, in percent.
+        temperature: What its logits are divided by for calibrated probabilities, fitted on the validation split; of the
+            selected head alone.
         diverged: Optimizer step (from 1) at which its loss was no finite number any more, 0 if its scores on the
             validation split were the first to be none; `None` for most. It trained no further; earlier epochs count.
         history: Per epoch: training loss and validation metrics. A run keeps them in `history.jsonl`, a line per epoch.
@@ -65,6 +66,7 @@ class HeadResult:
     seconds: float = 0.0
     validation: dict[str, Any] = field(default_factory=dict)
     validation_interval: list[float] | None = None
+    temperature: float | None = None
     diverged: int | None = None
     history: list[dict[str, float | None]] = field(default_factory=list)
     test: dict[str, Any] | None = None
@@ -110,6 +112,8 @@ class SweepResults:
         baseline: Head that the others are compared with on the test split.
         versions: Versions of the libraries used.
         protocol: How to read the numbers.
+        selection: How a winner was chosen among all candidates, if it was: `winner`, `method`, `sentence`, `standings`,
+            and `refit`, the number of images that it was trained on in the end.
         schema_version: Version of this layout.
     """
 
@@ -124,21 +128,30 @@ class SweepResults:
     warnings: list[str] = field(default_factory=list)
     references: list[ReferenceResult] = field(default_factory=list)
     dataset: dict[str, Any] = field(default_factory=dict)
-    hardware: str = field(default_factory=lambda: hardware())
+    hardware: str = field(default_factory=hardware)
     date: str = field(default_factory=lambda: date.today().isoformat())
     baseline: str | None = None
-    versions: dict[str, str] = field(default_factory=lambda: library_versions())
+    versions: dict[str, str] = field(default_factory=library_versions)
     protocol: str = PROTOCOL
+    selection: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property
     def best(self) -> HeadResult:
         """The selected head: of the setting with the best mean over seeds on validation, the best seed there.
 
-        The first one among equals; heads that diverged before they had a single good epoch come last.
+        The first one among equals; heads that diverged before they had a single good epoch come last. Where a winner
+        was chosen among all candidates, it is the best seed of that one; of heads alone, if a reference won.
         """
-        found = best_setting(settings_of(self.heads, self.selection_metric), self.selection_metric)
-        return self.head(found.names[0])
+        settings = settings_of(self.heads, self.selection_metric)
+        chosen = [setting for setting in settings if self.selection.get("winner") in setting.names]
+        return self.head(best_setting(chosen or settings, self.selection_metric).names[0])
+
+    @property
+    def winner(self) -> str:
+        """Name of the head or reference that was selected."""
+        name = self.selection.get("winner")
+        return name if name in [reference.name for reference in self.references] else self.best.name
 
     @property
     def best_per_head(self) -> list[Family]:
@@ -223,6 +236,7 @@ def check_metrics(metrics: dict[str, Any]) -> None:
     for name, value in metrics.items():
         hint: Any = next((hint for ending, hint in lengths.items() if name.endswith(ending)), float)
         hint = list[Any] if name in ("per_class", "confusion", "reliability") else hint
+        hint = dict[str, dict[str, Any]] if name == "slices" else hint
         may_be_none = not name.endswith("_difference")
         if not (value is None and may_be_none) and not fits(value, hint):
             raise ValueError(f"the metric {name} is {str(value)[:80]}, which is no {hint}")
@@ -234,16 +248,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def hardware() -> str:
-    """The accelerators of this machine, or its CPU cores."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape a result."""
-    names = ("attentive-probes", "torch", "transformers", "accelerate", "datasets", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeAlias, Union
 
 import torch
@@ -30,7 +30,8 @@ class SplitSums:
         num_labels: Number of classes or targets C.
         accelerator: Where they run, and among which processes; `None` for this one alone.
         confusion: Whether to count labels by answers, where there are at most 100 classes.
-        keep: Name of the head whose answers are kept image by image, in a classification; `None` for none.
+        keep: Names of the heads whose answers are kept image by image, in a classification.
+        probabilities: Whether these are kept with the probabilities of all classes.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class SplitSums:
         num_labels: int,
         accelerator: Accelerator | None = None,
         confusion: bool = False,
-        keep: str | None = None,
+        keep: Collection[str] = (),
+        probabilities: bool = False,
     ):
         self.names, self.problem_type, self.accelerator = names, problem_type, accelerator
-        place = None if keep is None else list(names).index(keep)
-        self._classes = ClassSums(len(names), num_labels, confusion and num_labels <= MAX_CONFUSION, place)
+        places = [place for place, name in enumerate(names) if name in keep]
+        is_small = confusion and num_labels <= MAX_CONFUSION
+        self._classes = ClassSums(len(names), num_labels, is_small, places, probabilities)
         self._kept: list[dict[str, Tensor]] = []
 
     def add(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> None:
@@ -52,7 +55,7 @@ class SplitSums:
         if self.problem_type == "single_label_classification":
             self._classes.add(logits, labels, images)
             return
-        rows = {"labels": labels, "logits": logits}
+        rows = {"labels": labels, "logits": logits, **({} if images is None else {"images": images})}
         rows = rows if self.accelerator is None else gather_rows(rows, self.accelerator)
         self._kept.append({name: part.cpu() for name, part in rows.items()})
 
@@ -67,7 +70,8 @@ class SplitSums:
         if not any(len(part["labels"]) for part in self._kept):
             raise ValueError(NO_IMAGE)
         logits, labels = (torch.cat([part[name] for part in self._kept]) for name in ("logits", "labels"))
-        return {name: TargetScores(logits[:, i], labels, self.problem_type) for i, name in enumerate(self.names)}
+        rows = torch.cat([part["images"] for part in self._kept]).numpy() if "images" in self._kept[0] else None
+        return {name: TargetScores(logits[:, i], labels, self.problem_type, rows) for i, name in enumerate(self.names)}
 
 
 @torch.no_grad()
@@ -78,7 +82,8 @@ def score_split(
     *,
     precision: str = "no",
     confusion: bool = False,
-    keep: str | None = None,
+    keep: Collection[str] = (),
+    probabilities: bool = False,
     tick: Callable[[int], object] | None = None,
 ) -> dict[str, Scores]:
     """Run all heads over a split in evaluation mode; every process gets what all of them found, each image once.
@@ -92,7 +97,8 @@ def score_split(
         accelerator: Where to run.
         precision: Mixed precision of the backbone: `no`, `bf16` or `fp16`.
         confusion: Whether to count labels by answers, where there are at most 100 classes.
-        keep: Name of the head whose answers are kept image by image, in a classification; `None` for none.
+        keep: Names of the heads whose answers are kept image by image, in a classification.
+        probabilities: Whether these are kept with the probabilities of all classes.
         tick: Called with the number of images of each batch, as far as this process can tell.
 
     Raises:
@@ -101,7 +107,8 @@ def score_split(
     """
     sweep.eval()
     names = [name for name in sweep.runs if name in sweep.active]
-    sums = SplitSums(names, sweep.config.problem_type, len(sweep.config.id2label), accelerator, confusion, keep)
+    problem_type, num_labels = sweep.config.problem_type, len(sweep.config.id2label)
+    sums = SplitSums(names, problem_type, num_labels, accelerator, confusion, keep, probabilities)
     for logits, labels, images in _scored(sweep, loader, accelerator, precision):
         sums.add(logits, labels, images)
         if tick is not None:

@@ -89,27 +89,91 @@ def _root(sides: tuple[float, float], phi: float) -> float:
     return max(a * a - 2 * phi * a * b + b * b, 0.0) ** 0.5
 
 
-def bootstrap_values(metric: Callable[[np.ndarray], float], num_images: int) -> np.ndarray:
-    """Values `(R,)` of a metric on R = 1000 draws of images with replacement, the same draws on every call.
+def bootstrap_values(
+    metric: Callable[[np.ndarray], float], num_images: int, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Values `(R,)` of a metric on R = 1000 draws of images, or of whole groups, the same draws on every call.
 
     Args:
-        metric: Takes the rows of a draw.
+        metric: Takes the rows of a draw, with replacement.
         num_images: Number of images N.
+        groups: Group `(N,)` of each image; `None` draws single ones.
     """
     from scipy.stats import bootstrap
 
-    if num_images < 2:
+    members = None if groups is None else _members(groups)
+    count = num_images if members is None else len(members)
+    if count < 2:
         return np.full(NUM_RESAMPLES, np.nan)
+
+    def of_draw(drawn: np.ndarray) -> float:
+        return metric(drawn if members is None else np.concatenate([members[group] for group in drawn]))
+
     with np.errstate(all="ignore"):
         found = bootstrap(
-            (np.arange(num_images),),
-            metric,
+            (np.arange(count),),
+            of_draw,
             n_resamples=NUM_RESAMPLES,
             vectorized=False,
             method="percentile",
             rng=np.random.default_rng(0),
         )
     return found.bootstrap_distribution
+
+
+def _members(groups: np.ndarray) -> list[np.ndarray]:
+    """The rows of each group."""
+    _, places = np.unique(groups, return_inverse=True)
+    order = np.argsort(places, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(places[order])) + 1)
+
+
+def clustered_error(values: np.ndarray, groups: np.ndarray | None = None) -> float:
+    """Standard error of the mean of values `(N,)`: independent draws, or so between groups `(N,)` alone.
+
+    Of groups, the error of a ratio: sums of what lies above the mean, group by group.
+    """
+    centred = values - values.mean()
+    if groups is not None:
+        _, places = np.unique(groups, return_inverse=True)
+        centred = np.bincount(places, centred)
+    count = len(centred)
+    return float(np.sqrt((centred**2).sum() * count / max(count - 1, 1)) / len(values))
+
+
+def clustered_interval(correct: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """Wilson interval of a share of images `(N,)`, with as many images as they are worth if groups are alike.
+
+    The number of images over the design effect: how much larger the variance between groups `(N,)` is than that of as
+    many independent images (Korn and Graubard, Survey Methodology 24, 1998).
+    """
+    count, share = len(correct), float(np.mean(correct))
+    if groups is None or share in (0.0, 1.0):
+        count = count if groups is None else len(np.unique(groups))
+        return proportion_interval(round(share * count), count)
+    alone = share * (1 - share) / count
+    effect = max(1.0, clustered_error(np.asarray(correct, float), groups) ** 2 / alone)
+    worth = max(1.0, count / effect)
+    weight = Z * Z / worth
+    centre = (share + weight / 2) / (1 + weight)
+    half = Z * (share * (1 - share) / worth + weight / (4 * worth)) ** 0.5 / (1 + weight)
+    return centre - half, centre + half
+
+
+def compare_clustered(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Comparison:
+    """Difference of two shares over the same images, whose errors are alike within groups, all `(N,)`."""
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    mean, error = float(difference.mean()), clustered_error(difference, groups)
+    return Comparison(mean, mean - Z * error, mean + Z * error, normal_p(mean, error))
+
+
+def normal_p(difference: float, error: float) -> float:
+    """Two-sided p-value of a difference of so many standard errors."""
+    from scipy.stats import norm  # here, because it takes long to import
+
+    if error == 0:
+        return 1.0 if difference == 0 else 0.0
+    return float(2 * norm.sf(abs(difference) / error))
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float, float] | None:

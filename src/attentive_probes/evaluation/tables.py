@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from attentive_probes.evaluation.audit import JUDGE, KINDS, Audit
 from attentive_probes.evaluation.families import PRIMARY, Family
 from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
 
-SELECTED = "* head selected by {} on validation, as was each epoch; test scored once, 95% intervals"
+TOO_WEAK = ": too few for its suspects to mean much"
+SELECTED = "* selected by {} on validation, as was each epoch; test scored once, 95% intervals"
 CORRECTED = "p: of no difference to the baseline, corrected for {} comparisons (Holm)"
 
 
@@ -33,7 +39,7 @@ def results_table(results: SweepResults) -> Table:
     for head in results.heads:
         value = head.validation.get(metric)
         row = [
-            f"{head.name} *" if head.name == results.best.name else head.name,
+            f"{head.name} *" if head.name == results.winner else head.name,
             f"{head.trainable_parameters:,}",
             f"{head.learning_rate:g}",
             "diverged" if value is None else f"{value:.2f}",
@@ -44,33 +50,114 @@ def results_table(results: SweepResults) -> Table:
     if results.references:
         table.add_section()
     for reference in results.references:
-        settings = " ".join(f"{key}={value:g}" for key, value in reference.settings.items())
-        row = [f"{reference.name} ({settings})", "", "", f"{reference.validation:.2f}", "", ""]
+        mark = " *" if reference.name == results.winner else ""
+        row = [f"{reference.name} ({_settings_text(reference)}){mark}", "", "", f"{reference.validation:.2f}", "", ""]
         table.add_row(*row, *(_test_cells(reference, primary) if tested else ()))
     return table
 
 
 def families_table(results: SweepResults) -> Table:
-    """One row per head family: its best setting by the mean over seeds on validation, with mean and spread on test."""
-    families = results.best_per_head
+    """One row per head family, then one per reference: the best setting, by its mean over seeds on validation.
+
+    Beside mean and deviation over seeds, the test score of the best seed, with its interval and its comparison.
+    """
+    families, metric = results.best_per_head, results.selection_metric
     primary = next((family.best.metric for family in families if family.best.metric), None)
-    table = Table(title="best per head", caption="settings by their mean over seeds on validation; +- over seeds")
-    for column in ("head", "setting", "tried", "seeds", f"val {results.selection_metric}"):
-        table.add_column(column, justify="left" if column in ("head", "setting") else "right", no_wrap=True)
-    if primary is not None:
-        table.add_column(f"test {primary}", justify="right", no_wrap=True)
+    notes = ["best setting of each head, by its mean over seeds on validation; +- over seeds", *results.warnings]
+    table = Table(
+        title=f"{len(results.heads)} heads on one backbone pass ({results.adaptation}), {results.seconds:.0f} s",
+        caption="\n".join(notes),
+    )
+    baseline = next((one.name for one in families if results.baseline in one.best.names), results.baseline)
+    for column in ("head", "setting", "parameters", f"val {metric}"):
+        table.add_column(column, justify="left" if column in ("head", "setting") else "right", no_wrap=column == "head")
+    for column in (f"test {primary}", "best seed", f"minus {baseline}", "p") if primary is not None else ():
+        table.add_column(column, justify="right")
     for family in families:
-        best = family.best
-        setting = re.sub("-seed=[^-]*", "", best.names[0])
-        row = [family.name, setting, str(family.num_settings), str(len(best.names))]
+        best, head = family.best, results.head(family.best.names[0])
+        name = f"{family.name} *" if results.winner in best.names else family.name
+        setting = re.sub("-seed=[^-]*", "", best.names[0]).removeprefix(f"{family.name}-")
+        setting += f", best of {family.num_settings}" if family.num_settings > 1 else ""
+        row = [name, setting.removeprefix(", "), f"{head.trainable_parameters:,}"]
         row.append(_with_spread(best.validation, best.validation_deviation))
-        table.add_row(*row, *([_with_spread(best.test, best.test_deviation)] if primary is not None else []))
+        if primary is not None:
+            row += [_with_spread(best.test, best.test_deviation), *_test_cells(head, primary)]
+        table.add_row(*row)
+    for one in results.references:
+        name = f"{one.name} *" if results.winner == one.name else one.name
+        cells = ["", *_test_cells(one, primary)] if primary is not None else []
+        table.add_row(name, _settings_text(one), "", f"{one.validation:.2f}", *cells)
+    return table
+
+
+def standings_table(results: SweepResults, whole: bool = False) -> Table:
+    """The candidates among which a winner was chosen, the best first; the best of each family, or all."""
+    standings, shown = results.selection["standings"], set[str]()
+    table = Table(title="candidates", caption=results.selection["method"])
+    for column in ("candidate", "parameters", "accuracy", "behind the best", "p (Holm)"):
+        table.add_column(column, justify="left" if column == "candidate" else "right", overflow="fold")
+    for one in standings:
+        if whole or one["family"] not in shown:
+            behind = f"{one['behind']:.2f} +- {one['behind_error']:.2f}" if one["behind"] else ""
+            p = "" if not one["behind"] else f"{one['p_holm']:.2g}"
+            row = [f"{one['accuracy']:.2f} +- {one['error']:.2f}", behind, p]
+            table.add_row(one["name"], f"{one['parameters']:,}", *row)
+        shown.add(one["family"])
+    return table
+
+
+def audit_table(audit: Audit) -> Table:
+    """How much of each kind was found, the surest example of it, and what is worth knowing of the classes."""
+    notes = [f"training images of the largest class over the smallest: {audit.imbalance:.1f}"]
+    if (accuracy := audit.settings.get(JUDGE)) is not None:
+        notes.append(f"what judges labels is right about {100 * accuracy:.0f}% of them" + TOO_WEAK * (accuracy < 0.7))
+    notes += [
+        f"{pair['first']} and {pair['second']} are taken for each other: {100 * pair['first_as_second']:.0f}% and "
+        f"{100 * pair['second_as_first']:.0f}%"
+        for pair in audit.confused[:5]
+    ]
+    table = Table(title="audit", caption="\n".join(map(escape, notes)))
+    for column in ("kind", "found", "what", "the surest"):
+        table.add_column(column, justify="right" if column == "found" else "left", overflow="fold")
+    for kind, what in KINDS.items():
+        found = audit.of_kind(kind)
+        first = f"{found[0].split} row {found[0].row} {found[0].file}" if found else ""
+        if found and found[0].other_split:
+            first += f" = {found[0].other_split} row {found[0].other_row} {found[0].other_file}"
+        if found and found[0].likely:
+            first += f" ({found[0].label}, likely {found[0].likely})"
+        table.add_row(kind, str(len(found)), what, escape(first))
+    return table
+
+
+def choice_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Backbones and heads that were judged, with their price, the best first."""
+    table = Table(title="candidates", caption="* no other one is both better and faster; +- standard errors")
+    left = ("backbone", "head", "licence")
+    for column in (*left[:2], "accuracy", "parameters", "backbone MB", "ms at 1", "ms at 64", "kB cached", "licence"):
+        table.add_column(column, justify="left" if column in left else "right", overflow="fold")
+    for row in sorted(rows, key=lambda row: -row["accuracy"]):
+        times = [f"{row[key]:.1f}" if key in row else "" for key in ("milliseconds_at_1", "milliseconds_at_64")]
+        table.add_row(
+            escape(Path(row["backbone"]).name),
+            f"{row['head']}{' *' if row['on_front'] else ''}",
+            f"{row['accuracy']:.1f} +- {row['error']:.1f}",
+            f"{row['parameters']:,}",
+            f"{row['backbone_megabytes']:.0f}",
+            *times,
+            f"{row['cache_bytes_per_image'] / 1000:.0f}",
+            row["licence"] or "unknown",
+        )
     return table
 
 
 def has_choices(families: list[Family]) -> bool:
     """Whether some family was tried in several ways or with several seeds."""
     return any(family.num_settings > 1 or len(family.best.names) > 1 for family in families)
+
+
+def _settings_text(reference: ReferenceResult) -> str:
+    return " ".join(f"{key}={value:g}" for key, value in reference.settings.items())
 
 
 def _with_spread(value: float | None, deviation: float | None) -> str:

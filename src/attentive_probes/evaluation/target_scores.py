@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,11 +22,15 @@ class TargetScores:
         logits: What the head said; for a regression its predictions.
         labels: Zeros and ones, or numbers.
         problem_type: `multi_label_classification` or `regression`.
+        rows: Identities `(N,)` of the images, where they are known.
+        groups: Group `(N,)` of images that are no independent draws, for intervals.
     """
 
     logits: Tensor
     labels: Tensor
     problem_type: str
+    rows: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @property
     def num_images(self) -> int:
@@ -40,10 +44,12 @@ class TargetScores:
 
     @cached_property
     def resampled(self) -> dict[str, np.ndarray]:
-        """Metric -> its values `(R,)` on draws of the images."""
+        """Metric -> its values `(R,)` on draws of the images, or of their groups."""
 
         def values(metric: Metric) -> np.ndarray:
-            return bootstrap_values(lambda rows: metric(self.logits[rows], self.labels[rows]), len(self.labels))
+            return bootstrap_values(
+                lambda rows: metric(self.logits[rows], self.labels[rows]), len(self.labels), self.groups
+            )
 
         return {name: values(metric) for name, metric in METRICS_OF[self.problem_type].items()}
 
@@ -64,12 +70,18 @@ class TargetScores:
         found = {name: percentile_interval(values) for name, values in self.resampled.items()}
         return {f"{name}_interval": list(pair) for name, pair in found.items() if pair is not None}
 
-    def test_metrics(self, baseline: Any) -> dict[str, Any]:
+    def test_metrics(self, baseline: Any, groups: np.ndarray | None = None) -> dict[str, Any]:
         """`metrics` and `intervals`, with differences to a baseline over the same draws of images.
+
+        Args:
+            baseline: Scores of another head over the same images.
+            groups: Group `(N,)` of images that are no independent draws.
 
         Raises:
             ValueError: If a score is no number.
         """
+        if groups is not None and self.groups is None:
+            return replace(self, groups=groups).test_metrics(replace(baseline, groups=groups))
         metrics: dict[str, Any] = {**self.metrics(), **self.intervals()}
         theirs = baseline.metrics()
         for name, values in self.resampled.items():

@@ -8,10 +8,11 @@ from typing import Any
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
+from attentive_probes.evaluation.details import DETAILED
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.adapter import require_peft
-from attentive_probes.ranges import BELOW_ONE, COUNT, OPTIONAL_COUNT, SEED, Range, check_ranges
+from attentive_probes.ranges import BELOW_ONE, COUNT, OPTIONAL_COUNT, SEED, SHARE, Range, check_ranges
 
 DATA_RANGES = {
     "validation_fraction": Range(0, 1, above=True, below=True),
@@ -106,6 +107,8 @@ class DataRecipe:
         group_column: Column that says which images belong together, such as those of a patient: never in two splits.
         group_pattern: Instead, a regular expression on the paths of the images; its first group, or else what it
             matches, says so.
+        keep: CSV file with the columns `split` and `row`, as `attentive-probes audit --drop` writes it: images of a
+            split that it does not list are left out; `null` for none.
         allow_selection_on_test: Whether `validation_split` may be the test split. It makes every number optimistic; the
             results say so.
         labels: Names of the classes, when the label column does not know them.
@@ -138,6 +141,7 @@ class DataRecipe:
     test_fraction: float | None = None
     group_column: str | None = None
     group_pattern: str | None = None
+    keep: str | None = None
     labels: list[str] | None = None
     num_labels: int | None = None
     problem_type: str = "single_label_classification"
@@ -174,6 +178,38 @@ class DataRecipe:
 
 
 @dataclass
+class SelectionRecipe:
+    """How one head is chosen, where the best mean on one validation split is not sure enough.
+
+    Heads and settings, logistic regressions among `evaluation.references` as well, are compared image by image, on
+    images that none of them learned from.
+
+    Args:
+        folds: Folds of a cross-validation over training and validation images together; 0 compares on the validation
+            split. Seeds and rates of the grid are trained once per fold; only the winner, the baseline and what is
+            drawn are then trained on the training split.
+        one_standard_error: Whether a smaller head wins that is within one standard error of the best.
+        refit: Whether these are trained on training and validation images together in the end, for all epochs.
+
+    Raises:
+        ValueError: If there is one fold, or a refit without folds.
+    """
+
+    folds: int = 5
+    one_standard_error: bool = True
+    refit: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"folds": Range(0, 1000, whole=True)})
+        if self.folds == 1:
+            raise ValueError("selection.folds is 1; two folds at least hold every image out once, and 0 holds none.")
+        if self.refit and not self.folds:
+            raise ValueError(
+                "selection.refit needs selection.folds: epochs are selected on the validation split without."
+            )
+
+
+@dataclass
 class EvaluationRecipe:
     """How the test split is reported.
 
@@ -185,9 +221,15 @@ class EvaluationRecipe:
         num_images: Number of images in that picture.
         layers_head: Head whose attention per layer, over all test images, is drawn beside the accuracy of the heads
             that read a single layer; `null` draws none.
+        metrics: What else is told of the selected head and the baseline, with intervals: `auroc`, `auprc`, `kappa`
+            (quadratic, of classes in order), `sensitivity` (of two classes, at `specificity`). Regressions and several
+            labels have their rank metrics always.
+        positive: Name of the positive class of two; by default the second one.
+        specificity: Share of the negatives that are to be left in peace.
+        slices: Columns whose values are subgroups, such as a hospital or a camera: accuracy and metrics of each.
 
     Raises:
-        ValueError: If the number of images is none.
+        ValueError: If a number is out of range, or a metric unknown.
     """
 
     baseline: str | None = None
@@ -195,6 +237,13 @@ class EvaluationRecipe:
     references: dict[str, Reference] = field(default_factory=dict)
     num_images: int = 8
     layers_head: str | None = None
+    metrics: list[str] = field(default_factory=list)
+    positive: str | None = None
+    specificity: float = 0.95
+    slices: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"num_images": COUNT})
+        check_ranges(self, {"num_images": COUNT, "specificity": SHARE})
+        for name in self.metrics:
+            if name not in DETAILED:
+                raise ValueError(unknown_name("metric in evaluation.metrics:", name, DETAILED))

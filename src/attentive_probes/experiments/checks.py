@@ -11,6 +11,7 @@ from attentive_probes.analysis.plots import require_matplotlib
 from attentive_probes.backbones.quantization import quantization_of
 from attentive_probes.evaluation.families import BEST, check_name
 from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.selection import check_selection
 from attentive_probes.naming import check_parts, unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head_run import HeadRun, check_heads
@@ -48,6 +49,7 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
         recipe.backbone.name, num_labels=1, problem_type="regression", **backbone_options(recipe)
     )
     check_heads(config, {**runs, **{name: HeadRun(r.head) for name, r in recipe.evaluation.references.items()}})
+    check_selection(recipe)
     _check_lora(recipe, runs)
     _check_pictures(recipe, runs)
     return runs

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from attentive_probes.assets import EMBEDDED_PREFIX
 from attentive_probes.data.build_cache import bytes_to_write, open_cache, token_source
@@ -59,6 +62,7 @@ def cache_splits(
     readings: list[Reading],
     arguments: ProbeTrainingArguments,
     also: Mapping[Path, int],
+    has_pool: bool = False,
 ) -> dict[str, TokenCache | None]:
     """The token cache of every split; only that of the training split holds augmented views.
 
@@ -69,6 +73,7 @@ def cache_splits(
         readings: What is read of them.
         arguments: Training settings.
         also: Folder -> bytes that the run will write there beside.
+        has_pool: Whether `pool` is wanted as well: training, then validation images as one, numbered from 0.
 
     Raises:
         ValueError: If the backbone has no image processor, or the disk is too small.
@@ -79,7 +84,7 @@ def cache_splits(
     first: dict[str, TokenSource] = {}
     train, validation = splits["train"], splits["validation"]
     is_held_out = data.validation_split is None and data.augmentation is None
-    if is_held_out and isinstance(train, ImageSplit) and isinstance(validation, ImageSplit):
+    if (is_held_out or has_pool) and isinstance(train, ImageSplit) and isinstance(validation, ImageSplit):
         both = train.joined(validation)  # one cache, of which every other draw of what is held out is a part as well
         plain = replace(data.cache, views=1, keep="disk")
         first["both"] = token_source(sweep.backbone, both, readings, sweep.image_processor, plain, **options)
@@ -94,7 +99,14 @@ def cache_splits(
     check_space({Path(data.cache.folder): sum(map(bytes_to_write, new)), **also})
     for source in first.values():
         open_cache(source, arguments.num_workers)
-    return {name: open_cache(sources[name], arguments.num_workers) if name in sources else None for name in splits}
+    found = {name: open_cache(sources[name], arguments.num_workers) if name in sources else None for name in splits}
+    if has_pool:
+        numbered = copy(first["both"].split)
+        numbered.rows = np.arange(len(numbered))
+        options["augmentation"] = None
+        pool = token_source(sweep.backbone, numbered, readings, sweep.image_processor, data.cache, **options)
+        found["pool"] = open_cache(pool, arguments.num_workers)
+    return found
 
 
 def describe_dataset(data: DataRecipe) -> dict[str, Any]:

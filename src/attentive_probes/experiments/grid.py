@@ -43,8 +43,11 @@ def cross(runs: Mapping[str, HeadRun], grid: Mapping[str, Sequence[Any]]) -> dic
     for name, run in runs.items():
         for values in product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
+            crossed_run = _with(replace(run, family=run.family or name), settings)
+            if "learning_rate" in settings:
+                settings["learning_rate"] = crossed_run.learning_rate  # `auto` is a number by now
             suffixes = (f"{_short(key)}={_text(value)}" for key, value in settings.items())
-            crossed["-".join([name, *suffixes])] = _with(replace(run, family=run.family or name), settings)
+            crossed["-".join([name, *suffixes])] = crossed_run
     return crossed
 
 

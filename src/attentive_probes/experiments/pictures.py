@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from attentive_probes.analysis.audit_figure import sheet
 from attentive_probes.analysis.layer_figure import layer_figure
 from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.analysis.look_figure import answer_figure, look_figure
 from attentive_probes.analysis.looks import look_at
 from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.evaluation.audit import Audit
 from attentive_probes.evaluation.families import head_named
 from attentive_probes.evaluation.image_records import read_records
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import (
     ATTENTION_PICTURE,
+    COPIES_PICTURE,
     LAYERS_PICTURE,
     PREDICTIONS,
     RIGHT_PICTURE,
+    SUSPECTS_PICTURE,
     WRONG_PICTURE,
 )
 from attentive_probes.experiments.blocks import EvaluationRecipe
@@ -32,6 +36,7 @@ from attentive_probes.probe.sweep import ProbeSweep
 
 logger = logging.getLogger(__name__)
 WRONG, RIGHT = 6, 3  # images
+MOST_COPIES, MOST_SUSPECTS = 12, 24  # in a picture
 
 
 def draw_pictures(
@@ -116,3 +121,28 @@ def _draw(
 def _readable(split: ImageSplit) -> Iterator[Image.Image]:
     images = (split[row].image for row in range(len(split)))
     return (image for image in images if image is not None)
+
+
+def draw_audit(audit: Audit, splits: Mapping[str, ImageSplit], folder: Path) -> None:
+    """Draw the surest copies and label suspects of an audit, if there are any.
+
+    Args:
+        audit: What was found.
+        splits: Name -> images, as they were audited.
+        folder: Where the pictures go.
+    """
+    copies, suspects = [], []
+    for finding in [*audit.of_kind("leak"), *audit.of_kind("duplicate")][:MOST_COPIES]:
+        pair = [(finding.split, finding.place), (finding.other_split, finding.other_place)]
+        images = [image for split, place in pair if (image := splits[split][place].image) is not None]
+        where = finding.split if finding.kind == "duplicate" else f"{finding.split} | {finding.other_split}"
+        labels = finding.label if not finding.likely else f"{finding.label} | {finding.likely}"
+        copies.append((images, f"{where}\n{labels}"))
+    for finding in audit.of_kind("label")[:MOST_SUSPECTS]:
+        image = splits[finding.split][finding.place].image
+        if image is not None:
+            suspects.append(([image], f"is called {finding.label}\nlikely {finding.likely}"))
+    for entries, name in ((copies, COPIES_PICTURE), (suspects, SUSPECTS_PICTURE)):
+        (folder / name).unlink(missing_ok=True)
+        if entries:
+            sheet(entries, folder / name)

@@ -13,7 +13,13 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from attentive_probes.experiments.blocks import BackboneRecipe, DataRecipe, EvaluationRecipe, LoraRecipe
+from attentive_probes.experiments.blocks import (
+    BackboneRecipe,
+    DataRecipe,
+    EvaluationRecipe,
+    LoraRecipe,
+    SelectionRecipe,
+)
 from attentive_probes.experiments.grid import cross
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
@@ -51,6 +57,7 @@ class Recipe:
         train: Training settings.
         grid: Setting -> list of values, crossed over all heads: fields of `HeadConfig` and `HeadRun`, `options.<name>`.
         evaluation: How the test split is reported.
+        selection: How one head is chosen; `null` takes the best mean over seeds on the validation split.
         lora: Adapter on the backbone; `null` leaves it frozen.
     """
 
@@ -60,6 +67,7 @@ class Recipe:
     train: ProbeTrainingArguments
     grid: dict[str, list[Any]] = field(default_factory=dict)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    selection: SelectionRecipe | None = None
     lora: LoraRecipe | None = None
 
     @classmethod
@@ -70,15 +78,28 @@ class Recipe:
             ValueError: If the file is missing or no YAML, a key is unknown or missing, or a value does not fit.
         """
         try:
-            text = read_recipe(path, overrides)
+            text = Path(path).read_text("utf-8")
+        except FileNotFoundError as error:
+            raise ValueError(f"There is no recipe {str(path)!r}.") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return cls.of_text(text, overrides, str(path))
+
+    @classmethod
+    def of_text(cls, text: str, overrides: Sequence[str] = (), path: str = "recipe") -> Recipe:
+        """The recipe of a YAML text; `path` is what messages call it.
+
+        Raises:
+            ValueError: As `load`.
+        """
+        try:
+            check_text(text, overrides, path)
             schema = OmegaConf.structured(cls)
             loaded, changes = OmegaConf.create(text), [text for text in overrides if not text.startswith(LABELS)]
-            if (labels := labels_as_written(path, overrides)) is not None:
+            if (labels := labels_as_written(text, overrides)) is not None:
                 OmegaConf.update(loaded, "data.labels", labels)
             merged = OmegaConf.merge(schema, loaded, OmegaConf.from_dotlist(changes))
             return _trusted(_typed(merged), path, overrides)
-        except FileNotFoundError as error:
-            raise ValueError(f"There is no recipe {str(path)!r}.") from error
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is no valid YAML: {error}") from error
         except ConfigKeyError as error:
@@ -119,13 +140,12 @@ class Recipe:
         write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(plain)))
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str]) -> str:
-    """The text of a recipe, maybe a stranger's, which looks up nothing but its own keys.
+def check_text(text: str, overrides: Sequence[str], path: str) -> None:
+    """Check that the text of a recipe, maybe a stranger's, looks up nothing but its own keys.
 
     Raises:
         ValueError: If it asks for anything else.
     """
-    text = Path(path).read_text("utf-8")
     for place, content in (("", text), *((" (on the command line)", override) for override in overrides)):
         if "${" in OWN_KEY.sub("", content):
             found = content[content.index("${", 0) :].partition("\n")[0][:60]
@@ -133,7 +153,6 @@ def read_recipe(path: str | Path, overrides: Sequence[str]) -> str:
     loaded = yaml.safe_load(text)
     if sum(1 for _ in islice(_nodes(loaded), MOST_NODES)) == MOST_NODES:
         raise ValueError(f"{path} holds more than {MOST_NODES:,} values, counted with all repetitions.")
-    return text
 
 
 def _trusted(recipe: Recipe, path: str | Path, overrides: Sequence[str]) -> Recipe:
@@ -171,9 +190,9 @@ def _check_blocks(node: DictConfig, path: str) -> None:
         raise ValueError(f"{path}{error}" if is_of_key else str(error)) from error
 
 
-def labels_as_written(path: str | Path, overrides: Sequence[str]) -> list[str] | None:
+def labels_as_written(text: str, overrides: Sequence[str]) -> list[str] | None:
     """The names in `data.labels` letter by letter: `no` and `001` are names, though YAML has other values for them."""
-    content = yaml.load(Path(path).read_text("utf-8"), yaml.BaseLoader) or {}
+    content = yaml.load(text, yaml.BaseLoader) or {}
     data = content.get("data") if isinstance(content, dict) else None
     labels = data.get("labels") if isinstance(data, dict) else None
     for override in overrides:

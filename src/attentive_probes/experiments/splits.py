@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Image, IterableDataset
+from datasets import Dataset, IterableDataset
 
-from attentive_probes.data.groups import check_groups_apart, groups_of, hold_out_groups, paths_of
+from attentive_probes.data.groups import check_groups_apart, groups_of, hold_out_groups
 from attentive_probes.data.hold_out import hold_out, low_shot
 from attentive_probes.data.images import check_columns
 from attentive_probes.data.label_tables import make_table
 from attentive_probes.data.labels import LabelEncoder, Labels, names_of
 from attentive_probes.data.load import AnyData, load_named, same_rows
-from attentive_probes.evaluation.prediction import as_cell
 from attentive_probes.experiments.blocks import DataRecipe
+from attentive_probes.experiments.split_files import kept_of, read_keep
 from attentive_probes.probe.label_table import LabelTable
-from attentive_probes.writing import whole_file
 
 ROLES = ("train", "validation", "test")
 
@@ -44,6 +42,17 @@ class Part:
         """Some of them."""
         rows = places if self.rows is None else self.rows[places]
         return Part(self.data.select(places), rows, None if self.groups is None else self.groups[places])
+
+    @property
+    def all_rows(self) -> np.ndarray:
+        """Where its images lie in the split that they were drawn from."""
+        return np.arange(len(self.data)) if self.rows is None else self.rows
+
+    def groups_at(self, rows: np.ndarray) -> np.ndarray | None:
+        """The group of each of some images `(K,)`, given by their rows in the split that they were drawn from."""
+        if self.groups is None:
+            return None
+        return self.groups[rows if self.rows is None else np.searchsorted(self.rows, rows)]
 
 
 @dataclass
@@ -77,6 +86,9 @@ def load_splits(data: DataRecipe) -> RawSplits:
     for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
         if role not in parts and fraction is not None:
             parts["train"], parts[role] = _hold_out(data, parts["train"], table, role, fraction)
+    if data.keep is not None:
+        listed = read_keep(Path(data.keep))
+        parts = {role: kept_of(role, part, listed, data.keep) for role, part in parts.items()}
     check_groups_apart({role: part.groups for role, part in parts.items() if part.groups is not None})
     if data.shots is not None or data.fraction is not None:
         _keep_few(data, parts, table)
@@ -112,40 +124,6 @@ def _keep_few(data: DataRecipe, parts: dict[str, Part], table: LabelTable) -> No
         split = parts[role].data
         if role == "train" or (not data.full_validation and isinstance(split, Dataset)):
             parts[role] = parts[role].select(low_shot(_classes(data, split, table, role), **options, **others))
-
-
-def write_splits(raw: RawSplits, data: DataRecipe, path: Path) -> None:
-    """Write which image is in which split: `split`, `row` in the file it was read from, `file`, `label`, `group`.
-
-    Args:
-        raw: The splits; streams are left out.
-        data: Columns of images and labels.
-        path: `.csv` file.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["split", "row", "file", "label", "group"])
-        for role, part in raw.parts.items():
-            if not isinstance(part.data, Dataset):
-                continue
-            labels = part.data.select_columns([data.images.label_column])[data.images.label_column]
-            names = names_of(part.data.features.get(data.images.label_column))
-            files = _files_of(part.data, data.images.image_column)
-            rows = np.arange(len(part.data)) if part.rows is None else part.rows
-            for place, (row, label, name) in enumerate(zip(rows.tolist(), labels, files, strict=True)):
-                text = names[label] if names is not None and isinstance(label, int) and label >= 0 else label
-                group = "" if part.groups is None else part.groups[place]
-                writer.writerow([role, row, *(as_cell(str(cell)) for cell in (name, text, group))])
-
-
-def _files_of(dataset: Dataset, image_column: str) -> Iterable[str]:
-    """The file of each image; nothing of images that lie in tables, for their bytes would be read with their names."""
-    plain = dataset.select_columns([image_column]).cast_column(image_column, Image(decode=False))
-    is_file = plain[0][image_column].get("bytes") is None
-    return paths_of(dataset, image_column) if is_file else [""] * len(dataset)
 
 
 def label_table(data: DataRecipe, train: AnyData) -> LabelTable:

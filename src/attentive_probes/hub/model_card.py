@@ -87,7 +87,7 @@ def model_card(
         "backbone_class": config.backbone_class and one_line(config.backbone_class),
         "contents": _contents(config),
         "facts": _facts(results, head, config),
-        "protocol": results.protocol,
+        "protocol": _protocol(results),
         "recipe": "recipe.yaml" in attachments,
         "per_class": _per_class(test, config),
         "calibration": _calibration(test),
@@ -95,6 +95,17 @@ def model_card(
     }
     card = ModelCard.from_template(_metadata(results, head, config), template_path=str(TEMPLATE), **context)
     return str(card)
+
+
+def _protocol(results: SweepResults) -> str:
+    """How the numbers came about, what was chosen, and what the head learned from in the end."""
+    parts = [results.protocol, *(results.selection.get(key, "") for key in ("method", "sentence"))]
+    if count := results.selection.get("refit"):
+        parts.append(
+            f"In the end it was trained on all {count:,} training and validation images, for its whole "
+            "schedule; the validation metrics are those of the head before that."
+        )
+    return " ".join(plain(part) for part in parts if part)
 
 
 def _metadata(results: SweepResults, head: HeadResult, config: ProbeConfig) -> ModelCardData:

@@ -34,6 +34,7 @@ class Pooling(nn.Module, ABC):
         num_features: Width F of the features.
         folds: Whether the pooling is one call of `attend` between its `queries` and its `readout`, see `QueryPooling`;
             for some it depends on their options.
+        learning_rate: Peak learning rate of AdamW that does well in most places, as `docs/protocol.md` has measured.
         is_fixed: Whether it has neither parameters nor options, so that all heads that read the same pool alike.
     """
 
@@ -43,6 +44,7 @@ class Pooling(nn.Module, ABC):
     num_features: int
     folds: bool = False
     is_fixed: ClassVar[bool] = False
+    learning_rate: ClassVar[float] = 0.01
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Pooled:

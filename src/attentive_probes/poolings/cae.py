@@ -32,6 +32,7 @@ class ContextAutoencoderPooling(QueryPooling):
     """
 
     paper = "https://arxiv.org/abs/2202.03026"
+    learning_rate = 0.001
 
     def __init__(self, width: int, layout: SequenceLayout, *, num_attention_heads: int = 8):
         super().__init__()

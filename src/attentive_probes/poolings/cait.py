@@ -88,6 +88,7 @@ class CaitPooling(Pooling):
     """
 
     paper = "https://arxiv.org/abs/2103.17239"
+    learning_rate = 0.001
     attention_kind = "partial"
 
     def __init__(

@@ -35,6 +35,7 @@ class ClipPooling(Pooling):
     """
 
     paper = "https://arxiv.org/abs/2103.00020"
+    learning_rate = 0.001
     order_matters = True
     attention_kind = "partial"
 

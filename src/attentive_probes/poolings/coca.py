@@ -32,6 +32,7 @@ class CocaPooling(QueryPooling):
     """
 
     paper = "https://arxiv.org/abs/2205.01917"
+    learning_rate = 0.0003
 
     def __init__(self, width: int, layout: SequenceLayout, *, num_attention_heads: int = 8, head_width: int = 64):
         super().__init__()

@@ -31,6 +31,7 @@ class DinoVitPooling(Pooling):
     """
 
     paper = "https://arxiv.org/abs/2304.07193"
+    learning_rate = 0.001
 
     def __init__(self, width: int, layout: SequenceLayout, *, num_attention_heads: int = 8, mlp_ratio: float = 4.0):
         super().__init__()

@@ -34,6 +34,7 @@ class EfficientProbing(QueryPooling):
     """
 
     paper = "https://arxiv.org/abs/2506.10178"
+    learning_rate = 0.003
 
     def __init__(
         self, width: int, layout: SequenceLayout, *, num_queries: int = 32, d_out: int = 1, bias: bool = False

@@ -39,6 +39,7 @@ class JepaPooling(QueryPooling):
     """
 
     paper = "https://arxiv.org/abs/2404.08471"
+    learning_rate = 0.0003
 
     def __init__(self, width: int, layout: SequenceLayout, *, num_attention_heads: int = 12, mlp_ratio: float = 4.0):
         super().__init__()

@@ -21,6 +21,7 @@ TYPES: dict[str, Any] = {
     "label_values": list[Any] | None,
     "pooling_package": str | None,
     "lora": bool | dict[str, Any],
+    "temperature": float | None,
     "id2label": dict[Any, str] | None,
     "label2id": dict[str, int] | None,
     "problem_type": str | None,
@@ -41,6 +42,9 @@ def check_stored(content: Mapping[str, Any]) -> None:
     for name, value in content.items():
         if name in TYPES and not fits(value, TYPES[name]):
             raise ValueError(f"{name} is {str(value)[:80]!r}, which is not of the type {TYPES[name]}")
+    temperature = content.get("temperature")
+    if temperature is not None and not 1e-3 <= temperature <= 1e3:
+        raise ValueError(f"temperature is {temperature}; it must be from 0.001 to 1000")
     size = content.get("image_size", (0, 0))
     if len(size) != 2 or not all(0 <= side <= MOST_PIXELS for side in size):
         raise ValueError(f"image_size is {list(size)}; it must be two numbers of at most {MOST_PIXELS}")

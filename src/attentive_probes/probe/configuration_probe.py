@@ -90,6 +90,8 @@ class ProbeConfig(PreTrainedConfig):
         pooling_package: Package that brings the head's pooling; `None` for ours.
         lora: Whether an adapter belongs to the probe, in its folder `lora`; of a saved probe, the adapter as PEFT
             describes it.
+        temperature: What logits are divided by for probabilities that mean what they say, as fitted on the validation
+            split of the training; `None` for 1. Logits themselves are as they were trained.
         schema_version: Version of this layout of `config.json`.
     """
 
@@ -112,6 +114,7 @@ class ProbeConfig(PreTrainedConfig):
     label_values: list[Any] | None = None
     pooling_package: str | None = None
     lora: bool | dict[str, Any] = False
+    temperature: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.probe.rates import rate_of
 from attentive_probes.probe.setup import set_head
 from attentive_probes.ranges import OPTIONAL_NOT_NEGATIVE, OPTIONAL_SEED, check_ranges
 
@@ -17,7 +18,8 @@ class HeadRun:
 
     Args:
         head: The head.
-        learning_rate: Its peak learning rate; `None` takes that of the training arguments.
+        learning_rate: Its peak learning rate, a number when the head is built: `auto` is the one of its pooling, and
+            `auto*3` or `auto/3` lie around that. `None` takes that of the training arguments.
         weight_decay: Its weight decay; `None` takes that of the training arguments.
         seed: Seed of all that is random about it: initial weights, order and views of images. Heads of different seeds
             see different batches. `None` takes that of the training arguments, and 0 for the weights.
@@ -29,13 +31,15 @@ class HeadRun:
     """
 
     head: HeadConfig
-    learning_rate: float | None = None
+    learning_rate: float | str | None = None
     weight_decay: float | None = None
     seed: int | None = None
     family: str | None = None
 
     def __post_init__(self) -> None:
         numbers = {"learning_rate": OPTIONAL_NOT_NEGATIVE, "weight_decay": OPTIONAL_NOT_NEGATIVE, "seed": OPTIONAL_SEED}
+        if isinstance(self.learning_rate, str):
+            object.__setattr__(self, "learning_rate", rate_of(self.learning_rate, self.head.pooling))
         check_ranges(self, numbers)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attentive_probes.naming import unknown_name
+from attentive_probes.probe.rates import AUTO, rate_of
 from attentive_probes.processes import PRECISIONS
 from attentive_probes.ranges import (
     BELOW_ONE,
@@ -20,15 +21,15 @@ from attentive_probes.ranges import (
 )
 from attentive_probes.training.optimizers import OPTIMIZERS
 
+COUNT_OR_AUTO = Range(0, 10**9, whole=True)
 CLASS_WEIGHTS = ("none", "balanced")
 RANGES = {
-    "num_train_epochs": COUNT,
+    "num_train_epochs": COUNT_OR_AUTO,
     "min_steps": Range(0, whole=True),
     "max_steps": Range(-1, whole=True),
-    "batch_size": COUNT,
+    "batch_size": COUNT_OR_AUTO,
     "eval_batch_size": COUNT,
     "gradient_accumulation_steps": COUNT,
-    "learning_rate": NOT_NEGATIVE,
     "lora_learning_rate": OPTIONAL_NOT_NEGATIVE,
     "lora_weight_decay": OPTIONAL_NOT_NEGATIVE,
     "min_learning_rate": NOT_NEGATIVE,
@@ -53,10 +54,11 @@ class ProbeTrainingArguments:
 
     Args:
         output_dir: Folder of the run; it must not hold another one.
-        num_train_epochs: Passes over the training split.
+        num_train_epochs: Passes over the training split; 0 takes as many as make 500 steps, between 10 and 100.
         min_steps: Least number of optimizer steps: more epochs are added until they hold that many (ALF: 1000).
         max_steps: Optimizer steps after which to stop, `-1` for none; required for streams, whose length is unknown.
-        batch_size: Images per optimizer step, over all processes and accumulation steps.
+        batch_size: Images per optimizer step, over all processes and accumulation steps; 0 takes 256, and less of a
+            training split of fewer than 4,096 images: a sixteenth of it, but 16 at least.
         fit_batch_size: Whether to change `batch_size` to one that fills an epoch evenly (`rules.fitting_batch_size`).
         drop_last: Whether to leave out the last, incomplete batch of an epoch.
         eval_batch_size: Images per evaluation batch, over all processes.
@@ -64,10 +66,10 @@ class ProbeTrainingArguments:
             that of the whole batch, with one exception: batch normalization takes its statistics from each part.
         optimizer: `adamw`, `sgd` or `lars`.
         learning_rate: Peak learning rate of heads that name none; linear warm-up from zero, then a half-cosine down to
-            `min_learning_rate`.
+            `min_learning_rate`. `auto` is the rate that was measured for the pooling of each head, with AdamW.
         scale_learning_rate: Whether learning rates are per 256 images, as published recipes state them: each is
             multiplied by `batch_size / 256`.
-        lora_learning_rate: Peak learning rate of the adapter; `None` takes `learning_rate`.
+        lora_learning_rate: Peak learning rate of the adapter; `None` takes `learning_rate`, or 0.002 for `auto`.
         lora_weight_decay: Weight decay of the adapter; `None` takes `weight_decay`.
         min_learning_rate: Where the half-cosine ends.
         weight_decay: Weight decay of heads that name none.
@@ -80,6 +82,7 @@ class ProbeTrainingArguments:
         num_workers: Worker processes that decode images, per process.
         selection_metric: What chooses epoch and head on the validation split: `loss` or a metric of the problem, such
             as `balanced_accuracy`. `None` is `top1` for single labels and `loss` otherwise.
+        select_epoch: Whether heads are kept at their best epoch on the validation split, or at the last one.
         halving_epochs: Successive halving: after every so many epochs only the better half of the heads, by their best
             validation value, trains on; `None` trains all to the end.
         seed: Seed of the order of images, of the augmentation, of dropout and noise; heads may have their own.
@@ -98,16 +101,16 @@ class ProbeTrainingArguments:
     """
 
     output_dir: str
-    num_train_epochs: int = 10
+    num_train_epochs: int = 0
     min_steps: int = 0
     max_steps: int = -1
-    batch_size: int = 256
+    batch_size: int = 0
     fit_batch_size: bool = False
     drop_last: bool = True
     eval_batch_size: int = 256
     gradient_accumulation_steps: int = 1
     optimizer: str = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float | str = AUTO
     scale_learning_rate: bool = False
     lora_learning_rate: float | None = None
     lora_weight_decay: float | None = None
@@ -120,6 +123,7 @@ class ProbeTrainingArguments:
     mixed_precision: str = "no"
     num_workers: int = 0
     selection_metric: str | None = None
+    select_epoch: bool = True
     halving_epochs: int | None = None
     seed: int = 0
     report_to: str | None = None
@@ -141,7 +145,8 @@ class ProbeTrainingArguments:
         check_ranges(self, RANGES)
         if not self.output_dir.strip() or not self.output_dir.isprintable():
             raise ValueError(f"output_dir is {self.output_dir!r}; name a folder.")
-        if self.min_learning_rate > self.learning_rate:
+        rate_of(self.learning_rate, "mean")  # each pooling has its own, but any shows whether the text is right
+        if isinstance(self.learning_rate, float | int) and self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate is {self.min_learning_rate}, above learning_rate, {self.learning_rate}; the half-"
                 "cosine goes down."

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attentive_probes.evaluation.run_files import CHECKPOINTS, OF_ONE_RUN, PROBES, RESULTS, STATE
+from attentive_probes.evaluation.run_files import BEST, CHECKPOINTS, OF_ONE_RUN, PROBES, RESULTS, STATE
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import process_state
@@ -90,7 +90,7 @@ def clear_output_dir(folder: Path) -> None:
     """Remove what an earlier run wrote to `folder`, and nothing else; the folder is there."""
     for name in OF_ONE_RUN:
         (folder / name).unlink(missing_ok=True)
-    for name in (CHECKPOINTS, PROBES):
+    for name in (CHECKPOINTS, PROBES, BEST):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / CHECKPOINTS).mkdir(parents=True)
 
@@ -104,6 +104,26 @@ def save_whole(probe: ProbeForImageClassification, folder: Path) -> None:
     if not folder.exists():
         with whole_folder(folder) as partial:
             probe.save_pretrained(partial)
+
+
+def replace_whole(probe: ProbeForImageClassification, folder: Path) -> None:
+    """Save a probe of a run in the place of one that is there, in a single step.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with whole_folder(folder) as partial:
+        probe.save_pretrained(partial)
+
+
+def save_best(folder: Path, name: str) -> None:
+    """Copy the probe of a run that was selected to a place that is the same for every run.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with whole_folder(folder / BEST) as partial:
+        shutil.copytree(folder / PROBES / name, partial, dirs_exist_ok=True)
 
 
 def save_states(path: Path, states: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from attentive_probes.training.selection import EpochSelection
 
 if TYPE_CHECKING:
     from attentive_probes.training.trainer import ProbeTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelection, goes_on: bool) -> None:
@@ -65,9 +68,16 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
             _checkpoint(trainer, selection)
             saved = time.perf_counter()
             loop.bar.set_postfix_str(results.best_so_far)
+        _tell(trainer, loop, epoch)
         tell_trackers(trainer.accelerator, epoch, losses, metrics)
     note_doubts(results)
     loop.close()
+
+
+def _tell(trainer: ProbeTrainer, loop: TrainingLoop, epoch: int) -> None:
+    """A line per epoch, where there is no bar: in log files."""
+    if loop.bar.disable and trainer.accelerator.is_main_process:
+        logger.info("Epoch %d: %s", epoch, trainer.results.best_so_far)
 
 
 def _agreed(verdict: bool) -> bool:

@@ -23,7 +23,7 @@ from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.memory import keep_freed_memory
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import autocast, on_device
+from attentive_probes.processes import autocast, bar_is_off, on_device
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.gradients import HeadGradients
 from attentive_probes.training.losses import summed_losses, total_weight
@@ -110,7 +110,7 @@ class TrainingLoop:
             total=self.total_steps * arguments.batch_size,
             unit="img",
             mininterval=1,
-            disable=not accelerator.is_main_process,
+            disable=bar_is_off(accelerator.is_main_process),
         )
 
     @property

@@ -73,7 +73,7 @@ class OnlineProbes(nn.Module):
         self.config = PreTrainedConfig(num_labels=num_labels, problem_type=problem_type)
         self.rates = {
             name: HeadRates(
-                learning_rate if run.learning_rate is None else run.learning_rate,
+                learning_rate if run.learning_rate is None else float(run.learning_rate),
                 weight_decay if run.weight_decay is None else run.weight_decay,
             )
             for name, run in self.runs.items()

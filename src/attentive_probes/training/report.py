@@ -19,6 +19,8 @@ from attentive_probes.evaluation.statistics import proportion_interval
 from attentive_probes.hub.markdown import one_line
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import QueryPooling
+from attentive_probes.probe.head_run import HeadRun
+from attentive_probes.probe.rates import rate_of
 from attentive_probes.probe.setup import layouts_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
@@ -34,12 +36,13 @@ def head_rates(sweep: ProbeSweep, arguments: ProbeTrainingArguments) -> dict[str
     """Name -> learning rate and weight decay of each head: its own, else those of the arguments.
 
     Raises:
-        ValueError: If the half-cosine of a head would go up.
+        ValueError: If the half-cosine of a head would go up, or an automatic rate is asked for with another optimizer
+            than AdamW.
     """
     scale = arguments.batch_size / 256 if arguments.scale_learning_rate else 1.0
     rates = {
         name: HeadRates(
-            scale * (arguments.learning_rate if run.learning_rate is None else run.learning_rate),
+            scale * _rate_of(run, arguments),
             arguments.weight_decay if run.weight_decay is None else run.weight_decay,
         )
         for name, run in sweep.runs.items()
@@ -53,12 +56,23 @@ def head_rates(sweep: ProbeSweep, arguments: ProbeTrainingArguments) -> dict[str
     return rates
 
 
+def _rate_of(run: HeadRun, arguments: ProbeTrainingArguments) -> float:
+    if run.learning_rate is not None:
+        return float(run.learning_rate)
+    if isinstance(arguments.learning_rate, str) and arguments.optimizer != "adamw":
+        raise ValueError(
+            f"learning_rate={arguments.learning_rate} was measured with adamw; state a rate for {arguments.optimizer}."
+        )
+    return rate_of(arguments.learning_rate, run.head.pooling)
+
+
 def adapter_rates(arguments: ProbeTrainingArguments) -> HeadRates:
     """Learning rate and weight decay of the adapter: its own, else those of the run."""
     scale = arguments.batch_size / 256 if arguments.scale_learning_rate else 1.0
     rate, decay = arguments.lora_learning_rate, arguments.lora_weight_decay
     return HeadRates(
-        scale * (arguments.learning_rate if rate is None else rate), arguments.weight_decay if decay is None else decay
+        scale * float(arguments.learning_rate if rate is None else rate),
+        arguments.weight_decay if decay is None else decay,
     )
 
 
@@ -110,11 +124,11 @@ def note_validation(results: SweepResults, num_images: int) -> None:
             head.validation_interval = [
                 100 * end for end in proportion_interval(round(head.validation["top1"] / 100 * num_images), num_images)
             ]
-    if num_images < FEW_IMAGES:
+    if num_images < FEW_IMAGES and results.arguments["select_epoch"]:
         warn(
             results,
             f"The validation split holds {num_images} images: what was selected on it, epochs and the best head, may "
-            "be so by chance.",
+            "be so by chance; selection.folds=5 compares on all images.",
         )
 
 

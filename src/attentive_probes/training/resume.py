@@ -15,10 +15,11 @@ from accelerate.utils import gather_object
 
 from attentive_probes.checksums import checksum_of, load_checked, save_checked
 from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.evaluation.circumstances import library_versions
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.history import cut_history, history_mark, read_history
-from attentive_probes.evaluation.results import HeadResult, SweepResults, library_versions
+from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.evaluation.run_files import CHECKPOINTS, PREDICTIONS, RESULTS, STATE, TESTED
 from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.fingerprint import fingerprint_of

@@ -8,6 +8,17 @@ import torch
 from torch import Tensor
 
 MIN_BATCHES = 5
+LARGEST_BATCH, LEAST_BATCH = 256, 16
+ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 500, 10, 100
+
+
+def usual_batch_size(num_images: int) -> int:
+    """The batch size where none is named: 256, less on fewer than 4,096 images, of which an epoch then has 16 to 31.
+
+    It is a power of two, 16 at least where there are as many images.
+    """
+    size = 2 ** max(0, int(math.log2(max(num_images, 1) / 16)))
+    return max(1, min(max(size, LEAST_BATCH), LARGEST_BATCH, num_images))
 
 
 def fitting_batch_size(requested: int, num_images: int, min_batches: int = MIN_BATCHES) -> int:
@@ -31,6 +42,11 @@ def fitting_batch_size(requested: int, num_images: int, min_batches: int = MIN_B
 def _fits(size: int, num_images: int, min_batches: int) -> bool:
     full, left_over = divmod(num_images, size)
     return full >= min_batches and (left_over == 0 or left_over >= size / 2)
+
+
+def usual_epochs(steps_per_epoch: int) -> int:
+    """The number of epochs where none is named: as many as make 500 steps, but between 10 and 100."""
+    return min(max(math.ceil(ENOUGH_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
 
 
 def epochs_for(num_train_epochs: int, steps_per_epoch: int, min_steps: int) -> int:

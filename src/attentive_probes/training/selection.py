@@ -35,14 +35,15 @@ class EpochSelection:
     Args:
         results: The entries to fill, one per head.
         metric: What is compared on the validation split.
+        is_last: Whether the last epoch is kept instead of the best one.
 
     Attributes:
         states: Name -> tensors of the head at its best epoch.
     """
 
-    def __init__(self, results: list[HeadResult], metric: str):
+    def __init__(self, results: list[HeadResult], metric: str, is_last: bool = False):
         self.results = {result.name: result for result in results}
-        self.metric = metric
+        self.metric, self.is_last = metric, is_last
         self.states: HeadStates = {}
 
     def update(
@@ -72,7 +73,7 @@ class EpochSelection:
                 when = f"at step {step}" if step else f"in epoch {epoch}"
                 logger.warning("Head %s diverged %s; lower its learning rate.", name, when)
             result.history.append({"epoch": epoch, "train_loss": loss, **metrics})
-            if metrics and (not result.best_epoch or self._better(metrics, result.validation)):
+            if metrics and (self.is_last or not result.best_epoch or self._better(metrics, result.validation)):
                 result.validation, result.best_epoch, result.seconds = metrics, epoch, seconds
                 self.states[name] = learned(name)
             elif name not in self.states:

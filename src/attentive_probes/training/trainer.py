@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import set_seed
 from datasets import IterableDataset
-from tqdm.auto import tqdm
 from transformers import BaseImageProcessor
 
 from attentive_probes.data.augment import Augmentation
@@ -15,9 +13,10 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.label_tables import adopt_names
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.steps import StepLoader
+from attentive_probes.evaluation.details import TestDetails
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import PROBES, RESULTS
-from attentive_probes.evaluation.split_scores import Scores, score_split
+from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.naming import check_parts
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -25,6 +24,7 @@ from attentive_probes.probe.saving import write_files
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator
 from attentive_probes.training.arguments import ProbeTrainingArguments
+from attentive_probes.training.calibration import calibrate
 from attentive_probes.training.checkpoint import (
     check_output_dir,
     claimed,
@@ -32,6 +32,7 @@ from attentive_probes.training.checkpoint import (
     save_whole,
 )
 from attentive_probes.training.epochs import run_epochs
+from attentive_probes.training.final_test import note_test, score_test
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import take_best
 from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_doubts, note_sizes
@@ -42,8 +43,9 @@ from attentive_probes.training.splits import (
     AnySplit,
     check_batches,
     class_weights_of,
-    fit_batch_size,
+    fit_to_images,
     heads_by_seed,
+    num_images_of,
     open_any,
     split_loader,
 )
@@ -102,7 +104,7 @@ class ProbeTrainer:
         self.encoder = LabelEncoder.of_probe(self.sweep.config, self.images.label_separator)
         self.train_split = self.open_split("train", train_dataset)
         self.validation_split = self.open_split("validation", validation_dataset)
-        self.arguments = arguments = fit_batch_size(arguments, self.train_split)
+        self.arguments = arguments = fit_to_images(arguments, num_images_of(self.train_split))
         check_batches(self.train_split, self.sweep, arguments)
         self.by_seed = heads_by_seed(self.sweep, arguments, self.train_split)
         self.class_weights = class_weights_of(self.train_split, arguments, self.encoder)
@@ -132,7 +134,7 @@ class ProbeTrainer:
         resumed = goes_on(self.folder, self.arguments, self.results, self.identity)  # now that nobody else writes there
         if self.accelerator.is_main_process and not resumed:
             clear_output_dir(self.folder)
-        selection = EpochSelection(self.results.heads, self.results.selection_metric)
+        selection = EpochSelection(self.results.heads, self.results.selection_metric, not self.arguments.select_epoch)
         if resumed and (done := load_finished(self.folder, selection)) is not None:
             self.results, self.baseline_scores = done
             self._tested = True
@@ -164,12 +166,15 @@ class ProbeTrainer:
         shuffle = (self.shuffle_buffer, self.arguments.seed) if name == "train" else None
         return open_any(name, dataset, self.sweep, self.images, self.encoder, shuffle)
 
-    def test(self, dataset: AnyDataset, baseline: str | None = None) -> SweepResults:
+    def test(
+        self, dataset: AnyDataset, baseline: str | None = None, details: TestDetails | None = None
+    ) -> SweepResults:
         """Score the test split, once, with every head at its selected epoch, and add it to `results.json`.
 
         Args:
             dataset: The test split, also as `open_split` gave it.
             baseline: Name of the head that the others are compared with; the selected head by default.
+            details: What else is wanted of the selected head and the baseline.
 
         Raises:
             ValueError: If the split was scored before, or there is no head of that name.
@@ -179,18 +184,16 @@ class ProbeTrainer:
         baseline = check_baseline(baseline, self.results)
         split = self.open_split("test", dataset)
         with claimed(self.folder):
-            return self._test(split, baseline)
+            return self._test(split, baseline, details or TestDetails())
 
-    def _test(self, split: AnySplit, baseline: str) -> SweepResults:
-        scores = self._score(split)
-        for result in self.results.heads:
-            if result.best_epoch and scores[result.name].are_finite:
-                result.test = scores[result.name].test_metrics(scores[baseline])
+    def _test(self, split: AnySplit, baseline: str, details: TestDetails) -> SweepResults:
+        scores = score_test(self, split, baseline, details)
         self.results.baseline, self._tested, self.baseline_scores = baseline, True, scores[baseline]
+        note_sizes(self.results, self.sweep.config, self.arguments, test=split)
+        note_test(self, scores, split, baseline, details)
         self.results.correct_for_number()
         if self.accelerator.is_main_process:
             save_tested(self.folder, scores[baseline], scores[self.results.best.name], self.sweep, split)
-        note_sizes(self.results, self.sweep.config, self.arguments, test=split)
         self.results.data["test"]["images"] = scores[baseline].num_images  # also of a stream: those that count
         note_doubts(self.results)
         self.save_results()
@@ -213,6 +216,7 @@ class ProbeTrainer:
         name = name or self.results.best.name
         probe = self.sweep.probe(name) if isinstance(self._model, ProbeSweep) else self._model
         attachments = {path: content for head, path, content in self._attachments if head in (None, name)}
+        probe.config.temperature = self.results.head(name).temperature
         probe.files = card_files(self.results, name, probe.config, attachments)
         return probe
 
@@ -226,17 +230,11 @@ class ProbeTrainer:
         options = (self.processor, self.sweep.backbone, self.augmentation, self.arguments, self.accelerator)
         return split_loader(split, *options, train=train, seed=seed)
 
-    def _score(self, split: AnySplit) -> dict[str, Scores]:
-        loader, precision = self.loader(split, train=False), self.arguments.mixed_precision
-        self.sweep.to(self.accelerator.device)
-        with tqdm(desc="test", unit="img", disable=not self.accelerator.is_main_process, leave=False) as bar:
-            options: dict[str, Any] = {"precision": precision, "confusion": True, "keep": self.results.best.name}
-            return score_split(self.sweep, loader, self.accelerator, tick=bar.update, **options)
-
     def _finish(self, selection: EpochSelection) -> None:
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
         take_best(self.sweep, selection, self.scale)
+        calibrate(self)
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
                 save_whole(self.probe(name), self.folder / PROBES / name)

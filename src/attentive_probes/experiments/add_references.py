@@ -1,0 +1,57 @@
+"""k-NN and logistic regression beside the heads of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from attentive_probes.evaluation.class_scores import ClassScores
+from attentive_probes.evaluation.references import (
+    Features,
+    Reference,
+    evaluate_reference,
+    linear_probe,
+    read_features,
+)
+from attentive_probes.evaluation.results import ReferenceResult
+from attentive_probes.evaluation.run_files import PROBES
+from attentive_probes.probe.setup import reading_of
+from attentive_probes.training.checkpoint import save_whole
+from attentive_probes.training.trainer import ProbeTrainer
+
+
+def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, splits: Mapping[str, Any]) -> None:
+    """Evaluate k-NN and logistic regression on the features of a run's splits and add them to its results.
+
+    Logistic regression leaves a probe in `probes/<name>`, as the heads do.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+    config = trainer.sweep.config
+    readings = {name: reading_of(config, reference.head) for name, reference in references.items()}
+    features = {}
+    for name, split in splits.items():
+        if split is not None:
+            loader = trainer.loader(split, train=False)
+            features[name] = read_features(trainer.sweep, loader, list(readings.values()), trainer.accelerator)
+    if trainer.results.selection.get("refit"):  # as the heads, they learn from both
+        both = zip(*(features[name].values() for name in ("train", "validation")), strict=True)
+        joined = (Features(*(torch.cat(pair) for pair in zip(*parts, strict=True))) for parts in both)
+        features["train"] = dict(zip(features["train"], joined, strict=True))
+    for name, reference in references.items():
+        mine = {split: by_reading[readings[name]] for split, by_reading in features.items()}
+        found = evaluate_reference(reference, mine["train"], mine["validation"], mine.get("test"), config.num_labels)
+        test = None
+        if found.test is not None and isinstance(trainer.baseline_scores, ClassScores):
+            test = found.test.test_metrics(trainer.baseline_scores)
+        result = ReferenceResult(name, asdict(reference), found.settings, found.validation, test)
+        trainer.results.references.append(result)
+        if found.model is not None and trainer.accelerator.is_main_process:
+            probe = linear_probe(trainer.sweep, reference.head, found.model)
+            save_whole(probe, trainer.folder / PROBES / name)
+    trainer.results.correct_for_number()
+    trainer.save_results()

@@ -1,0 +1,248 @@
+"""What is wrong with somebody's images and labels, as far as the tokens of a frozen backbone tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from attentive_probes.analysis.plots import has_matplotlib
+from attentive_probes.data.batches import make_cached_loader
+from attentive_probes.data.folds import folds_of
+from attentive_probes.data.image_content import NOTHING
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.steps import StepPlan
+from attentive_probes.data.token_cache import TokenCache, cached_items, held_as
+from attentive_probes.evaluation.audit import JUDGE, KINDS, Audit, Finding
+from attentive_probes.evaluation.label_errors import cross_fitted, label_suspects, mutual_confusions
+from attentive_probes.evaluation.neighbours import (
+    equal_pixels,
+    find_neighbours,
+    near_duplicates,
+    outliers,
+    standardized,
+    thumbnail,
+)
+from attentive_probes.evaluation.references import Features, read_features
+from attentive_probes.experiments.checks import backbone_options
+from attentive_probes.experiments.data import cache_splits
+from attentive_probes.experiments.pictures import draw_audit
+from attentive_probes.experiments.prepare import prepare
+from attentive_probes.experiments.recipe import HeadBlock, Recipe
+from attentive_probes.experiments.splits import RawSplits
+from attentive_probes.naming import unknown_name
+from attentive_probes.probe.configuration_probe import HeadConfig
+from attentive_probes.probe.head_run import HeadRun, check_heads
+from attentive_probes.probe.setup import describe_probe, reading_of
+from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.processes import make_accelerator
+from attentive_probes.tokens import Reading
+
+MOST_IMAGES = 5_000  # that a run audits beside; a call of its own audits any number
+NUM_FOLDS = 5
+
+
+class Held(NamedTuple):
+    """Name -> images of each split that is held, and their tokens."""
+
+    splits: dict[str, ImageSplit]
+    caches: dict[str, TokenCache]
+
+
+def held_splits(opened: Mapping[str, Any], caches: Mapping[str, Any]) -> Held:
+    """Those of some splits whose images are held and cached."""
+    names = [name for name, split in opened.items() if isinstance(split, ImageSplit)]
+    names = [name for name in names if isinstance(caches.get(name), TokenCache)]
+    return Held({name: opened[name] for name in names}, {name: caches[name] for name in names})
+
+
+def audit_reading(sweep: ProbeSweep, caches: Mapping[str, Any]) -> Reading | None:
+    """What an audit can read of the tokens that are cached: class token and mean patch, or one of them; else `None`."""
+    items = next(cache for cache in caches.values() if isinstance(cache, TokenCache)).items
+    taps = dict.fromkeys(tap for reading in sweep.readings for tap in reading.taps)
+    for tap in ("last", *taps):
+        for kinds in (("cls", "mean"), ("mean",), ("cls",)):
+            tokens = tuple(f"{kind}@{tap}" for kind in kinds)
+            try:
+                reading = reading_of(sweep.config, HeadConfig("concat", tokens=tokens))
+            except ValueError:
+                continue
+            if all(held_as(item, items) is not None for item in cached_items([reading])):
+                return reading
+    return None
+
+
+def audit_recipe(recipe: Recipe, folder: Path, kinds: Sequence[str] = ()) -> tuple[Audit, RawSplits]:
+    """Audit the data of a recipe, whatever its heads, and write what is found to a folder.
+
+    Args:
+        recipe: Backbone and data.
+        folder: For `audit.json`, `audit.csv` and, with matplotlib, the pictures.
+        kinds: What somebody means to leave out; checked before the work.
+
+    Raises:
+        ValueError: If the data cannot be audited, or a kind is unknown.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(unknown_name("kind of finding", kind, KINDS))
+    if recipe.data.streaming or recipe.data.problem_type != "single_label_classification":
+        raise ValueError("An audit looks at images with one label each that are no stream.")
+    reader = audit_heads(recipe)
+    sweep, raw, opened = prepare(reader)
+    caches = cache_splits(reader.data, sweep, opened, sweep.readings, reader.train, {})
+    held = held_splits(opened, caches)
+    accelerator = make_accelerator()
+    found = audit_splits(sweep, held.splits, held.caches, sweep.readings[0], accelerator)
+    if accelerator.is_main_process:
+        found.save(folder)
+        if has_matplotlib():
+            draw_audit(found, held.splits, folder)
+    return found, raw
+
+
+def audit_heads(recipe: Recipe) -> Recipe:
+    """The recipe of an audit: class token and mean patch of the same images, and nothing to train."""
+    options: dict[str, Any] = {"num_labels": 1, "problem_type": "regression", **backbone_options(recipe)}
+    config, _ = describe_probe(recipe.backbone.name, **options)
+    head: dict[str, Any] = {"pooling": "concat", "tokens": ["cls", "mean"]}
+    try:
+        check_heads(config, {"audit": HeadRun(HeadConfig(**head))})
+    except ValueError:  # no class token
+        head["tokens"] = ["mean"]
+    data = replace(recipe.data, tokens="cached", augmentation=None)
+    train = replace(recipe.train, output_dir=str(Path(recipe.data.cache.folder) / "audit"), overwrite=True)
+    return Recipe(recipe.backbone, data, {"audit": HeadBlock(**head)}, train)
+
+
+def audit_splits(
+    sweep: ProbeSweep,
+    splits: Mapping[str, ImageSplit],
+    caches: Mapping[str, TokenCache],
+    reading: Reading,
+    accelerator: Accelerator,
+) -> Audit:
+    """Audit some splits together: copies, labels, images that are like no other, classes.
+
+    Probes learn from all splits here, and choose nothing.
+
+    Args:
+        sweep: Anything on the backbone.
+        splits: Name -> images, as they were opened.
+        caches: Name -> their tokens.
+        reading: What is read of these.
+        accelerator: Where to run.
+    """
+    names, num_labels = list(splits), sweep.config.num_labels
+    found = [_features(sweep, caches[name], reading, accelerator) for name in names]
+    features, labels = (torch.cat([part[i] for part in found]).cpu() for i in range(2))
+    places = [np.searchsorted(splits[name].rows, caches[name].images.numpy()) for name in names]
+    book = _Book(splits, names, places, sweep.config.id2label, labels.numpy())
+    neighbours = find_neighbours(standardized(features).to(accelerator.device))
+    near = {(one, other): distance for one, other, distance in near_duplicates(neighbours)}
+    for one, other, distance in equal_pixels(book.thumbnails()):
+        near[one, other] = min(distance, near.get((one, other), 1.0))
+    findings = [*book.pairs(near)]
+    findings += [book.finding("outlier", row, score) for row, score in outliers(neighbours)]
+    confused: list[dict[str, Any]] = []
+    settings: dict[str, Any] = {
+        "backbone": sweep.config.backbone_name_or_path,
+        "reads": [str(item) for item in reading.items],
+    }
+    if (np.bincount(labels) > 0).sum() > 1 and len(labels) >= 2 * NUM_FOLDS:
+        folds = folds_of(labels.numpy(), NUM_FOLDS, 0)
+        probabilities = cross_fitted(features.to(accelerator.device), labels.to(accelerator.device), folds, num_labels)
+        settings[JUDGE] = float((probabilities.argmax(1) == labels.numpy()).mean())
+        for suspect in label_suspects(probabilities, labels.numpy()):
+            findings.append(book.finding("label", suspect.row, suspect.margin, suspect.likely))
+        name_of = sweep.config.id2label
+        for pair in mutual_confusions(probabilities, labels.numpy()):
+            shares = {"first_as_second": pair.first_as_second, "second_as_first": pair.second_as_first}
+            confused.append({"first": name_of[pair.first], "second": name_of[pair.second], **shares})
+    order = list(KINDS)
+    findings.sort(key=lambda finding: (order.index(finding.kind), -finding.score))
+    return Audit(findings, confused, book.classes(), settings)
+
+
+def _features(sweep: ProbeSweep, cache: TokenCache, reading: Reading, accelerator: Accelerator) -> Features:
+    plan = StepPlan(256, rank=accelerator.process_index, processes=accelerator.num_processes)
+    return read_features(sweep, make_cached_loader(cache, plan, train=False), [reading], accelerator)[reading]
+
+
+class _Book:
+    """Knows which image is behind a row of all splits together."""
+
+    def __init__(
+        self,
+        splits: Mapping[str, ImageSplit],
+        names: Sequence[str],
+        places: Sequence[np.ndarray],
+        id2label: Mapping[int, str],
+        labels: np.ndarray,
+    ):
+        self.splits, self.id2label, self.labels = splits, id2label, labels
+        self.names = np.repeat(np.array(names, object), [len(part) for part in places])
+        self.places = np.concatenate(places)
+        content = [splits[name].content()[part] for name, part in zip(names, places, strict=True)]
+        self.content = np.concatenate(content)
+
+    def finding(self, kind: str, row: int, score: float, likely: int | None = None, **other: Any) -> Finding:
+        split, place, label = str(self.names[row]), int(self.places[row]), int(self.labels[row])
+        file, name = self._file(split, place), self.id2label[label]
+        named = "" if likely is None or likely == label else self.id2label[likely]
+        return Finding(
+            kind, split, int(self.splits[split].rows[place]), place, file, name, score, likely=named, **other
+        )
+
+    def thumbnails(self) -> np.ndarray:
+        """Grey values `(N, 256)` of all images, 16 pixels wide and high."""
+
+        def look(row: int) -> np.ndarray:
+            image = self.splits[str(self.names[row])][int(self.places[row])].image
+            assert image is not None  # the backbone has read it
+            return thumbnail(image)
+
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(look, range(len(self.names)))))
+
+    def pairs(self, near: Mapping[tuple[int, int], float]) -> Iterator[Finding]:
+        distances = dict(near)
+        for one, other in self._equal():
+            distances[one, other] = 0.0
+        for (one, other), distance in distances.items():
+            split, place = str(self.names[other]), int(self.places[other])
+            kind = "leak" if split != self.names[one] else "duplicate"
+            row = int(self.splits[split].rows[place])
+            pair = {
+                "other_split": split,
+                "other_row": row,
+                "other_place": place,
+                "other_file": self._file(split, place),
+            }
+            yield self.finding(kind, one, 1 - distance, int(self.labels[other]), **pair)
+
+    def classes(self) -> dict[str, dict[str, int]]:
+        counts = {}
+        for name in self.splits:
+            of_split = np.bincount(self.labels[self.names == name], minlength=len(self.id2label))
+            counts[name] = {self.id2label[label]: int(count) for label, count in enumerate(of_split)}
+        return counts
+
+    def _equal(self) -> Iterator[tuple[int, int]]:
+        """Each image with the first one that has the same bytes."""
+        _, first, places = np.unique(self.content, return_index=True, return_inverse=True)
+        nothing = np.frombuffer(NOTHING, np.uint64)[0]
+        for row, place in enumerate(places):
+            if first[place] != row and self.content[row] != nothing:
+                yield int(first[place]), row
+
+    def _file(self, split: str, place: int) -> str:
+        images = self.splits[split]
+        cell = images.data[place][images.options.image_column]
+        return str(cell.get("path") or "") if isinstance(cell, dict) and cell.get("bytes") is None else ""

@@ -1,0 +1,47 @@
+"""What a recipe wants to know of its test split beside what every head gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+
+from attentive_probes.evaluation.details import TestDetails, check_details
+from attentive_probes.experiments.blocks import EvaluationRecipe
+from attentive_probes.experiments.splits import Part
+from attentive_probes.probe.label_table import LabelTable
+
+
+def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTable, problem_type: str) -> TestDetails:
+    """The details of a test split, checked before any work.
+
+    Args:
+        evaluation: What is asked for.
+        part: The test split as it was read; `None` if there is none.
+        table: The labels of the run.
+        problem_type: Problem type.
+
+    Raises:
+        ValueError: If there is no such column or class, or a metric does not suit the classes.
+    """
+    is_single = problem_type == "single_label_classification"
+    if (evaluation.metrics or evaluation.slices) and not is_single:
+        raise ValueError(f"evaluation.metrics and slices are for single labels, not for {problem_type}.")
+    if (evaluation.metrics or evaluation.slices) and (part is None or not isinstance(part.data, Dataset)):
+        raise ValueError("evaluation.metrics and slices need a test split that is no stream.")
+    num_labels = len(table.names)
+    check_details(evaluation.metrics, num_labels)
+    positive = num_labels - 1 if evaluation.positive is None else table.id_of(evaluation.positive)
+    if positive is None:
+        raise ValueError(f"evaluation.positive: {table.unknown(evaluation.positive)}")
+    if part is None or not isinstance(part.data, Dataset):
+        return TestDetails()
+    rows = part.all_rows.tolist()
+    groups = None if part.groups is None else dict(zip(rows, part.groups.tolist(), strict=True))
+    slices: dict[str, dict[int, Any]] = {}
+    for column in evaluation.slices:
+        if column not in part.data.column_names:
+            known = part.data.column_names
+            raise ValueError(f"There is no column {column!r} in the test split (evaluation.slices); there are {known}.")
+        slices[column] = dict(zip(rows, map(str, part.data[column]), strict=True))
+    return TestDetails(tuple(evaluation.metrics), positive, evaluation.specificity, groups, slices)

@@ -1,0 +1,69 @@
+"""The test split, scored once: every head at its selected epoch, with intervals, comparisons and what else is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.evaluation.class_scores import ClassScores
+from attentive_probes.evaluation.details import TestDetails
+from attentive_probes.evaluation.split_scores import Scores, score_split
+from attentive_probes.evaluation.target_scores import TargetScores
+from attentive_probes.processes import bar_is_off
+from attentive_probes.training.splits import AnySplit
+
+if TYPE_CHECKING:
+    from attentive_probes.training.trainer import ProbeTrainer
+
+
+def score_test(trainer: ProbeTrainer, split: AnySplit, baseline: str, details: TestDetails) -> dict[str, Scores]:
+    """Scores of all heads of a run on its test split; those of the selected head and the baseline know every image.
+
+    Args:
+        trainer: The run.
+        split: The images.
+        baseline: Name of the head that the others are compared with.
+        details: What else is wanted.
+    """
+    loader, sweep, accelerator = trainer.loader(split, train=False), trainer.sweep, trainer.accelerator
+    sweep.to(accelerator.device)
+    kept = {trainer.results.best.name, baseline} if details.are_asked_for else {trainer.results.best.name}
+    with tqdm(desc="test", unit="img", disable=bar_is_off(accelerator.is_main_process), leave=False) as bar:
+        return score_split(
+            sweep,
+            loader,
+            accelerator,
+            precision=trainer.arguments.mixed_precision,
+            confusion=True,
+            keep=kept,
+            probabilities=bool(details.metrics),
+            tick=bar.update,
+        )
+
+
+def note_test(
+    trainer: ProbeTrainer, scores: dict[str, Scores], split: AnySplit, baseline: str, details: TestDetails
+) -> None:
+    """Put test metrics into the results of a run; arguments as of `score_test`, and the scores that it gave."""
+    rows = _rows_of(scores[trainer.results.best.name], split) if details.are_asked_for else None
+    groups = None if rows is None else details.groups_of(rows)
+    for result in trainer.results.heads:
+        found = scores[result.name]
+        if result.best_epoch and found.are_finite:
+            result.test = found.test_metrics(scores[baseline], groups)
+            if isinstance(found, ClassScores) and found.records is not None and rows is not None:
+                result.test |= details.of(found.records, rows)
+    if groups is not None:
+        trainer.results.data["test"]["groups"] = len(np.unique(groups))
+
+
+def _rows_of(scores: Scores, split: AnySplit) -> np.ndarray:
+    """Rows `(N,)` of the scored images in what was read."""
+    images = (
+        scores.rows if isinstance(scores, TargetScores) else None if scores.records is None else scores.records.rows
+    )
+    assert images is not None
+    return split.rows[images] if isinstance(split, ImageSplit) else images

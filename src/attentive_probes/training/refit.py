@@ -1,0 +1,46 @@
+"""Trained once more, on training and validation images together, once there is nothing left to choose."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from attentive_probes.checksums import load_checked, save_checked
+from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.evaluation.run_files import CHECKPOINTS, PROBES, REFIT
+from attentive_probes.training.checkpoint import replace_whole
+from attentive_probes.training.fit import fit_heads, fresh
+from attentive_probes.training.trainer import ProbeTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def refit(trainer: ProbeTrainer, pool: TokenCache) -> int:
+    """Train all heads of a run anew on a pool of images, to the end, and put them in the place of those that it has.
+
+    A resumed run takes up what was refitted before. Validation metrics stay those of the heads of before.
+
+    Args:
+        trainer: The run, trained and not tested.
+        pool: Tokens of training and validation images.
+
+    Returns:
+        The number of images they learned from.
+    """
+    path, sweep = trainer.folder / CHECKPOINTS / REFIT, trainer.sweep
+    if path.exists():
+        states = load_checked(path)
+    else:
+        states = fit_heads(
+            fresh(sweep), trainer.arguments, pool, np.arange(len(pool)), None, trainer.accelerator
+        ).states
+        if trainer.accelerator.is_main_process:
+            save_checked(states, path)
+    if left := sorted(sweep.runs.keys() - states.keys()):
+        logger.warning("%s diverged when they were trained on all images: they stay as they were before.", left)
+    for name, state in states.items():
+        sweep.restore(name, state)
+        if trainer.accelerator.is_main_process:
+            replace_whole(trainer.probe(name), trainer.folder / PROBES / name)
+    return len(pool)
