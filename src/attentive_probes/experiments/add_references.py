@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
+from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.class_scores import ClassScores
+from attentive_probes.evaluation.details import TestDetails
 from attentive_probes.evaluation.references import (
     Features,
     Reference,
@@ -23,7 +26,12 @@ from attentive_probes.training.checkpoint import save_whole
 from attentive_probes.training.trainer import ProbeTrainer
 
 
-def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, splits: Mapping[str, Any]) -> None:
+def add_references(
+    references: Mapping[str, Reference],
+    trainer: ProbeTrainer,
+    splits: Mapping[str, Any],
+    details: TestDetails | None = None,
+) -> None:
     """Evaluate k-NN and logistic regression on the features of a run's splits and add them to its results.
 
     Logistic regression leaves a probe in `probes/<name>`, as the heads do.
@@ -47,7 +55,8 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
         found = evaluate_reference(reference, mine["train"], mine["validation"], mine.get("test"), config.num_labels)
         test = None
         if found.test is not None and isinstance(trainer.baseline_scores, ClassScores):
-            test = found.test.test_metrics(trainer.baseline_scores)
+            groups = None if details is None else _groups(details, splits["test"], found.test.num_images)
+            test = found.test.test_metrics(trainer.baseline_scores, groups)
         result = ReferenceResult(name, asdict(reference), found.settings, found.validation, test)
         trainer.results.references.append(result)
         if found.model is not None and trainer.accelerator.is_main_process:
@@ -55,3 +64,9 @@ def add_references(references: Mapping[str, Reference], trainer: ProbeTrainer, s
             save_whole(probe, trainer.folder / PROBES / name)
     trainer.results.correct_for_number()
     trainer.save_results()
+
+
+def _groups(details: TestDetails, split: Any, count: int) -> np.ndarray | None:
+    """The group of each scored image of the test split, in order, where it is known which were scored."""
+    rows = split.images.numpy() if isinstance(split, TokenCache) else getattr(split, "rows", np.empty(0))
+    return details.groups_of(rows) if len(rows) == count else None

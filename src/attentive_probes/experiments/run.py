@@ -86,7 +86,7 @@ def _run(
         results = trainer.test(splits["test"], recipe.evaluation.baseline, details)
     known = {reference.name for reference in results.references}
     if missing := {name: reference for name, reference in references.items() if name not in known}:
-        add_references(missing, trainer, splits)
+        add_references(missing, trainer, splits, details)
     _audit(recipe, trainer, opened, splits)
     trainer.save_results()
     if trainer.accelerator.is_main_process:
