@@ -24,6 +24,7 @@ from attentive_probes.processes import bar_is_off, process_state
 
 logger = logging.getLogger(__name__)
 SAMPLE = 64  # images on which int8 is calibrated and every encoding's error is measured
+WORTH_SAYING = 20.0  # seconds
 POLL = 0.2  # seconds between two looks at what others are writing
 
 
@@ -151,7 +152,8 @@ def _measure(source: TokenSource, store: TokenStore, processes: int) -> None:
     manifest, start = store.manifest, time.perf_counter()
     sample = next(source.batches(source.plan(range(min(SAMPLE, manifest.num_images)))[:1]))
     seconds = missing_rows(store) * (time.perf_counter() - start) / sample.num_rows / processes
-    logger.info("Caching %d views takes about %.0f minutes, by a first batch.", missing_rows(store), seconds / 60)
+    if seconds > WORTH_SAYING:
+        logger.info("Caching %d views takes about %.0f minutes, by a first batch.", missing_rows(store), seconds / 60)
     for item, of_item in sample.tokens.items():
         tokens = of_item.cpu()
         if sample.is_read is not None:  # what could not be read says nothing of the others

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
@@ -109,7 +110,8 @@ def bootstrap_values(
     def of_draw(drawn: np.ndarray) -> float:
         return metric(drawn if members is None else np.concatenate([members[group] for group in drawn]))
 
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of draws that are all alike, which `percentile_interval` knows
         found = bootstrap(
             (np.arange(count),),
             of_draw,

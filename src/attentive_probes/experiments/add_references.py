@@ -43,7 +43,7 @@ def add_references(
     readings = {name: reading_of(config, reference.head) for name, reference in references.items()}
     features = {}
     for name, split in splits.items():
-        if split is not None:
+        if split is not None and name != "pool":
             loader = trainer.loader(split, train=False)
             features[name] = read_features(trainer.sweep, loader, list(readings.values()), trainer.accelerator)
     if trainer.results.selection.get("refit"):  # as the heads, they learn from both

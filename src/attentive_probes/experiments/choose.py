@@ -57,6 +57,7 @@ def choose_backbone(
     seconds: float | None = None,
     most_images: int | None = None,
     draw: int = 0,
+    changes: Sequence[str] = (),
     with_speed: bool = True,
     with_lora: bool = False,
 ) -> Chosen:
@@ -73,6 +74,7 @@ def choose_backbone(
         seconds: Time within which to begin rounds; `None` for any.
         most_images: Images of the last round, at most; `None` for all.
         draw: Number of the draw of the images.
+        changes: Changes to the recipe of every backbone, for instance `train.num_train_epochs=5`.
         with_speed: Whether to time the backbones.
         with_lora: Whether to train an adapter on the winner, beside its head.
 
@@ -82,7 +84,7 @@ def choose_backbone(
     if not backbones:
         raise ValueError("Name at least one backbone (--backbone).")
     start, wish = time.perf_counter(), wish or Wish()
-    recipes = {name: _recipe(source, name, wish) for name in dict.fromkeys(backbones)}
+    recipes = {name: _recipe(source, name, wish, changes) for name in dict.fromkeys(backbones)}
     alive, size, rows, last = list(recipes), FIRST, list[dict[str, Any]](), list[Judged]()
     while True:
         limit = size if most_images is None else min(size, most_images)
@@ -116,9 +118,9 @@ def survivors(rounds: Sequence[Judged]) -> list[str]:
     return [name for name in ranked if name in half or name in open_] if len(ranked) > 2 else open_
 
 
-def _recipe(source: str, backbone: str, wish: Wish) -> Recipe:
+def _recipe(source: str, backbone: str, wish: Wish, changes: Sequence[str]) -> Recipe:
     text = automatic_recipe(source, Wish(**{**vars(wish), "backbone": backbone, "layers": True}))
-    return Recipe.of_text(text, (), f"the recipe for {backbone}")
+    return Recipe.of_text(text, changes, f"the recipe for {backbone}")
 
 
 def _rows(rounds: Sequence[Judged], size: int) -> list[dict[str, Any]]:

@@ -1,0 +1,57 @@
+"""Choosing among backbones: who goes on, what is said of the winner, and what is left behind."""
+
+import json
+
+import numpy as np
+import pytest
+
+from attentive_probes.evaluation.candidates import Candidate
+from attentive_probes.experiments.automatic import Wish
+from attentive_probes.experiments.choose import choose_backbone, survivors
+from attentive_probes.experiments.choose_files import save_choice
+from attentive_probes.experiments.rounds import Judged
+from tiny import image_dataset
+
+
+def judged(name, hits, total=300):
+    correct = np.zeros((1, total), bool)
+    correct[0, :hits] = True
+    return Judged(name, [Candidate("ep", "ep", 100, correct, heads=("ep",))], total, 1.0)
+
+
+def test_who_goes_on():
+    """The better half, and whoever cannot be told from the best; of two, only what cannot be told apart."""
+    assert survivors([judged("a", 200), judged("b", 250), judged("c", 100), judged("d", 120)]) == ["b", "a"]
+    assert survivors([judged("a", 249), judged("b", 250), judged("c", 248), judged("d", 120)]) == ["b", "a", "c"]
+    assert survivors([judged("a", 200), judged("b", 250)]) == ["b"]
+    assert survivors([judged("a", 249), judged("b", 250)]) == ["b", "a"]
+
+
+def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
+    """Two tiny backbones on 90 images: a row for each head with its price, a reason, a curve, a picture."""
+    for i, row in enumerate(image_dataset(90)):
+        folder = tmp_path / "photos" / f"band {row['label']}"
+        folder.mkdir(parents=True, exist_ok=True)
+        row["image"].save(folder / f"{i}.png")
+    names = [tiny_backbone("vit"), tiny_backbone("siglip")]
+    wish = Wish(None, tmp_path / "choice" / "run")
+    found = choose_backbone(
+        str(tmp_path / "photos"),
+        names,
+        wish,
+        most_images=72,
+        changes=["train.num_train_epochs=1", f"data.cache.folder={tmp_path / 'tokens'}"],
+    )
+    assert found.backbone in names and found.reason.startswith("Take ") and "licence unknown" in found.reason
+    assert {row["backbone"] for row in found.table} == set(names)
+    heads = {row["head"] for row in found.table if row["backbone"] == names[0]}
+    assert {"linear", "linear-cls", "ep", "ep-middle", "linear-middle", "alf", "knn", "logistic"} == heads
+    assert all(row["milliseconds_at_1"] > 0 and row["cache_bytes_per_image"] > 0 for row in found.table)
+    front = [row for row in found.table if row["on_front"]]
+    best = max((row for row in found.table if row["can_win"]), key=lambda row: row["accuracy"])
+    assert front and best["accuracy"] == max(row["accuracy"] for row in front)
+    save_choice(found, tmp_path / "choice")
+    content = json.loads((tmp_path / "choice" / "choice.json").read_text())
+    assert content["backbone"] == found.backbone and (tmp_path / "choice" / "choice.png").exists()
+    with pytest.raises(ValueError, match="at least one backbone"):
+        choose_backbone(str(tmp_path / "photos"), [])
