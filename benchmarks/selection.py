@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/selection.py NAME=DATA[:SHOTS] ... --splits 20
 
 Of every set, `SHOTS` training images per class; a fifth of all images is the test split, a tenth of the rest is
-validation, another draw for every split. Candidates: the heads of `attentive-probes train` at three rates and two seeds,
-logistic regressions and k-NN on tokens of the embedded backbone; twelve epochs. One validation split selects the best
-mean over seeds among heads, each at its best epoch, as runs without `selection` do; folds select by five-fold
+validation, another draw for every split. Candidates: the heads of `attentive-probes train` at three rates and two
+seeds, logistic regressions and k-NN on tokens of the embedded backbone; twelve epochs. One validation split selects the
+best mean over seeds among heads, each at its best epoch, as runs without `selection` do; folds select by five-fold
 cross-validation among heads and logistic regressions, with the rule of one standard error and without, heads at the end
 of their schedule. Regret is the test accuracy of the best candidate, of either way, less that of the selected one.
 """

@@ -30,6 +30,7 @@ from attentive_probes.evaluation.results import HeadResult, ReferenceResult, Swe
 from attentive_probes.evaluation.run_files import (
     ATTENTION_PICTURE,
     AUDIT,
+    BEST,
     COPIES_PICTURE,
     FINDINGS,
     LAYERS_PICTURE,
@@ -112,6 +113,7 @@ def _content(folder: Path, results: SweepResults, configs: Mapping[str, ProbeCon
         "costs": [_cost_of(folder, head, configs[head.name]) for head in heads[:MOST_ROWS]],
         "classes": _classes(best, config)[:MOST_ROWS],
         "figures": _figures(results, config),
+        "has_best": (folder / BEST).exists(),
         "has_predictions": (folder / PREDICTIONS).exists(),
         "predictions": PREDICTIONS,
         "recipe": _recipe(folder),

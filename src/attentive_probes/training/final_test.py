@@ -57,7 +57,9 @@ def note_test(
             if isinstance(found, ClassScores) and found.records is not None and rows is not None:
                 result.test |= details.of(found.records, rows)
     if groups is not None:
-        trainer.results.data["test"]["groups"] = len(np.unique(groups))
+        count = len(np.unique(groups))
+        trainer.results.data["test"]["groups"] = count
+        trainer.results.protocol += f" Images come in groups, {count} of them in test; intervals are those of groups."
 
 
 def _rows_of(scores: Scores, split: AnySplit) -> np.ndarray:
