@@ -2,10 +2,9 @@
 
     python benchmarks/choosing.py DATA BACKBONE BACKBONE ... --images 2700 --subset 900 --draws 10
 
-The whole comparison judges every backbone on all `--images` of training and validation images, three folds, the heads of
-`attentive-probes choose` at one rate and one seed. A draw begins with 300 other images of these and stops at `--subset`. Tokens
-are cached once, so that only the first comparison runs the backbones. The seconds of a choice with an empty cache are those
-of a first draw with `--fresh`.
+The whole comparison judges every backbone on `--images` training and validation images, three folds, the heads of
+`attentive-probes choose` at one rate and one seed. A draw begins with 300 images of the data and stops at `--subset`.
+Tokens are cached, so that only what is new runs the backbones; `--fresh` times one choice with an empty cache first.
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ def test_copies_and_labels(recipe, tmp_path):
     assert {twice["label"], twice["likely"]} == {"band 0", "band 2"} and float(twice["score"]) == 1
     assert any(one.file.endswith("wrong.png") and one.likely == "band 2" for one in found.of_kind("label"))
     summary = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert summary["settings"]["sizes"]["median"] == [16, 16]
+    assert summary["settings"]["sizes"]["smaller than the backbone reads"] == 0
     assert sum(sum(counts.values()) for counts in summary["classes"].values()) == 63
     assert (tmp_path / "audit" / "copies.jpg").exists() and (tmp_path / "audit" / "suspects.jpg").exists()
     dropped = found.to_drop()

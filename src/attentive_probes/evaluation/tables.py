@@ -109,6 +109,10 @@ def standings_table(results: SweepResults, whole: bool = False) -> Table:
 def audit_table(audit: Audit) -> Table:
     """How much of each kind was found, the surest example of it, and what is worth knowing of the classes."""
     notes = [f"training images of the largest class over the smallest: {audit.imbalance:.1f}"]
+    if sizes := audit.settings.get("sizes"):
+        small, usual, large = ("{} x {}".format(*sizes[name]) for name in ("smallest", "median", "largest"))
+        enlarged = sizes["smaller than the backbone reads"]
+        notes.append(f"images: {small} to {large} pixels, median {usual}; {enlarged} are enlarged for the backbone")
     if (accuracy := audit.settings.get(JUDGE)) is not None:
         notes.append(f"what judges labels is right about {100 * accuracy:.0f}% of them" + TOO_WEAK * (accuracy < 0.7))
     notes += [

@@ -46,6 +46,7 @@ from attentive_probes.tokens import Reading
 
 MOST_IMAGES = 5_000  # that a run audits beside; a call of its own audits any number
 NUM_FOLDS = 5
+SHARES = {"smallest": 0.0, "median": 0.5, "largest": 1.0}  # quantiles of the sizes of images
 
 
 class Held(NamedTuple):
@@ -146,7 +147,8 @@ def audit_splits(
     book = _Book(splits, names, places, sweep.config.id2label, labels.numpy())
     neighbours = find_neighbours(standardized(features).to(accelerator.device))
     near = {(one, other): distance for one, other, distance in near_duplicates(neighbours)}
-    for one, other, distance in equal_pixels(book.thumbnails()):
+    small, sizes = book.looks()
+    for one, other, distance in equal_pixels(small):
         near[one, other] = min(distance, near.get((one, other), 1.0))
     findings = [*book.pairs(near)]
     findings += [book.finding("outlier", row, score) for row, score in outliers(neighbours)]
@@ -165,6 +167,7 @@ def audit_splits(
         for pair in mutual_confusions(probabilities, labels.numpy()):
             shares = {"first_as_second": pair.first_as_second, "second_as_first": pair.second_as_first}
             confused.append({"first": name_of[pair.first], "second": name_of[pair.second], **shares})
+    settings["sizes"] = _sizes(sizes, sweep.config.image_size)
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), -finding.score))
     return Audit(findings, confused, book.classes(), settings)
@@ -173,6 +176,12 @@ def audit_splits(
 def _features(sweep: ProbeSweep, cache: TokenCache, reading: Reading, accelerator: Accelerator) -> Features:
     plan = StepPlan(256, rank=accelerator.process_index, processes=accelerator.num_processes)
     return read_features(sweep, make_cached_loader(cache, plan, train=False), [reading], accelerator)[reading]
+
+
+def _sizes(sizes: np.ndarray, read: Sequence[int]) -> dict[str, Any]:
+    """The smallest, median and largest width and height, and how many images the backbone has to enlarge."""
+    found = {name: [int(v) for v in np.quantile(sizes, share, axis=0)] for name, share in SHARES.items()}
+    return {**found, "smaller than the backbone reads": int((sizes.min(1) < min(read)).sum()), "read": list(read)}
 
 
 class _Book:
@@ -200,16 +209,17 @@ class _Book:
             kind, split, int(self.splits[split].rows[place]), place, file, name, score, likely=named, **other
         )
 
-    def thumbnails(self) -> np.ndarray:
-        """Grey values `(N, 256)` of all images, 16 pixels wide and high."""
+    def looks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Grey values `(N, 256)` of all images made 16 pixels wide and high, and their sizes `(N, 2)`, width first."""
 
-        def look(row: int) -> np.ndarray:
+        def look(row: int) -> tuple[np.ndarray, tuple[int, int]]:
             image = self.splits[str(self.names[row])][int(self.places[row])].image
             assert image is not None  # the backbone has read it
-            return thumbnail(image)
+            return thumbnail(image), image.size
 
         with ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(look, range(len(self.names)))))
+            small, sizes = zip(*pool.map(look, range(len(self.names))), strict=True)
+        return np.stack(small), np.array(sizes)
 
     def pairs(self, near: Mapping[tuple[int, int], float]) -> Iterator[Finding]:
         distances = dict(near)
