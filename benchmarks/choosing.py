@@ -52,9 +52,8 @@ def main(
             text = automatic_recipe(data, Wish(name, wish.output_dir, layers=True))
             rounds.append(judge(round_recipe(Recipe.of_text(text, changes), images), with_speed=False))
         behind = behind_best(rounds)
-        table = Table(
-            "backbone", "best head", "accuracy", "behind", title=f"{data}, {rounds[0].num_images} images, three folds"
-        )
+        title = f"{data}, {rounds[0].num_images} images, three folds"
+        table = Table("backbone", "best head", "accuracy", "behind", title=title)
         for one in rounds:
             values = behind[one.backbone]
             gap = f"{100 * values.mean():.2f} +- {100 * clustered_error(values):.2f}"
