@@ -68,9 +68,7 @@ def main(
             picks[found.backbone] += 1
             seconds.append(found.seconds)
             print(draw, Path(found.backbone).name, f"{found.seconds:.0f} s", flush=True)
-        print(
-            f"{picks[best]} of {draws} draws pick {Path(best).name}; median {np.median(seconds):.0f} s from cached tokens"
-        )
+        print(f"{picks[best]} of {draws} draws pick {Path(best).name}; median {np.median(seconds):.0f} s a choice")
 
 
 if __name__ == "__main__":
