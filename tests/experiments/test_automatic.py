@@ -66,6 +66,16 @@ def test_a_folder_and_nothing_else(automatic_run, photos, tmp_path):
     assert again.selection == results.selection and [h.test for h in again.heads] == [h.test for h in results.heads]
 
 
+def test_one_validation_split(automatic_run):
+    """Without folds all heads are trained, and compared on validation with references; one of these can win."""
+    folder, results = automatic_run("selection.folds=0", "grid.learning_rate=[1e-9]", "train.num_train_epochs=1")
+    assert "the validation split of 3 images" in results.selection["method"] and len(results.heads) == 4
+    assert results.winner == results.selection["winner"] == "logistic"
+    best = ProbeForImageClassification.from_pretrained(folder / "best")
+    assert best.config.head["pooling"] == "concat"
+    assert "Selected is <strong>logistic</strong>" in (folder / "report.html").read_text()
+
+
 def test_refitting_and_resuming(automatic_run, tmp_path):
     """The heads of a refit learned from all images, the card says so, and a resumed run has them as they were."""
     folder, plain = automatic_run(output="plain")
@@ -127,6 +137,8 @@ def test_what_is_made_of_other_data(tmp_path, tiny_backbone):
     assert ages["data"]["images"]["label_column"] == "age" and "linear-cls" not in ages["heads"]
     with pytest.raises(ValueError, match="no column 'label'"):
         automatic_recipe(str(tmp_path / "ages"), wish)
+    found = find_run(str(tmp_path / "ages"), wish, ["data.images.label_column=age"])
+    assert found.data.problem_type == "regression" and found.data.images.label_column == "age"
 
 
 def test_what_is_typed(tmp_path, photos, tiny_backbone):

@@ -7,15 +7,21 @@ from accelerate import Accelerator
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainingArguments
 from attentive_probes.data.build_cache import build_token_cache
+from attentive_probes.data.folds import folds_of
 from attentive_probes.data.token_cache import CacheOptions
+from attentive_probes.evaluation.references import Reference
 from attentive_probes.poolings import POOLINGS
 from attentive_probes.probe.rates import rate_of
+from attentive_probes.tokens import Reading
+from attentive_probes.training.cross_validation import cross_validate
 from attentive_probes.training.fit import fit_heads, fresh
 from attentive_probes.training.report import head_rates
 from attentive_probes.training.rules import usual_batch_size, usual_epochs
 from attentive_probes.training.splits import fit_to_images
+from spawned import on_processes
 from tiny import image_split
 
+READING = Reading.parse(("mean",))
 RUNS = {
     "ep": HeadRun(HeadConfig("ep", {"num_queries": 4}), learning_rate=0.01),
     "noisy": HeadRun(HeadConfig("mean", token_noise=0.1), learning_rate=0.01, seed=3),
@@ -97,3 +103,32 @@ def test_sizes_that_are_left_to_us(images, batch, epochs):
     fitted = fit_to_images(ProbeTrainingArguments("run"), images)
     assert (fitted.batch_size, fitted.num_train_epochs) == (batch, epochs)
     assert usual_epochs(10**6) == 10
+
+
+def judged_by_folds(backbone, folder):
+    """Name -> right or wrong on each image, of heads and references that did not learn from it."""
+    sweep = ProbeSweep.from_backbone(backbone, RUNS, num_labels=3)
+    split = image_split(sweep.config, 40)
+    cache = build_token_cache(
+        sweep.backbone,
+        split,
+        [*sweep.readings, READING],
+        sweep.image_processor,
+        CacheOptions(folder, encoding="float32"),
+    )
+    references = {"logistic": Reference("logistic", ("mean",)), "knn": Reference("knn", ("mean",), k=[1, 3])}
+    arguments = ProbeTrainingArguments(f"{folder}/run", num_train_epochs=3, batch_size=7, eval_batch_size=5)
+    folds = folds_of(cache.labels.numpy(), 3, 0)
+    found = cross_validate(sweep, references, arguments, cache, folds, Accelerator())
+    return {one.name: one.correct.tolist() for one in found}
+
+
+def test_folds_on_processes(tiny_backbone, tmp_path):
+    """Two processes judge every image once, in order, as one does."""
+    alone = judged_by_folds(tiny_backbone("vit"), str(tmp_path / "one"))
+    assert set(alone) == {"ep", "noisy", "knn-k=1-temperature=0.07", "knn-k=3-temperature=0.07"} | {
+        f"logistic-inverse_l2={value:g}" for value in (0.01, 0.1, 1, 10)
+    }
+    for found in on_processes(2, judged_by_folds, tiny_backbone("vit"), str(tmp_path / "two")):
+        for name in alone.keys() - {"noisy"}:  # the draws of noise differ with the number of processes
+            assert found[name] == alone[name]

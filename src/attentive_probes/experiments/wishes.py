@@ -16,6 +16,7 @@ from attentive_probes.training.profile import Profile
 from attentive_probes.training.rules import usual_batch_size, usual_epochs
 
 logger = logging.getLogger(__name__)
+COLUMNS = "data.images."
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 MARGIN = 0.8  # of the time, for what no profile sees: pictures, references, the report
 
@@ -39,6 +40,11 @@ def find_run(name: str, wish: Wish, overrides: Sequence[str], time: str | None =
             flags = ", ".join(f"--{key.replace('output_dir', 'output').replace('_', '-')}" for key in asked)
             raise ValueError(f"{flags}: for data alone; {name!r} is a recipe, which has keys for that.")
         return Recipe.load(find_recipe(name), overrides)
+    columns = dict(
+        one.removeprefix(COLUMNS).split("=", 1) for one in overrides if one.startswith(COLUMNS) and "=" in one
+    )
+    named = {key: columns[key] for key in ("image_column", "label_column") if key in columns}
+    wish = replace(wish, **named)  # what the data are read with, to see what they are
     recipe = Recipe.of_text(automatic_recipe(name, wish), overrides, f"the recipe for {name}")
     return recipe if seconds is None else within(recipe, seconds)
 
