@@ -87,34 +87,37 @@ def planted(sweep: ProbeSweep, features: Tensor, images: list[Image.Image], chan
     return [*found, 1000 * others / len(images)]
 
 
-def main() -> None:
-    """Print both tables."""
-    data = load_split("embedded:fashion-mnist", "train")
-    assert isinstance(data, Dataset)
-    labels, images = np.array(data["label"]), list(data["image"])
-    sweep = ProbeSweep.from_backbone(
-        "embedded:mae-tiny-fashion",
-        {"a": HeadRun(HeadConfig("concat", tokens=("cls", "mean", "patches")))},
-        num_labels=10,
-    )
-    features = features_of(sweep, images)
-    table = Table(
-        "flipped", "precision", "recall", title=f"label suspects, {len(images):,} images, mean over {len(SEEDS)} seeds"
-    )
+def labels_table(features: Tensor, labels: np.ndarray) -> Table:
+    """Label suspects, by the share of labels that are wrong."""
+    title = f"label suspects, {len(labels):,} images, mean over {len(SEEDS)} seeds"
+    table = Table("flipped", "precision", "recall", title=title)
     for share in (0.01, 0.05, 0.1):
         values = np.mean([flipped(features, labels, share, seed) for seed in SEEDS], 0)
         table.add_row(f"{share:.0%}", *(f"{100 * value:.1f}%" for value in values))
-    Console(width=120).print(table)
-    table = Table(
-        "copy", "by features", "by pixels", "by either", title=f"{COPIES} planted copies, recall, mean over seeds"
-    )
-    others = []
+    return table
+
+
+def copies_table(sweep: ProbeSweep, features: Tensor, images: list[Image.Image]) -> Table:
+    """Planted copies, by what was done to them."""
+    title = f"{COPIES} planted copies, recall, mean over seeds"
+    table, others = Table("copy", "by features", "by pixels", "by either", title=title), []
     for change in CHANGES:
         *found, other = np.mean([planted(sweep, features, images, change, seed) for seed in SEEDS], 0)
         table.add_row(change, *(f"{100 * recall:.1f}%" for recall in found))
         others.append(other)
     table.caption = f"other pairs that are found, per 1,000 images: {np.mean(others):.1f}"
-    Console(width=120).print(table)
+    return table
+
+
+def main() -> None:
+    """Print both tables."""
+    data = load_split("embedded:fashion-mnist", "train")
+    assert isinstance(data, Dataset)
+    labels, images = np.array(data["label"]), list(data["image"])
+    head = HeadConfig("concat", tokens=("cls", "mean", "patches"))
+    sweep = ProbeSweep.from_backbone("embedded:mae-tiny-fashion", {"a": HeadRun(head)}, num_labels=10)
+    features = features_of(sweep, images)
+    Console(width=120).print(copies_table(sweep, features, images), labels_table(features, labels))
 
 
 if __name__ == "__main__":

@@ -35,13 +35,10 @@ def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
         row["image"].save(folder / f"{i}.png")
     names = [tiny_backbone("vit"), tiny_backbone("siglip")]
     wish = Wish(None, tmp_path / "choice" / "run")
-    found = choose_backbone(
-        str(tmp_path / "photos"),
-        names,
-        wish,
-        most_images=72,
-        changes=["train.num_train_epochs=1", f"data.cache.folder={tmp_path / 'tokens'}"],
-    )
+    changes = ["train.num_train_epochs=1", f"data.cache.folder={tmp_path / 'tokens'}"]
+    options = {"most_images": 72, "changes": changes, "with_lora": True}
+    found = choose_backbone(str(tmp_path / "photos"), names, wish, **options)
+    assert any("An adapter (LoRA" in line and "without" in line for line in found.more)
     assert found.backbone in names and found.reason.startswith("Take ") and "licence unknown" in found.reason
     assert {row["backbone"] for row in found.table} == set(names)
     heads = {row["head"] for row in found.table if row["backbone"] == names[0]}

@@ -75,7 +75,7 @@ def near_duplicates(neighbours: Neighbours, ratio: float = DUPLICATE) -> list[tu
 
 def thumbnail(image: Image.Image) -> np.ndarray:
     """Grey values `(256,)` of an image made 16 pixels wide and high."""
-    return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32).ravel()
+    return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32).ravel()
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from attentive_probes.experiments.recipe import HeadBlock, Recipe
 from attentive_probes.experiments.rounds import Judged, share_of
 from attentive_probes.experiments.run import run_recipe
 
-MOST_IMAGES, EPOCHS = 1000, 10  # every epoch runs the backbone forward and backward
+MOST_IMAGES, EPOCHS = 1000, 10  # each of which runs the backbone forward and backward
 
 
 def adapter_gain(recipe: Recipe, name: str, winner: Judged) -> str:
@@ -31,14 +31,14 @@ def adapter_gain(recipe: Recipe, name: str, winner: Judged) -> str:
     data = replace(recipe.data, tokens="online", validation_fraction=0.3)
     data = replace(data, fraction=share_of(data, MOST_IMAGES), test_split=None, test_fraction=None)
     folder = Path(recipe.train.output_dir).parent
-    accuracies, count = {}, 0
+    accuracies, count, epochs = {}, 0, recipe.train.num_train_epochs or EPOCHS
     for lora in (None, LoraRecipe()):
         output = str(folder / ("adapter" if lora else "no-adapter"))
         one = Recipe(
             recipe.backbone,
             data,
             {"head": HeadBlock(**run.head.to_dict(), learning_rate=run.learning_rate)},
-            replace(recipe.train, output_dir=output, num_train_epochs=EPOCHS, overwrite=True),
+            replace(recipe.train, output_dir=output, num_train_epochs=epochs, overwrite=True),
             evaluation=EvaluationRecipe(),
             lora=lora,
         )
@@ -46,6 +46,6 @@ def adapter_gain(recipe: Recipe, name: str, winner: Judged) -> str:
         accuracies[lora is not None], count = results.best.validation["top1"], results.data["validation"]["images"]
     low, high = proportion_interval(round(accuracies[True] / 100 * count), count)
     return (
-        f"An adapter (LoRA, r = 8, {EPOCHS} epochs on {results.data['train']['images']:,} images): validation "
+        f"An adapter (LoRA, r = 8, {epochs} epochs on {results.data['train']['images']:,} images): validation "
         f"{accuracies[True]:.1f} [{100 * low:.1f}, {100 * high:.1f}] after {accuracies[False]:.1f} without."
     )

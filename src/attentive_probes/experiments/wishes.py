@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 from attentive_probes.data.load import load_split
 from attentive_probes.experiments.automatic import Wish, automatic_recipe, is_data
@@ -43,7 +44,7 @@ def find_run(name: str, wish: Wish, overrides: Sequence[str], time: str | None =
     columns = dict(
         one.removeprefix(COLUMNS).split("=", 1) for one in overrides if one.startswith(COLUMNS) and "=" in one
     )
-    named = {key: columns[key] for key in ("image_column", "label_column") if key in columns}
+    named: dict[str, Any] = {key: columns[key] for key in ("image_column", "label_column") if key in columns}
     wish = replace(wish, **named)  # what the data are read with, to see what they are
     recipe = Recipe.of_text(automatic_recipe(name, wish), overrides, f"the recipe for {name}")
     return recipe if seconds is None else within(recipe, seconds)
