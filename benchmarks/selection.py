@@ -1,11 +1,11 @@
 """How far what is selected lies below the best candidate in hindsight: random splits of small sets, two ways to select.
 
-    OMP_NUM_THREADS=1 python benchmarks/selection.py NAME=DATA[:SHOTS] ... --splits 20
+    OMP_NUM_THREADS=1 python benchmarks/selection.py NAME=DATA[:SHARE] ... --splits 20
 
-Of every set, `SHOTS` training images per class; a fifth of all images is the test split, a tenth of the rest is
-validation, another draw for every split. Candidates: the heads of `attentive-probes train` at three rates and two
-seeds, logistic regressions and k-NN on tokens of the embedded backbone; twelve epochs. One validation split selects the
-best mean over seeds among heads, each at its best epoch, as runs without `selection` do; folds select by five-fold
+Of every set, a fifth is the test split and a tenth of the rest validation; of training and validation, `SHARE` is kept;
+all of it another draw for every split. Candidates: the heads of `attentive-probes train` at three rates and two seeds,
+logistic regressions and k-NN on tokens of the embedded backbone; twelve epochs. One validation split selects the best
+mean over seeds among heads, each at its best epoch, as runs without `selection` do; folds select by five-fold
 cross-validation among heads and logistic regressions, with the rule of one standard error and without, heads at the end
 of their schedule. Regret is the test accuracy of the best candidate, of either way, less that of the selected one.
 """
@@ -72,7 +72,7 @@ def regrets(recipe: Recipe, folder: Path) -> dict[str, float]:
 
 
 def main(
-    sets: Annotated[list[str], typer.Argument(help="NAME=DATA[:SHOTS]")],
+    sets: Annotated[list[str], typer.Argument(help="NAME=DATA[:SHARE]")],
     splits: Annotated[int, typer.Option()] = 20,
     tokens: Annotated[str, typer.Option(help="Folder of token caches.")] = "outputs/tokens",
     output: Annotated[Path | None, typer.Option(help="Write all regrets here, as JSON.")] = None,
@@ -82,7 +82,7 @@ def main(
     everything: dict[str, list[dict[str, float]]] = {}
     for entry in sets:
         name, _, place = entry.partition("=")
-        source, _, shots = place.rpartition(":") if place.rpartition(":")[2].isdigit() else (place, "", "")
+        source, _, share = place.rpartition(":") if place.rpartition(":")[2].startswith("0.") else (place, "", "1.0")
         for seed in range(splits):
             with tempfile.TemporaryDirectory() as folder:
                 changes: list[Any] = [
@@ -96,7 +96,7 @@ def main(
                     "data.test_fraction=0.2",
                     "selection.folds=5",
                 ]
-                changes += ["grid.seed=[0,1]", *([f"data.shots={shots}", "data.full_validation=true"] if shots else [])]
+                changes += ["grid.seed=[0,1]", f"data.fraction={share}", f"data.draw={seed}"]
                 recipe = find_run(source, Wish(None, Path(folder) / "run"), changes)
                 everything.setdefault(name, []).append(regrets(recipe, Path(folder)))
                 print(name, seed, everything[name][-1], flush=True)
