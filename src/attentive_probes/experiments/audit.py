@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from attentive_probes.analysis.plots import has_matplotlib
 from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.folds import folds_of
-from attentive_probes.data.image_content import NOTHING
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import TokenCache, cached_items, held_as
@@ -27,9 +26,9 @@ from attentive_probes.evaluation.neighbours import (
     near_duplicates,
     outliers,
     standardized,
-    thumbnail,
 )
 from attentive_probes.evaluation.references import Features, read_features
+from attentive_probes.experiments.audit_book import ImageBook
 from attentive_probes.experiments.checks import backbone_options
 from attentive_probes.experiments.data import cache_splits
 from attentive_probes.experiments.pictures import draw_audit
@@ -144,7 +143,7 @@ def audit_splits(
     found = [_features(sweep, caches[name], reading, accelerator) for name in names]
     features, labels = (torch.cat([part[i] for part in found]).cpu() for i in range(2))
     places = [np.searchsorted(splits[name].rows, caches[name].images.numpy()) for name in names]
-    book = _Book(splits, names, places, sweep.config.id2label, labels.numpy())
+    book = ImageBook(splits, names, places, sweep.config.id2label, labels.numpy())
     neighbours = find_neighbours(standardized(features).to(accelerator.device))
     near = {(one, other): distance for one, other, distance in near_duplicates(neighbours)}
     small, sizes = book.looks()
@@ -152,25 +151,34 @@ def audit_splits(
         near[one, other] = min(distance, near.get((one, other), 1.0))
     findings = [*book.pairs(near)]
     findings += [book.finding("outlier", row, score) for row, score in outliers(neighbours)]
-    confused: list[dict[str, Any]] = []
+    found_labels, confused, accuracy = _labels(book, features.to(accelerator.device), num_labels)
     settings: dict[str, Any] = {
         "backbone": sweep.config.backbone_name_or_path,
         "reads": [str(item) for item in reading.items],
     }
-    if (np.bincount(labels) > 0).sum() > 1 and len(labels) >= 2 * NUM_FOLDS:
-        folds = folds_of(labels.numpy(), NUM_FOLDS, 0)
-        probabilities = cross_fitted(features.to(accelerator.device), labels.to(accelerator.device), folds, num_labels)
-        settings[JUDGE] = float((probabilities.argmax(1) == labels.numpy()).mean())
-        for suspect in label_suspects(probabilities, labels.numpy()):
-            findings.append(book.finding("label", suspect.row, suspect.margin, suspect.likely))
-        name_of = sweep.config.id2label
-        for pair in mutual_confusions(probabilities, labels.numpy()):
-            shares = {"first_as_second": pair.first_as_second, "second_as_first": pair.second_as_first}
-            confused.append({"first": name_of[pair.first], "second": name_of[pair.second], **shares})
-    settings["sizes"] = _sizes(sizes, sweep.config.image_size)
+    settings |= {JUDGE: accuracy, "sizes": _sizes(sizes, sweep.config.image_size)}
+    findings += found_labels
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), -finding.score))
     return Audit(findings, confused, book.classes(), settings)
+
+
+def _labels(
+    book: ImageBook, features: Tensor, num_labels: int
+) -> tuple[list[Finding], list[dict[str, Any]], float | None]:
+    """Likely label errors, pairs of classes that are taken for each other, and how often what judges them is right."""
+    labels = book.labels
+    if (np.bincount(labels) > 0).sum() < 2 or len(labels) < 2 * NUM_FOLDS:
+        return [], [], None
+    targets = torch.from_numpy(labels).to(features.device)
+    probabilities = cross_fitted(features, targets, folds_of(labels, NUM_FOLDS, 0), num_labels)
+    suspects = label_suspects(probabilities, labels)
+    findings = [book.finding("label", one.row, one.margin, one.likely) for one in suspects]
+    confused: list[dict[str, Any]] = []
+    for pair in mutual_confusions(probabilities, labels):
+        shares = {"first_as_second": pair.first_as_second, "second_as_first": pair.second_as_first}
+        confused.append({"first": book.id2label[pair.first], "second": book.id2label[pair.second], **shares})
+    return findings, confused, float((probabilities.argmax(1) == labels).mean())
 
 
 def _features(sweep: ProbeSweep, cache: TokenCache, reading: Reading, accelerator: Accelerator) -> Features:
@@ -182,77 +190,3 @@ def _sizes(sizes: np.ndarray, read: Sequence[int]) -> dict[str, Any]:
     """The smallest, median and largest width and height, and how many images the backbone has to enlarge."""
     found = {name: [int(v) for v in np.quantile(sizes, share, axis=0)] for name, share in SHARES.items()}
     return {**found, "smaller than the backbone reads": int((sizes.min(1) < min(read)).sum()), "read": list(read)}
-
-
-class _Book:
-    """Knows which image is behind a row of all splits together."""
-
-    def __init__(
-        self,
-        splits: Mapping[str, ImageSplit],
-        names: Sequence[str],
-        places: Sequence[np.ndarray],
-        id2label: Mapping[int, str],
-        labels: np.ndarray,
-    ):
-        self.splits, self.id2label, self.labels = splits, id2label, labels
-        self.names = np.repeat(np.array(names, object), [len(part) for part in places])
-        self.places = np.concatenate(places)
-        content = [splits[name].content()[part] for name, part in zip(names, places, strict=True)]
-        self.content = np.concatenate(content)
-
-    def finding(self, kind: str, row: int, score: float, likely: int | None = None, **other: Any) -> Finding:
-        split, place, label = str(self.names[row]), int(self.places[row]), int(self.labels[row])
-        file, name = self._file(split, place), self.id2label[label]
-        named = "" if likely is None or likely == label else self.id2label[likely]
-        return Finding(
-            kind, split, int(self.splits[split].rows[place]), place, file, name, score, likely=named, **other
-        )
-
-    def looks(self) -> tuple[np.ndarray, np.ndarray]:
-        """Grey values `(N, 256)` of all images made 16 pixels wide and high, and their sizes `(N, 2)`, width first."""
-
-        def look(row: int) -> tuple[np.ndarray, tuple[int, int]]:
-            image = self.splits[str(self.names[row])][int(self.places[row])].image
-            assert image is not None  # the backbone has read it
-            return thumbnail(image), image.size
-
-        with ThreadPoolExecutor() as pool:
-            small, sizes = zip(*pool.map(look, range(len(self.names))), strict=True)
-        return np.stack(small), np.array(sizes)
-
-    def pairs(self, near: Mapping[tuple[int, int], float]) -> Iterator[Finding]:
-        distances = dict(near)
-        for one, other in self._equal():
-            distances[one, other] = 0.0
-        for (one, other), distance in distances.items():
-            split, place = str(self.names[other]), int(self.places[other])
-            kind = "leak" if split != self.names[one] else "duplicate"
-            row = int(self.splits[split].rows[place])
-            pair = {
-                "other_split": split,
-                "other_row": row,
-                "other_place": place,
-                "other_file": self._file(split, place),
-            }
-            yield self.finding(kind, one, 1 - distance, int(self.labels[other]), **pair)
-
-    def classes(self) -> dict[str, dict[str, int]]:
-        counts = {}
-        for name in self.splits:
-            of_split = np.bincount(self.labels[self.names == name], minlength=len(self.id2label))
-            counts[name] = {self.id2label[label]: int(count) for label, count in enumerate(of_split)}
-        return counts
-
-    def _equal(self) -> Iterator[tuple[int, int]]:
-        """Each image with the first one that has the same bytes."""
-        _, first, places = np.unique(self.content, return_index=True, return_inverse=True)
-        nothing = np.frombuffer(NOTHING, np.uint64)[0]
-        for row, place in enumerate(places):
-            if first[place] != row and self.content[row] != nothing:
-                yield int(first[place]), row
-
-    def _file(self, split: str, place: int) -> str:
-        images = self.splits[split]
-        cell = images.data[place][images.options.image_column]
-        return str(cell.get("path") or "") if isinstance(cell, dict) and cell.get("bytes") is None else ""
