@@ -33,5 +33,5 @@ def find_recipe(name: str | Path) -> Path:
         return path  # whatever is wrong with it is said where it is read
     shipped = shipped_recipes()
     if path.name not in shipped:
-        raise ValueError(unknown_name("recipe", path.name, shipped))
+        raise ValueError(unknown_name("folder or recipe", path.name, shipped))
     return shipped[path.name]
