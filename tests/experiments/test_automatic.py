@@ -73,6 +73,8 @@ def test_one_validation_split(automatic_run):
     assert results.winner == results.selection["winner"] == "logistic"
     best = ProbeForImageClassification.from_pretrained(folder / "best")
     assert best.config.head["pooling"] == "concat"
+    card = (folder / "best" / "README.md").read_text()
+    assert "logistic regression" in card and "until convergence" in card and "Selected logistic" in card
     assert "Selected is <strong>logistic</strong>" in (folder / "report.html").read_text()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from attentive_probes.evaluation.references import (
     linear_probe,
     read_features,
 )
-from attentive_probes.evaluation.results import ReferenceResult
+from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
 from attentive_probes.evaluation.run_files import PROBES
+from attentive_probes.hub.model_card import card_files
 from attentive_probes.probe.setup import reading_of
 from attentive_probes.training.checkpoint import save_whole
 from attentive_probes.training.trainer import ProbeTrainer
@@ -61,6 +62,9 @@ def add_references(
         trainer.results.references.append(result)
         if found.model is not None and trainer.accelerator.is_main_process:
             probe = linear_probe(trainer.sweep, reference.head, found.model)
+            parameters = sum(p.numel() for p in probe.head.parameters())
+            among_heads = with_reference(trainer.results, result, parameters)
+            probe.files = card_files(among_heads, name, probe.config, trainer.attached(name))
             save_whole(probe, trainer.folder / PROBES / name)
     trainer.results.correct_for_number()
     trainer.save_results()
@@ -70,3 +74,18 @@ def _groups(details: TestDetails, split: Any, count: int) -> np.ndarray | None:
     """The group of each scored image of the test split, in order, where it is known which were scored."""
     rows = split.images.numpy() if isinstance(split, TokenCache) else getattr(split, "rows", np.empty(0))
     return details.groups_of(rows) if len(rows) == count else None
+
+
+def with_reference(results: SweepResults, reference: ReferenceResult, parameters: int) -> SweepResults:
+    """Results in which a linear reference of so many parameters stands among the heads, for its card."""
+    head = Reference(**reference.reference).head
+    entry = HeadResult(
+        reference.name,
+        head.to_dict(),
+        learning_rate=0.0,
+        weight_decay=0.0,
+        trainable_parameters=parameters,
+        validation={"top1": reference.validation},
+        test=reference.test,
+    )
+    return replace(results, heads=[*results.heads, entry])

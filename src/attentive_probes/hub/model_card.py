@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import ModelCard, ModelCardData
 
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.evaluation.run_files import ATTENTION_PICTURE
+from attentive_probes.hub.card_metrics import NAMES, evaluation_entries, interval_text, model_index
 from attentive_probes.hub.licences import backbone_licence
 from attentive_probes.hub.markdown import code, one_line, plain
 from attentive_probes.poolings import find_pooling
@@ -20,11 +21,6 @@ from attentive_probes.probe.card import REPO_PLACEHOLDER
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
-NAMES = {
-    "top1": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
-    "ece": "expected calibration error", "loss": "loss", "mean_average_precision": "mean average precision",
-    "mean_absolute_error": "mean absolute error", "r2": "R2",
-}  # fmt: skip
 PAPERS = {
     "https://arxiv.org/abs/2506.10178": "efficient probing",
     "https://arxiv.org/abs/2601.09322": "attentive layer fusion",
@@ -51,7 +47,7 @@ def card_files(
         "README.md": model_card(results, name, config, attachments=list(attachments)),
         "results.json": json.dumps(mine.to_json(history=True), indent=2, allow_nan=False) + "\n",
     }
-    if entries := _evaluation_entries(results, results.head(name)):
+    if entries := evaluation_entries(results, results.head(name)):
         files[".eval_results/attentive-probes.yaml"] = yaml.safe_dump(entries, sort_keys=False)
     return files
 
@@ -121,41 +117,8 @@ def _metadata(results: SweepResults, head: HeadResult, config: ProbeConfig) -> M
         datasets=[dataset] if dataset and results.dataset.get("on_hub") else None,
         tags=["attentive-probes", "image-classification", results.adaptation, HeadConfig(**head.head).pooling],
         model_name=head.name,
-        eval_results=_model_index(results, head) or None,
+        eval_results=model_index(results, head) or None,
     )
-
-
-def _model_index(results: SweepResults, head: HeadResult) -> list[EvalResult]:
-    dataset = results.dataset.get("name") or "unnamed"
-    return [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=dataset,
-            dataset_name=dataset,
-            dataset_split=results.dataset.get("test_split") or "test",
-            dataset_revision=results.dataset.get("revision"),
-            metric_type={"top1": "accuracy", "macro_f1": "f1"}.get(key, key),
-            metric_name=f"{NAMES[key]}{_interval_text(head.test or {}, key)}",
-            metric_value=round(float(value), 4),
-        )
-        for key, value in (head.test or {}).items()
-        if key in NAMES and value is not None
-    ]
-
-
-def _evaluation_entries(results: SweepResults, head: HeadResult) -> list[dict[str, Any]]:
-    if not results.dataset.get("on_hub") or "top1" not in (head.test or {}):
-        return []
-    assert head.test is not None
-    entry = EvalResultEntry(
-        dataset_id=results.dataset["name"],
-        task_id=results.dataset.get("config") or "default",
-        value=round(head.test["top1"], 4),
-        dataset_revision=results.dataset.get("revision"),
-        date=results.date,
-        notes=f"attentive probe, {results.adaptation} backbone{_interval_text(head.test, 'top1')}",
-    )
-    return eval_result_entries_to_yaml([entry])
 
 
 def _summary(results: SweepResults, head: HeadResult, config: ProbeConfig) -> str:
@@ -190,6 +153,9 @@ def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict
     sizes = ", ".join(f"{split} {size['images']:,}" for split, size in results.data.items() if size.get("images"))
     rates = f"{head.learning_rate:g}, weight decay {head.weight_decay:g}, {results.arguments['optimizer']}"
     options = plain(json.dumps(settings.options)) if settings.options else ""
+    epochs = f"{head.best_epoch} selected of {len(head.history)}; batch {results.arguments['batch_size']}"
+    if not head.history and not head.learning_rate:
+        rates, epochs = "none: logistic regression", "until convergence"
     if results.adaptation == "lora":
         rate = results.arguments["lora_learning_rate"]
         rates += f"; adapter {results.arguments['learning_rate'] if rate is None else rate:g}"
@@ -201,7 +167,7 @@ def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict
         "dataset": code(results.dataset.get("name", "unnamed")),
         "images": sizes,
         "learning rate": rates,
-        "epochs": f"{head.best_epoch} selected of {len(head.history)}; batch {results.arguments['batch_size']}",
+        "epochs": epochs,
         "seeds": f"{head.seed} (weights, order, augmentation)",
         "validation": f"{results.selection_metric} {head.validation.get(results.selection_metric, float('nan')):.2f}",
         "hardware": f"{results.hardware}, {results.num_processes} process{'es' if results.num_processes > 1 else ''}",
@@ -212,14 +178,7 @@ def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict
 
 def _value(test: Mapping[str, Any], key: str) -> str:
     value = test[key]
-    return "no number" if value is None else f"{value:.2f}{_interval_text(test, key)}"
-
-
-def _interval_text(test: Mapping[str, Any], key: str) -> str:
-    if f"{key}_interval" not in test:
-        return ""
-    low, high = test[f"{key}_interval"]
-    return f" [{low:.2f}, {high:.2f}]"
+    return "no number" if value is None else f"{value:.2f}{interval_text(test, key)}"
 
 
 def _difference(test: Mapping[str, Any]) -> str:

@@ -215,14 +215,17 @@ class ProbeTrainer:
         """The probe with head `name`, by default the selected one, with its card and results, ready to be pushed."""
         name = name or self.results.best.name
         probe = self.sweep.probe(name) if isinstance(self._model, ProbeSweep) else self._model
-        attachments = {path: content for head, path, content in self._attachments if head in (None, name)}
         probe.config.temperature = self.results.head(name).temperature
-        probe.files = card_files(self.results, name, probe.config, attachments)
+        probe.files = card_files(self.results, name, probe.config, self.attached(name))
         return probe
 
     def attach(self, path: str, content: str | bytes, head: str | None = None) -> None:
         """Save a file, such as a recipe or a picture, with every probe, or with one head's alone."""
         self._attachments.append((head, path, content))
+
+    def attached(self, name: str) -> dict[str, str | bytes]:
+        """Path -> content of the files that are saved with the probe of a name."""
+        return {path: content for head, path, content in self._attachments if head in (None, name)}
 
     def loader(self, split: AnySplit, *, train: bool, seed: int = 0) -> StepLoader:
         """The loader of this process's share of a split; `seed` is that of order and views in training."""
