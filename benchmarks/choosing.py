@@ -35,6 +35,7 @@ def main(
     subset: Annotated[int, typer.Option()] = 900,
     draws: Annotated[int, typer.Option()] = 10,
     tokens: Annotated[str, typer.Option(help="Folder of token caches.")] = "outputs/tokens",
+    epochs: Annotated[int, typer.Option(help="Of every head; 0 fits the number of images.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Time one choice with an empty cache first.")] = False,
 ) -> None:
     """Print the table."""
@@ -43,10 +44,10 @@ def main(
         wish = Wish(None, Path(folder) / "run")
         if fresh:
             start = time.perf_counter()
-            changes = [f"data.cache.folder={folder}/tokens"]
+            changes = [f"data.cache.folder={folder}/tokens", f"train.num_train_epochs={epochs}"]
             found = choose_backbone(data, backbones, wish, most_images=subset, changes=changes)
             print(f"a choice with an empty cache: {found.backbone}, {time.perf_counter() - start:.0f} s", flush=True)
-        changes = [f"data.cache.folder={tokens}"]
+        changes = [f"data.cache.folder={tokens}", f"train.num_train_epochs={epochs}"]
         rounds = []
         for name in backbones:
             text = automatic_recipe(data, Wish(name, wish.output_dir, layers=True))
