@@ -30,6 +30,7 @@ def choice_figure(table: Sequence[Mapping[str, Any]], curve: LearningCurve | Non
     with styled():
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
+        from matplotlib.ticker import LogLocator, NullLocator
 
         figure = Figure(figsize=(1.5 * WIDE, 2.8), layout="constrained")
         axes = figure.subplots(1, 2)
@@ -50,9 +51,16 @@ def choice_figure(table: Sequence[Mapping[str, Any]], curve: LearningCurve | Non
             for size, (value, low, high) in curve.expected.items():
                 axes[1].errorbar(size, value, [[value - low], [high - value]], marker="o", color="0.5", capsize=2)
             axes[1].set(xlabel="training images; grey is foretold", ylabel="accuracy of the winner", xscale="log")
+            axes[1].set_xticks([*curve.sizes, *curve.expected])
+            axes[1].xaxis.set_major_formatter("{x:,.0f}")
+        axes[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[0].xaxis.set_major_formatter("{x:g}")
         for axis in axes:
+            axis.xaxis.set_minor_locator(NullLocator())
             axis.grid(alpha=0.3)
-        entries = [Line2D([], [], color=colour, label=as_label(name, 30)) for name, colour in colours.items()]
+        entries = [
+            Line2D([], [], color=colour, label=as_label(Path(name).name, 30)) for name, colour in colours.items()
+        ]
         entries += [Line2D([], [], color="0.3", marker=m, linestyle="", label=as_label(h)) for h, m in marks.items()]
         figure.legend(handles=entries, loc="outside right upper")
         save_figure(figure, path)
