@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from transformers import AutoImageProcessor, pipeline
 
 from attentive_probes import ProbeForImageClassification
-from attentive_probes.experiments import automatic
+from attentive_probes.experiments import automatic, wishes
 from attentive_probes.experiments.automatic import Wish, automatic_recipe, find_backbone, is_data
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
@@ -167,6 +168,9 @@ def test_less_of_what_does_not_fit_into_the_time(photos, tiny_backbone, caplog, 
     short = find_run(str(photos), wish, [], "0.01s")
     assert short.grid == {"learning_rate": ["auto"], "seed": [0]} and short.selection.folds == 0
     assert short.data.fraction < 1 and "grid.seed: [0, 1] -> [0]" in caplog.text
+    monkeypatch.setattr(wishes, "process_state", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(ValueError, match="--time is for one process"):
+        find_run(str(photos), wish, [], "10h")
 
 
 def test_a_backbone_that_can_be_had(monkeypatch, caplog):

@@ -13,6 +13,7 @@ from attentive_probes.experiments.automatic import Wish, automatic_recipe, is_da
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import profile_recipe
 from attentive_probes.experiments.shipped import find_recipe
+from attentive_probes.processes import process_state
 from attentive_probes.training.profile import Profile
 from attentive_probes.training.rules import usual_batch_size, usual_epochs
 
@@ -66,8 +67,10 @@ def within(recipe: Recipe, seconds: float) -> Recipe:
     """The recipe with as much of seeds, folds, rates and images left as a profile says will fit into the time.
 
     Raises:
-        ValueError: As `run_recipe`.
+        ValueError: As `run_recipe`; also among several processes, whose clocks would not agree on what fits.
     """
+    if process_state().num_processes > 1:
+        raise ValueError("--time is for one process: several would each make a recipe of their own. Leave it out.")
     num_images = len(load_split(recipe.data.dataset, recipe.data.train_split))
     found = profile_recipe(recipe)
     for smaller in _smaller(recipe):
