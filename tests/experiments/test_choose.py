@@ -50,5 +50,9 @@ def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
     save_choice(found, tmp_path / "choice")
     content = json.loads((tmp_path / "choice" / "choice.json").read_text())
     assert content["backbone"] == found.backbone and (tmp_path / "choice" / "choice.png").exists()
+    data = image_dataset(20).remove_columns("label").add_column("label", np.arange(20) / 7)
+    data.to_parquet(tmp_path / "ages.parquet")
+    with pytest.raises(ValueError, match="right and wrong answers"):
+        choose_backbone(str(tmp_path / "ages.parquet"), names[:1], wish)
     with pytest.raises(ValueError, match="at least one backbone"):
         choose_backbone(str(tmp_path / "photos"), [])
