@@ -27,6 +27,7 @@ def test_who_goes_on():
     assert survivors([judged("a", 249), judged("b", 250)]) == ["b", "a"]
 
 
+@pytest.mark.slow
 def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
     """Two tiny backbones on 90 images: a row for each head with its price, a reason, a curve, a picture."""
     for i, row in enumerate(image_dataset(90)):
