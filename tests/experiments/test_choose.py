@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from attentive_probes.evaluation.candidates import Candidate
+from attentive_probes.experiments import rounds
 from attentive_probes.experiments.automatic import Wish
 from attentive_probes.experiments.choose import choose_backbone, survivors
 from attentive_probes.experiments.choose_files import save_choice
 from attentive_probes.experiments.rounds import Judged
+from attentive_probes.experiments.splits import load_splits
+from attentive_probes.experiments.wishes import find_run
 from tiny import image_dataset
 
 
@@ -57,3 +60,20 @@ def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
         choose_backbone(str(tmp_path / "ages.parquet"), names[:1], wish)
     with pytest.raises(ValueError, match="at least one backbone"):
         choose_backbone(str(tmp_path / "photos"), [])
+
+
+def test_scenes_stay_in_one_fold(tiny_backbone, tmp_path, monkeypatch):
+    """Groups are whole in the folds of a round, too."""
+    for i, row in enumerate(image_dataset(60)):
+        folder = tmp_path / "photos" / f"band {row['label']}"
+        folder.mkdir(parents=True, exist_ok=True)
+        row["image"].save(folder / f"scene{i // 6}-{i}.png")
+    seen = []
+    monkeypatch.setattr(rounds, "cross_validate", lambda *arguments: seen.append(arguments[4]) or [])
+    wish = Wish(tiny_backbone("vit"), tmp_path / "run", group_pattern=r"scene\d+")
+    recipe = find_run(str(tmp_path / "photos"), wish, [f"data.cache.folder={tmp_path / 'tokens'}"])
+    found = rounds.judge(rounds.round_recipe(recipe, None), with_speed=False)
+    raw = load_splits(recipe.data)
+    groups = np.concatenate([raw.parts[name].groups for name in ("train", "validation")])
+    assert len(groups) == found.num_images
+    assert all(len(set(seen[0][groups == group])) == 1 for group in set(groups))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -120,8 +119,3 @@ def check_details(metrics: Sequence[str], num_labels: int) -> None:
     for name in metrics:
         if name == "sensitivity" and num_labels != 2:
             raise ValueError(f"evaluation.metrics: sensitivity needs two classes; there are {num_labels}.")
-
-
-def title_of(name: str, specificity: float) -> str:
-    """A metric as tables call it."""
-    return re.sub("^sensitivity$", f"sensitivity at {100 * specificity:g}% specificity", name)

@@ -93,7 +93,7 @@ def choose_backbone(
     while True:
         limit = size if most_images is None else min(size, most_images)
         found = [judge(round_recipe(recipes[name], limit, draw), with_speed=with_speed) for name in alive]
-        rows, last = [row for row in rows if row["backbone"] not in alive] + _rows(found, limit), found
+        rows, last = [row for row in rows if row["backbone"] not in alive] + _rows(found), found
         spent = time.perf_counter() - start
         alive = survivors(found)
         logger.info("%d images: %s go on, after %.0f s.", found[0].num_images, ", ".join(alive), spent)
@@ -127,7 +127,7 @@ def _recipe(source: str, backbone: str, wish: Wish, changes: Sequence[str]) -> R
     return Recipe.of_text(text, changes, f"the recipe for {backbone}")
 
 
-def _rows(rounds: Sequence[Judged], size: int) -> list[dict[str, Any]]:
+def _rows(rounds: Sequence[Judged]) -> list[dict[str, Any]]:
     rows = []
     for one in rounds:
         best: dict[str, Any] = {}

@@ -95,7 +95,7 @@ def judge(recipe: Recipe, *, with_speed: bool = True) -> Judged:
         ValueError: If the data or the backbone cannot be read.
     """
     start = time.perf_counter()
-    sweep, _, opened = prepare(recipe)
+    sweep, raw, opened = prepare(recipe)
     references = recipe.evaluation.references
     readings = [*sweep.readings, *(reading_of(sweep.config, one.head) for one in references.values())]
     needed = {name: opened[name] for name in ("train", "validation")}
@@ -103,7 +103,9 @@ def judge(recipe: Recipe, *, with_speed: bool = True) -> Judged:
     pool = caches["pool"]
     assert pool is not None
     accelerator = make_accelerator()
-    folds = folds_of(pool.labels.numpy(), FOLDS, recipe.data.split_seed)
+    groups = raw.pool_groups(opened)
+    groups = None if groups is None else groups[pool.images.numpy()]
+    folds = folds_of(pool.labels.numpy(), FOLDS, recipe.data.split_seed, groups)
     candidates = cross_validate(sweep, references, recipe.train, pool, folds, accelerator)
     seconds = time.perf_counter() - start
     return Judged(recipe.backbone.name, candidates, len(pool), seconds, _facts(sweep, pool, with_speed), sweep, pool)

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from attentive_probes.analysis.plots import has_matplotlib
 from attentive_probes.analysis.report import write_report
 from attentive_probes.data.image_split import ImageSplit
@@ -77,7 +75,7 @@ def _run(
         splits = cache_splits(data, sweep, opened, readings, recipe.train, needs, by_folds)
     selected = None
     if by_folds:
-        selected = select_by_folds(recipe, sweep, splits["pool"], _pool_groups(raw, opened))
+        selected = select_by_folds(recipe, sweep, splits["pool"], raw.pool_groups(opened))
         sweep, references = selected.sweep, selected.references
     trainer = _trainer(recipe, sweep, splits, raw, by_folds)
     results = trainer.train()
@@ -130,12 +128,6 @@ def _choose(
     elif not results.selection:
         groups = raw.parts["validation"].groups_at(splits["validation"].images.numpy())
         results.selection = select_on_validation(recipe, trainer, splits, groups)
-
-
-def _pool_groups(raw: RawSplits, opened: Mapping[str, Any]) -> np.ndarray | None:
-    """The group of every training, then validation image, where groups are known."""
-    found = [raw.parts[name].groups_at(opened[name].rows) for name in ("train", "validation")]
-    return None if any(groups is None for groups in found) else np.concatenate(found)  # type: ignore[arg-type]
 
 
 def _audit(recipe: Recipe, trainer: ProbeTrainer, opened: Mapping[str, Any], caches: Mapping[str, Any]) -> None:

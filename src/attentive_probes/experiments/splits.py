@@ -66,6 +66,12 @@ class RawSplits:
         """Name -> split: `train`, `validation`, and `test`, which may be none."""
         return {name: self.parts[name].data if name in self.parts else None for name in ROLES}
 
+    def pool_groups(self, opened: Mapping[str, Any]) -> np.ndarray | None:
+        """The group of every training, then validation image of opened splits; `None` if none are known."""
+        found = [self.parts[name].groups_at(opened[name].rows) for name in ("train", "validation")]
+        known = [groups for groups in found if groups is not None]
+        return np.concatenate(known) if len(known) == len(found) else None
+
     @property
     def rows(self) -> dict[str, np.ndarray]:
         """Where the images of a split that was drawn lie in the one it was drawn from."""
