@@ -49,6 +49,17 @@ def balanced(labels: np.ndarray, pool: np.ndarray, size: int, rng: np.random.Gen
     return rng.permutation(np.concatenate(chosen))
 
 
+def slice_rows(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Split -> rows of its images in their official part, given the labels of every part; seed 0."""
+    rng = np.random.default_rng(0)
+    free = {part: np.arange(len(of_part)) for part, of_part in labels.items()}
+    chosen = {}
+    for split, (part, size) in SPLITS.items():
+        chosen[split] = balanced(labels[part], free[part], size, rng)
+        free[part] = np.setdiff1d(free[part], chosen[split])
+    return chosen
+
+
 def png(image: np.ndarray) -> bytes:
     """One image as PNG."""
     buffer = io.BytesIO()
@@ -76,14 +87,11 @@ def main() -> None:
         for split, part in (("train", "train"), ("test", "t10k")):
             write(arguments.target / f"{split}.parquet", *read_part(arguments.source, part))
         return
-    rng = np.random.default_rng(0)
     parts = {part: read_part(arguments.source, part) for part in ("train", "t10k")}
-    free = {part: np.arange(len(labels)) for part, (_, labels) in parts.items()}
-    for split, (part, size) in SPLITS.items():
+    chosen = slice_rows({part: labels for part, (_, labels) in parts.items()})
+    for split, (part, _) in SPLITS.items():
         images, labels = parts[part]
-        chosen = balanced(labels, free[part], size, rng)
-        free[part] = np.setdiff1d(free[part], chosen)
-        write(arguments.target / f"{split}.parquet", images[chosen], labels[chosen])
+        write(arguments.target / f"{split}.parquet", images[chosen[split]], labels[chosen[split]])
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Subject:
 
     def fresh(self) -> Pooling:
         """A new instance in evaluation mode."""
-        layout = SequenceLayout(self.num_tokens, self.grid)
+        layout = SequenceLayout(self.num_tokens, self.grid, (self.grid[1],) * self.grid[0])  # each row an item
         return build_pooling(self.name, self.width, layout, dict(self.options)).eval()
 
     def build(self, seed: int = 0) -> Pooling:

@@ -124,10 +124,12 @@ class SequenceLayout:
     Args:
         num_tokens: Number of tokens T.
         grid: Rows and columns, when the sequence ends with the patches of one tap in raster order, else `None`.
+        lengths: Number of tokens of each item of the reading, in order; empty where it is not known.
     """
 
     num_tokens: int
     grid: tuple[int, int] | None = None
+    lengths: tuple[int, ...] = ()
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -225,7 +227,8 @@ class Reading:
         kinds = [item.kind for item in self.items]
         ends_with_the_grid = kinds[-1] == "patches" and kinds.count("patches") == 1
         grid = layouts[self.items[-1].tap].grid if ends_with_the_grid else None
-        return SequenceLayout(sum(self.lengths(layouts)), grid)
+        lengths = self.lengths(layouts)
+        return SequenceLayout(sum(lengths), grid, lengths)
 
     def __call__(self, tokens: Mapping[str, Tokens]) -> Tensor:
         """Lay out the tokens of all taps as one sequence `(B, T, D)`; narrower taps are padded with zeros."""

@@ -78,6 +78,22 @@ def test_premlp_is_the_normed_stream_after_attention(family, tiny_backbone):
     assert torch.allclose(torch.cat([tokens.cls, tokens.patches], 1), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["vit", "dinov2", "clip", "siglip"])
+def test_taps_inside_a_block_make_up_its_output(family, tiny_backbone):
+    """A block adds to what comes in its scaled attention, `attn:i`, and the map of its activation, `ffn:i`."""
+    backbone = load(tiny_backbone(family))
+    read = backbone(torch.randn(2, 3, SIZE, SIZE), ("block:0", "attn:1", "ffn:1", "block:1", "ffn:-2"))
+    before, mixed, activation, after, same = (torch.cat(read[tap][:3], 1) for tap in read)
+    block = next(m for m in backbone.model.modules() if isinstance(m, torch.nn.ModuleList))[1]
+    parts = dict(block.named_children())
+    scales = [parts.get(f"layer_scale{i}", torch.nn.Identity()) for i in (1, 2)]
+    down = next(m for m in block.modules() if isinstance(m, torch.nn.Linear) and m.in_features == activation.shape[2])
+    with torch.no_grad():
+        expected = before + scales[0](mixed) + scales[1](down(activation))
+    assert torch.allclose(after, expected, atol=1e-4) and torch.equal(activation, same)
+    assert activation.shape[2] == 2 * mixed.shape[2] or family == "dinov2"
+
+
 def test_hooks_do_not_pile_up(tiny_backbone):
     """However often it is read, a module that is tapped has one hook, others none; only what was asked for is kept."""
     backbone = load(tiny_backbone("vit"))

@@ -14,6 +14,10 @@ WIDTH, LAYOUT = 32, SequenceLayout(12, (3, 4))
 # Options that make a pooling fit the small width, and variants that take another path.
 VARIANTS = {name: (name, {}) for name in POOLINGS} | {
     "ep-bias": ("ep", {"num_queries": 4, "d_out": 2, "bias": True}),
+    "ep-elastic": ("ep", {"num_queries": 4, "elastic": 8}),
+    "alf_ep-items": ("alf_ep", {"num_queries": 2, "d_out": 2, "num_attention_heads": 2}),
+    "prototypes-real": ("prototypes", {"num_prototypes": 7, "binary": False}),
+    "jepa-deep": ("jepa", {"num_attention_heads": 4, "num_self_blocks": 2, "output_map": False}),
     "aim": ("aim", {"num_attention_heads": 4}),
     "aim-queries": ("aim", {"num_attention_heads": 2, "num_queries": 3}),
     "jepa": ("jepa", {"num_attention_heads": 4}),
@@ -60,9 +64,9 @@ def test_papers(name):
 def test_widths_that_do_not_divide_are_named(name):
     """Attention heads and queries that do not divide the width are an error with the counts that would do."""
     options = pooling_options(VARIANTS[name][0])
-    if name == "alf":
+    if name in ("alf", "alf_ep", "alf_ep-items"):
         with pytest.raises(ValueError, match="is not between 1 and the width"):
-            build_pooling("alf", WIDTH, LAYOUT, {"num_attention_heads": 33})
+            build_pooling(VARIANTS[name][0], WIDTH, LAYOUT, {"num_attention_heads": 33})
     elif "num_attention_heads" in options and name != "coca":
         with pytest.raises(ValueError, match=r"does not divide the width 32; choose one of \[1, 2, 4"):
             build_pooling(VARIANTS[name][0], WIDTH, LAYOUT, {"num_attention_heads": 5})
@@ -78,4 +82,4 @@ def test_unknown_names():
         build_pooling("ep", WIDTH, LAYOUT, {"num_query": 4})
     with pytest.raises(ValueError, match="takes no options"):
         build_pooling("mean", WIDTH, LAYOUT, {"num_queries": 4})
-    assert pooling_options("ep") == {"num_queries": 32, "d_out": 1, "bias": False}
+    assert pooling_options("ep") == {"num_queries": 32, "d_out": 1, "bias": False, "elastic": 1}

@@ -22,7 +22,7 @@ from attentive_probes.analysis.attention_statistics import (
 )
 from attentive_probes.backbones import VisionBackbone
 from attentive_probes.backbones.inputs import format_of
-from attentive_probes.backbones.trunk import blocks_of, state_of
+from attentive_probes.backbones.trunk import attention_of, blocks_of, state_of
 from attentive_probes.data.decode import open_image
 from attentive_probes.probe.setup import describe_probe
 from attentive_probes.probe.weights import load_backbone, random_backbone
@@ -155,19 +155,7 @@ def _listen(stack: ExitStack, number: int, block: nn.Module, layout: TokenLayout
             add(number, "magnitudes", update_magnitudes(update, residual[0], layout))
 
     stack.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
-    stack.callback(_attention_of(block).register_forward_hook(leave).remove)
-
-
-def _attention_of(block: nn.Module) -> nn.Module:
-    """The part of a block that attends and maps the result, found by its name.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    for name, child in block.named_children():
-        if "att" in name and "norm" not in name:
-            return child
-    raise ValueError(f"{type(block).__name__} has no attention; it has {[name for name, _ in block.named_children()]}.")
+    stack.callback(attention_of(block).register_forward_hook(leave).remove)
 
 
 def uniform_entropy(flow: Flow) -> float:

@@ -16,6 +16,7 @@ STAGE = "stage"
 PROJECTED = "projected"
 FLAT_TAPS = ("prenorm", "final")
 BLOCK_TAPS = (BLOCK, "premlp")
+INNER_TAPS = ("attn", "ffn")  # of a block, where its parts are found
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Geometry:
 
     Args:
         layouts: Tap -> layout. `last` always; `block` for all other taps of a flat backbone, where it differs from
-            `last`; `stage:i` for each stage of a hierarchical one; `projected` where a tower has a projection; any name
+            `last`; `attn` and `ffn` where blocks have such parts;
+            `stage:i` for each stage of a hierarchical one; `projected` where a tower has a projection; any name
             of a backbone of one's own.
         num_layers: Number of equal blocks, or 0.
         image_size: Height and width of the input in pixels.
@@ -61,7 +63,7 @@ class Geometry:
     @property
     def own_taps(self) -> tuple[str, ...]:
         """Taps that a backbone of one's own names beside `last`."""
-        known = (LAST, BLOCK, PROJECTED)
+        known = (LAST, BLOCK, PROJECTED, *INNER_TAPS)
         return tuple(tap for tap in self.layouts if tap not in known and not tap.startswith(f"{STAGE}:"))
 
     @property
@@ -69,7 +71,8 @@ class Geometry:
         """Every tap, for people: `block:i` stands for all numbers."""
         taps: tuple[str, ...] = (LAST,)
         if self.num_layers:
-            taps += (*FLAT_TAPS, *(f"{name}:i" for name in BLOCK_TAPS))
+            inner = (name for name in INNER_TAPS if name in self.layouts)
+            taps += (*FLAT_TAPS, *(f"{name}:i" for name in (*BLOCK_TAPS, *inner)))
         elif self.num_stages:
             taps += (f"{STAGE}:i",)
         return (*taps, *self.own_taps, *((PROJECTED,) if PROJECTED in self.layouts else ()), ALL)
@@ -102,6 +105,8 @@ class Geometry:
         number = self.number_of(tap)
         if tap.startswith(f"{STAGE}:"):
             return self.layouts[f"{STAGE}:{number}"]
+        if number is not None and (name := tap.partition(":")[0]) in INNER_TAPS:
+            return self.layouts[name]
         return self.layouts.get(tap, self.layouts.get(BLOCK, self.tokens))
 
     def layouts_of(self, taps: Iterable[str]) -> dict[str, TokenLayout]:

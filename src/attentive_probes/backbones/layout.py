@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from transformers.initialization import no_init_weights
 from attentive_probes.backbones.geometry import BLOCK, LAST, PROJECTED, STAGE, Geometry
 from attentive_probes.backbones.inputs import check_readable, format_of
 from attentive_probes.backbones.load import build_model, has_projection, vision_model_class
+from attentive_probes.backbones.taps import INNER, read_taps
 from attentive_probes.backbones.trunk import blocks_of, record_trunk
 from attentive_probes.tokens import TokenLayout
 
@@ -65,7 +67,19 @@ def _flat(model: PreTrainedModel, last: Tensor, record: Record, image_size: Size
     of_last, of_block = _flat_layout(model, last, image_size), _flat_layout(model, block, image_size)
     if of_last is None or of_block is None:
         return {}
-    return {LAST: of_last} if of_block == of_last else {LAST: of_last, BLOCK: of_block}
+    layouts = {LAST: of_last} if of_block == of_last else {LAST: of_last, BLOCK: of_block}
+    return {**layouts, **_inner_layouts(model, of_block, image_size)}
+
+
+def _inner_layouts(model: PreTrainedModel, of_block: TokenLayout, image_size: Size) -> dict[str, TokenLayout]:
+    """Layouts of the taps inside the first block that give the tokens of a block, of whatever width."""
+    block = blocks_of(model)[0]
+    found: dict[str, Tensor] = {}
+    for tap, point_of in INNER.items():
+        with suppress(ValueError, NotImplementedError):  # no such part, or a form that cannot be read
+            read_taps(model, _blank(model, image_size), {tap: point_of(block)}, found.__setitem__)
+    layouts = {tap: _flat_layout(model, state, image_size) for tap, state in found.items() if state.ndim == 3}
+    return {tap: layout for tap, layout in layouts.items() if layout == replace(of_block, width=found[tap].shape[2])}
 
 
 def _flat_layout(model: PreTrainedModel, state: Tensor, image_size: Size) -> TokenLayout | None:
@@ -152,13 +166,16 @@ def _build_and_trace(config: PreTrainedConfig, image_size: Size) -> tuple[PreTra
 @torch.no_grad()
 def _trace(model: PreTrainedModel, image_size: Size) -> tuple[Tensor, Record]:
     """Last state of one image of zeros, and the states of the trunk in order of execution."""
-    reference = next(model.parameters())
-    pixels = reference.new_zeros(1, getattr(model.config, "num_channels", 3), *image_size)
     format_ = format_of(model.config)
     with ExitStack() as hooks:
         record = record_trunk(model, hooks)
-        last = format_.run(model, pixels)
+        last = format_.run(model, _blank(model, image_size))
     return format_.states(model, last, 1, None), record
+
+
+def _blank(model: PreTrainedModel, image_size: Size) -> Tensor:
+    """One image of zeros."""
+    return next(model.parameters()).new_zeros(1, getattr(model.config, "num_channels", 3), *image_size)
 
 
 def _patch_size(model: PreTrainedModel) -> Size | None:

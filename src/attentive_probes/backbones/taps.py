@@ -7,6 +7,8 @@
 | `final` | the final norm of the last block's output, also where `last_hidden_state` goes without it (CLIP) |
 | `block:i` | the output of block i, from 0; negative numbers count from the end |
 | `premlp:i` | the normed residual stream of block i between attention and MLP |
+| `attn:i` | what the attention of block i adds, before any scale and the residual |
+| `ffn:i` | the activation inside the MLP of block i, as wide as that |
 | `stage:i` | hierarchical backbones: the last state at the i-th resolution |
 | `projected` | towers with a projection (CLIP): `final`, projected token by token into the joint space |
 | `all` | ALF's set: `premlp:i` of every block but the first, then `final`; or every stage |
@@ -24,22 +26,33 @@ from transformers import PreTrainedModel
 
 from attentive_probes.backbones.geometry import BLOCK, LAST, PROJECTED, STAGE
 from attentive_probes.backbones.inputs import format_of
-from attentive_probes.backbones.trunk import blocks_of, state_of
+from attentive_probes.backbones.trunk import attention_of, blocks_of, down_map_of, state_of
 
 FINAL_NORMS = ("layernorm", "post_layernorm", "norm", "rms_norm")
 PRE_MLP_NORMS = ("layernorm_after", "norm2", "layer_norm2", "rms_norm2", "ffn_norm")
 
 
-# Of the call that is under way in this thread: module -> what waits for its output.
-LISTENERS: ContextVar[Mapping[nn.Module, Sequence[Callable[[Any], None]]]] = ContextVar("listeners", default={})  # noqa: B039
+# Of the call that is under way in this thread: module -> what waits for its inputs and output.
+LISTENERS: ContextVar[Mapping[nn.Module, Sequence[Callable[[Any, Any], None]]]] = ContextVar("listeners", default={})  # noqa: B039
 
 
 class TapPoint(NamedTuple):
-    """Where a tap hooks in: a module, what its output then passes through, and the number of the stage if it is one."""
+    """Where a tap hooks in: a module, what its output then passes through, and the number of the stage if it is one.
+
+    With `reads_input` it is the first input of the module that is read.
+    """
 
     module: nn.Module
     steps: tuple[nn.Module, ...] = ()
     stage: int | None = None
+    reads_input: bool = False
+
+
+# Tap inside a block -> its point there.
+INNER: Mapping[str, Callable[[nn.Module], TapPoint]] = {
+    "attn": lambda block: TapPoint(attention_of(block)),
+    "ffn": lambda block: TapPoint(down_map_of(block), reads_input=True),
+}
 
 
 def find_point(model: PreTrainedModel, tap: str, stages: Sequence[nn.Module] = ()) -> TapPoint:
@@ -54,6 +67,8 @@ def find_point(model: PreTrainedModel, tap: str, stages: Sequence[nn.Module] = (
     blocks = blocks_of(model)
     if number:
         block = blocks[int(number)]
+        if name in INNER:
+            return INNER[name](block)
         return TapPoint(block if name == BLOCK else _child(block, PRE_MLP_NORMS, f"tap {tap!r}"))
     norm = _final_norm(model) if tap in ("final", PROJECTED) else None
     projection = _projection(model) if tap == PROJECTED else None
@@ -77,8 +92,8 @@ def read_taps(
     format_ = format_of(model.config)
 
     def pass_on(tap: str, point: TapPoint) -> Callable[..., None]:
-        def hook(output: Any) -> None:
-            state = state_of(output)
+        def hook(inputs: Any, output: Any) -> None:
+            state = state_of(inputs if point.reads_input else output)
             assert state is not None
             for step in point.steps:
                 state = step(state)
@@ -86,7 +101,7 @@ def read_taps(
 
         return hook
 
-    listeners: dict[nn.Module, list[Callable[[Any], None]]] = {}
+    listeners: dict[nn.Module, list[Callable[[Any, Any], None]]] = {}
     for tap, point in points.items():
         if point is not None:
             listeners.setdefault(point.module, []).append(pass_on(tap, point))
@@ -109,7 +124,7 @@ def _open(module: nn.Module) -> None:
 @torch.compiler.disable
 def _tell(module: nn.Module, inputs: Any, output: Any) -> None:
     for listener in LISTENERS.get().get(module, ()):
-        listener(output)
+        listener(inputs, output)
 
 
 def _final_norm(model: PreTrainedModel) -> nn.Module | None:

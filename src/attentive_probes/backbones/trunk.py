@@ -46,6 +46,32 @@ def record_trunk(model: PreTrainedModel, stack: ExitStack) -> list[tuple[nn.Modu
     return record
 
 
+def attention_of(block: nn.Module) -> nn.Module:
+    """The part of a block that attends and maps the result, found by its name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for name, child in block.named_children():
+        if "att" in name and "norm" not in name:
+            return child
+    raise ValueError(f"{type(block).__name__} has no attention; it has {[name for name, _ in block.named_children()]}.")
+
+
+def down_map_of(block: nn.Module) -> nn.Module:
+    """The map of a block whose input is the activation of its MLP: outside the attention, from the most channels.
+
+    Raises:
+        ValueError: If no map outside the attention gives fewer channels than it takes.
+    """
+    inside = set(attention_of(block).modules())
+    linears = [m for m in block.modules() if isinstance(m, nn.Linear) and m not in inside]
+    found = [linear for linear in linears if linear.in_features > linear.out_features]
+    if not found:
+        raise ValueError(f"{type(block).__name__} has no map from an activation that is wider than its tokens.")
+    return max(found, key=lambda linear: linear.in_features)  # the first of equals: not that of an adapter on it
+
+
 def state_of(output: Any) -> Tensor | None:
     """The state in what a module of the trunk returns: a tensor, or the first of a tuple."""
     first = output[0] if isinstance(output, tuple) and output else output

@@ -16,7 +16,8 @@ from attentive_probes.naming import unknown_name
 from attentive_probes.poolings.abmilp import AbmilpPooling
 from attentive_probes.poolings.aim import AimPooling
 from attentive_probes.poolings.alf import AttentiveLayerFusion
-from attentive_probes.poolings.base import Pooled, Pooling, QueryPooling, pool_together
+from attentive_probes.poolings.alf_ep import SummaryFusion
+from attentive_probes.poolings.base import Part, Pooled, Pooling, QueryPooling, pool_together
 from attentive_probes.poolings.cae import ContextAutoencoderPooling
 from attentive_probes.poolings.cait import CaitPooling
 from attentive_probes.poolings.cbam import CbamPooling
@@ -29,6 +30,7 @@ from attentive_probes.poolings.ep import EfficientProbing
 from attentive_probes.poolings.esimpool import EfficientSimPool
 from attentive_probes.poolings.jepa import JepaPooling
 from attentive_probes.poolings.mean import MeanPooling
+from attentive_probes.poolings.prototypes import PrototypePooling
 from attentive_probes.poolings.siglip import SiglipPooling
 from attentive_probes.poolings.simpool import SimPool
 from attentive_probes.poolings.weighted import WeightedPooling
@@ -37,6 +39,7 @@ from attentive_probes.tokens import SequenceLayout
 
 __all__ = [
     "POOLINGS",
+    "Part",
     "Pooled",
     "Pooling",
     "QueryPooling",
@@ -68,6 +71,8 @@ POOLINGS: dict[str, type[Pooling]] = {
     "dolg": DolgPooling,
     "cae": ContextAutoencoderPooling,
     "alf": AttentiveLayerFusion,
+    "alf_ep": SummaryFusion,
+    "prototypes": PrototypePooling,
 }
 
 
@@ -81,6 +86,8 @@ OPTION_RANGES = {
     "attention_dropout": Range(0, 1, below=True),
     "depth": Range(1, 100, whole=True),
     "num_blocks": Range(1, 100, whole=True),
+    "elastic": Range(1, 2**19, whole=True),
+    "num_self_blocks": Range(0, 100, whole=True),
 }
 ENTRY_POINTS = "attentive_probes.poolings"
 

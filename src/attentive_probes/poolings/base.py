@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple, Protocol, cast
 
 import torch
@@ -21,6 +21,18 @@ class Pooled(NamedTuple):
 
     features: Tensor
     attention: Tensor
+
+
+class Part(NamedTuple):
+    """A part of the features: what the number of queries, and of channels of each, is divided by."""
+
+    queries: int
+    channels: int
+
+    @property
+    def level(self) -> int:
+        """What the number of features is divided by."""
+        return self.queries * self.channels
 
 
 class Pooling(nn.Module, ABC):
@@ -49,6 +61,10 @@ class Pooling(nn.Module, ABC):
     @abstractmethod
     def forward(self, tokens: Tensor) -> Pooled:
         """Pool tokens `(B, T, D)`."""
+
+    def parts(self) -> Mapping[Part, Tensor]:
+        """Parts of the features that are to serve alone as well: which of the features `(F,)` belong to each."""
+        return {}
 
     @abstractmethod
     def multiply_adds(self) -> MultiplyAdds:

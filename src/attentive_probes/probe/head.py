@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attentive_probes.layers.nested import NestedDropout
 from attentive_probes.layers.normalization import are_alike, build_feature_norm, normalize_together
 from attentive_probes.layers.precision import in_autocast
 from attentive_probes.layers.token_statistics import TokenStatistics
-from attentive_probes.poolings import Pooled, Pooling, build_pooling, pool_together
+from attentive_probes.poolings import Part, Pooled, Pooling, build_pooling, pool_together
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.tokens import Reading, SequenceLayout, Tokens
 
@@ -57,10 +58,13 @@ class ProbeHead(nn.Module):
         self.token_noise_probability = config.token_noise_probability
         self.pooling = build_pooling(config.pooling, width, layout, config.options)
         self.norm = build_feature_norm(config.feature_norm, self.pooling.num_features)
-        self.dropout = nn.Dropout(config.dropout)
+        parts = self.pooling.parts()
+        if parts and config.feature_norm == "layernorm":
+            raise ValueError("Features that serve in parts cannot be normed over all of them; use batchnorm or none.")
+        self.dropout = nested_dropout(config.dropout, parts) if parts else nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.pooling.num_features, num_labels)
         self.is_trained = False
-        self.drops = config.dropout > 0
+        self.drops = config.dropout > 0 or len(parts) > 1
         self.shape = (self.pooling.num_features, num_labels, *are_alike(self.norm))
 
     def read(self, tokens: Mapping[str, Tokens]) -> Tensor:
@@ -89,6 +93,12 @@ class ProbeHead(nn.Module):
     def classify(self, pooled: Pooled) -> HeadOutput:
         """Classify what the pooling made."""
         return classify_together([self], [pooled])[0]
+
+
+def nested_dropout(probability: float, parts: Mapping[Part, Tensor]) -> NestedDropout:
+    """Dropout of a head whose features serve in parts as well."""
+    levels = torch.tensor([part.level for part in parts], device="cpu")
+    return NestedDropout(probability, torch.stack(list(parts.values())), levels)
 
 
 def pool_heads(heads: Sequence[ProbeHead], sequence: Tensor) -> list[Pooled]:

@@ -23,6 +23,7 @@ from attentive_probes.probe.loading import load_probe, other_causes
 from attentive_probes.probe.output import ProbeOutput
 from attentive_probes.probe.saving import is_first_process, save_probe
 from attentive_probes.probe.setup import build_head, describe_probe, geometry_of, loading_of, set_head
+from attentive_probes.probe.shrink import shrink_probe
 from attentive_probes.probe.upload import OPTIONS, upload_probe
 from attentive_probes.probe.weights import check_weights, load_backbone
 from attentive_probes.tokens import kinds_by_tap
@@ -207,6 +208,18 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         self.backbone.adapter.merge_and_unload()
         self.config.lora, self.config.self_contained = False, True
         self.config.backbone_fingerprint = self.backbone.fingerprint()
+
+    def shrink(self, num_queries: int | None = None, num_features: int | None = None) -> ProbeForImageClassification:
+        """A smaller probe of one trained with EP's option `elastic`: a part of its head, on the same backbone.
+
+        Args:
+            num_queries: Number of queries that stay, the first ones; all by default.
+            num_features: Number of features in all; by default all of these queries.
+
+        Raises:
+            ValueError: If the head was not trained for that part; the text names those that it was trained for.
+        """
+        return shrink_probe(self, num_queries, num_features)
 
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
