@@ -69,13 +69,11 @@ class TokenLayout:
         count = self.num_prefix_tokens + self.num_patches
         if states.shape[1] < count:
             raise ValueError(f"The backbone gives {states.shape[1]} tokens, fewer than the {count} of {self}.")
-        states = states[:, :count]
-        cls, registers, patches = states.split((self.num_cls, self.num_registers, self.num_patches), dim=1)
+        cls, registers, patches = states[:, :count].split((self.num_cls, self.num_registers, self.num_patches), dim=1)
         return Tokens(cls, registers, patches, self.grid)
 
 
-# Tap -> layout of its state.
-Layouts = Mapping[str, TokenLayout]
+Layouts = Mapping[str, TokenLayout]  # tap -> layout of its state
 
 
 class Tokens(NamedTuple):
@@ -149,7 +147,7 @@ class ReadingItem:
         """Parse `kind` or `kind@tap`.
 
         Raises:
-            ValueError: If the kind is unknown or the tap is empty.
+            ValueError: If it is neither.
         """
         kind, separator, tap = str(text).partition("@")
         if kind not in KINDS:
@@ -186,7 +184,7 @@ class Reading:
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The distinct taps, in order of first use."""
+        """The distinct taps, in order."""
         return tuple(dict.fromkeys(item.tap for item in self.items))
 
     def kinds_at(self, tap: str) -> set[str]:
@@ -227,8 +225,7 @@ class Reading:
         kinds = [item.kind for item in self.items]
         ends_with_the_grid = kinds[-1] == "patches" and kinds.count("patches") == 1
         grid = layouts[self.items[-1].tap].grid if ends_with_the_grid else None
-        lengths = self.lengths(layouts)
-        return SequenceLayout(sum(lengths), grid, lengths)
+        return SequenceLayout(sum(self.lengths(layouts)), grid, self.lengths(layouts))
 
     def __call__(self, tokens: Mapping[str, Tokens]) -> Tensor:
         """Lay out the tokens of all taps as one sequence `(B, T, D)`; narrower taps are padded with zeros."""

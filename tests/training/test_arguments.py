@@ -9,7 +9,8 @@ from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.evaluation.references import Reference
-from attentive_probes.experiments.blocks import DATA_RANGES, DataRecipe, EvaluationRecipe, LoraRecipe
+from attentive_probes.experiments.blocks import DATA_RANGES, DataRecipe, LoraRecipe
+from attentive_probes.experiments.judging import EvaluationRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.serving.web import Limits
 from attentive_probes.training.arguments import RANGES

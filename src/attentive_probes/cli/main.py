@@ -23,11 +23,13 @@ from attentive_probes.cli.flow import flow
 from attentive_probes.cli.import_ import import_
 from attentive_probes.cli.init import init
 from attentive_probes.cli.layers import layers
+from attentive_probes.cli.leaderboard import leaderboard
 from attentive_probes.cli.list import list_
 from attentive_probes.cli.predict import predict
 from attentive_probes.cli.push import push
 from attentive_probes.cli.report import report
 from attentive_probes.cli.serve import serve
+from attentive_probes.cli.study import study
 from attentive_probes.cli.train import train
 
 commands = typer.Typer(no_args_is_help=True, help="Read frozen vision models.")
@@ -65,6 +67,8 @@ commands.command("list")(list_)
 commands.command("import")(import_)
 commands.command("push")(push)
 commands.add_typer(cache, name="cache")
+commands.add_typer(study, name="study")
+commands.command("leaderboard")(leaderboard)
 commands.command("serve")(serve)
 commands.command("demo")(demo)
 

@@ -47,7 +47,7 @@ class Labels(NamedTuple):
         return (label.as_py() for label in self.array)
 
     def distinct(self) -> tuple[list[Any], np.ndarray]:
-        """Distinct labels, names instead of ids where there are names, and for each row which of them it has.
+        """Distinct labels as they are stored, ids also where there are names, and for each row which of them it has.
 
         Raises:
             ValueError: If rows hold lists.

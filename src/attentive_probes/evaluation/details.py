@@ -28,6 +28,7 @@ class TestDetails:
         specificity: At which the sensitivity is taken.
         groups: Row of an image -> what it belongs to, by which intervals are clustered; `None` for no groups.
         slices: Column -> row -> value: the subgroups.
+        answers: Whether the answers of every head are kept.
     """
 
     __test__ = False  # no test, whatever pytest makes of its name
@@ -37,6 +38,7 @@ class TestDetails:
     specificity: float = 0.95
     groups: Mapping[int, str] | None = None
     slices: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    answers: bool = False
 
     @property
     def are_asked_for(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from attentive_probes.evaluation import ranking
 from attentive_probes.evaluation.class_scores import NO_NUMBERS, ClassScores
 from attentive_probes.evaluation.class_sums import score_classes
+from attentive_probes.foreign_files import fits
 
 
 def top1(scores: Tensor, labels: Tensor) -> float:
@@ -175,3 +177,19 @@ def all_metrics(scores: Tensor, labels: Tensor, problem_type: str) -> dict[str, 
         found = class_scores(scores, labels)
         return {name: getattr(found, name) for name in METRICS}
     return {name: metric(scores, labels) for name, metric in METRICS_OF[problem_type].items()}
+
+
+def check_metrics(metrics: dict[str, Any]) -> None:
+    """Check that metrics are numbers, their intervals pairs, and their differences triples.
+
+    Raises:
+        ValueError: If one is not; the text names it.
+    """
+    lengths = {"_interval": tuple[float, float], "_difference": tuple[float, float, float]}
+    for name, value in metrics.items():
+        hint: Any = next((hint for ending, hint in lengths.items() if name.endswith(ending)), float)
+        hint = list[Any] if name in ("per_class", "confusion", "reliability") else hint
+        hint = dict[str, dict[str, Any]] if name == "slices" else hint
+        may_be_none = not name.endswith("_difference")
+        if not (value is None and may_be_none) and not fits(value, hint):
+            raise ValueError(f"the metric {name} is {str(value)[:80]}, which is no {hint}")

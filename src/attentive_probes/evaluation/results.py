@@ -15,8 +15,9 @@ from rich.table import Table
 from attentive_probes.evaluation.circumstances import hardware, library_versions
 from attentive_probes.evaluation.families import PRIMARY, Family, best_per_head, best_setting, settings_of
 from attentive_probes.evaluation.history import read_history
+from attentive_probes.evaluation.metrics import check_metrics
 from attentive_probes.evaluation.statistics import holm
-from attentive_probes.foreign_files import check_fields, fits, foreign
+from attentive_probes.foreign_files import check_fields, foreign
 from attentive_probes.writing import write_whole
 
 SCHEMA_VERSION, READABLE = 4, (1, 2, 3, 4)
@@ -53,6 +54,7 @@ class HeadResult:
         history: Per epoch: training loss and validation metrics. A run keeps them in `history.jsonl`, a line per epoch.
         test: Metrics on the test split, with `<metric>_interval`, `<metric>_difference` (mean, low, high) to the
             baseline, its p-value `<metric>_p`, and `<metric>_p_holm`, corrected for the number of comparisons.
+        tests: Name of a further test split -> metrics there.
     """
 
     name: str
@@ -70,6 +72,7 @@ class HeadResult:
     diverged: int | None = None
     history: list[dict[str, float | None]] = field(default_factory=list)
     test: dict[str, Any] | None = None
+    tests: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -220,26 +223,11 @@ class SweepResults:
             content["references"] = [ReferenceResult(**reference) for reference in content["references"]]
             results = cls(**content)
             found = [head.test for head in results.heads] + [one.test for one in results.references]
-            for metrics in [*found, *(head.validation for head in results.heads)]:
+            more = [metrics for head in results.heads for metrics in (head.validation, *head.tests.values())]
+            for metrics in [*found, *more]:
                 check_metrics(metrics or {})
             results.to_json()  # with the selection of the best head
         return results
-
-
-def check_metrics(metrics: dict[str, Any]) -> None:
-    """Check that metrics are numbers, their intervals pairs, and their differences triples.
-
-    Raises:
-        ValueError: If one is not; the text names it.
-    """
-    lengths = {"_interval": tuple[float, float], "_difference": tuple[float, float, float]}
-    for name, value in metrics.items():
-        hint: Any = next((hint for ending, hint in lengths.items() if name.endswith(ending)), float)
-        hint = list[Any] if name in ("per_class", "confusion", "reliability") else hint
-        hint = dict[str, dict[str, Any]] if name == "slices" else hint
-        may_be_none = not name.endswith("_difference")
-        if not (value is None and may_be_none) and not fits(value, hint):
-            raise ValueError(f"the metric {name} is {str(value)[:80]}, which is no {hint}")
 
 
 def _without_nan(value: Any) -> Any:

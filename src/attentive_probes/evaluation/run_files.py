@@ -3,6 +3,7 @@
 RESULTS = "results.json"
 HISTORY = "history.jsonl"
 PREDICTIONS = "predictions.parquet"  # what the selected head answered about each test image
+ANSWERS = "answers.parquet"  # what every head answered about them, where that was asked for
 RECIPE = "recipe.yaml"
 SPLITS = "splits.csv"  # which image is in which split, where some were drawn
 REPORT = "report.html"
@@ -19,6 +20,6 @@ FOLDS = "folds"  # what is known of each fold of a cross-validation
 AUDIT, FINDINGS = "audit.json", "audit.csv"  # what is wrong with images and labels
 SUSPECTS_PICTURE, COPIES_PICTURE = "suspects.jpg", "copies.jpg"
 OF_ONE_RUN = (
-    RESULTS, HISTORY, PREDICTIONS, REPORT, ATTENTION_PICTURE, LAYERS_PICTURE, WRONG_PICTURE, RIGHT_PICTURE,
+    RESULTS, HISTORY, PREDICTIONS, ANSWERS, REPORT, ATTENTION_PICTURE, LAYERS_PICTURE, WRONG_PICTURE, RIGHT_PICTURE,
     AUDIT, FINDINGS, SUSPECTS_PICTURE, COPIES_PICTURE,
 )  # fmt: skip

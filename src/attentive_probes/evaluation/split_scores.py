@@ -85,6 +85,7 @@ def score_split(
     keep: Collection[str] = (),
     probabilities: bool = False,
     tick: Callable[[int], object] | None = None,
+    classes: Tensor | None = None,
 ) -> dict[str, Scores]:
     """Run all heads over a split in evaluation mode; every process gets what all of them found, each image once.
 
@@ -100,6 +101,7 @@ def score_split(
         keep: Names of the heads whose answers are kept image by image, in a classification.
         probabilities: Whether these are kept with the probabilities of all classes.
         tick: Called with the number of images of each batch, as far as this process can tell.
+        classes: Ids `(K,)` of the classes that answers are chosen among; `None` for all.
 
     Raises:
         ValueError: If the split is empty, or the backbone gives tokens that are not finite for an image that is not to
@@ -110,10 +112,17 @@ def score_split(
     problem_type, num_labels = sweep.config.problem_type, len(sweep.config.id2label)
     sums = SplitSums(names, problem_type, num_labels, accelerator, confusion, keep, probabilities)
     for logits, labels, images in _scored(sweep, loader, accelerator, precision):
-        sums.add(logits, labels, images)
+        sums.add(logits if classes is None else _among(logits, classes), labels, images)
         if tick is not None:
             tick(len(labels) * accelerator.num_processes)
     return sums.scores()
+
+
+def _among(logits: Tensor, classes: Tensor) -> Tensor:
+    """Logits `(B, H, C)` with no chance for other classes; finite, so that a broken head is still found."""
+    others = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    others[classes.to(logits.device)] = False
+    return logits.masked_fill(others, torch.finfo(logits.dtype).min / 2)
 
 
 def _scored(

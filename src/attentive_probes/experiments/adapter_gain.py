@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from attentive_probes.evaluation.statistics import proportion_interval
-from attentive_probes.experiments.blocks import EvaluationRecipe, LoraRecipe
+from attentive_probes.experiments.blocks import LoraRecipe
+from attentive_probes.experiments.judging import EvaluationRecipe
 from attentive_probes.experiments.recipe import HeadBlock, Recipe
 from attentive_probes.experiments.rounds import Judged, share_of
 from attentive_probes.experiments.run import run_recipe

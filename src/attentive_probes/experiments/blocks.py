@@ -1,4 +1,4 @@
-"""The blocks of a recipe: which backbone, which images, what adapter, what is reported."""
+"""The blocks of a recipe: which backbone, which images, what adapter; those on judging are in `judging`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
-from attentive_probes.evaluation.details import DETAILED
-from attentive_probes.evaluation.references import Reference
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.adapter import require_peft
-from attentive_probes.ranges import BELOW_ONE, COUNT, OPTIONAL_COUNT, SEED, SHARE, Range, check_ranges
+from attentive_probes.ranges import BELOW_ONE, COUNT, OPTIONAL_COUNT, SEED, Range, check_ranges
 
 DATA_RANGES = {
     "validation_fraction": Range(0, 1, above=True, below=True),
@@ -90,6 +88,29 @@ class LoraRecipe:
 
 
 @dataclass
+class TestSetRecipe:
+    """One more test split with classes of the run: a robustness set, or a subset such as ImageNet-A.
+
+    Args:
+        dataset: As `data.dataset`; its columns have the same names.
+        name: Configuration of a Hub dataset.
+        revision: Branch, tag or commit of a Hub dataset.
+        split: Name of the split.
+        class_map: Label there -> name of the class here, for those that differ.
+        only_its_classes: Whether answers are chosen among the classes that it holds.
+    """
+
+    __test__ = False  # no test, whatever pytest makes of its name
+
+    dataset: str
+    name: str | None = None
+    revision: str | None = None
+    split: str = "test"
+    class_map: dict[str, str] = field(default_factory=dict)
+    only_its_classes: bool = False
+
+
+@dataclass
 class DataRecipe:
     """Which images.
 
@@ -104,6 +125,7 @@ class DataRecipe:
         test_split: Name of the test split, scored once; `null` for none, or for a part of train.
         test_fraction: Share of the training split that is held out as the test split, class by class where there are
             classes, before anything else; `null` for none.
+        tests: Name -> a further test split, scored once as well.
         group_column: Column that says which images belong together, such as those of a patient: never in two splits.
         group_pattern: Instead, a regular expression on the paths of the images; its first group, or else what it
             matches, says so.
@@ -139,6 +161,7 @@ class DataRecipe:
     split_seed: int = 0
     test_split: str | None = None
     test_fraction: float | None = None
+    tests: dict[str, TestSetRecipe] = field(default_factory=dict)
     group_column: str | None = None
     group_pattern: str | None = None
     keep: str | None = None
@@ -171,79 +194,13 @@ class DataRecipe:
         if self.group_column is not None and self.group_pattern is not None:
             raise ValueError("data.group_column and data.group_pattern both say what belongs together; keep one.")
 
+        if self.tests and self.problem_type != "single_label_classification":
+            raise ValueError(f"data.tests is for single labels, not for {self.problem_type}.")
+        for name in self.tests:
+            if name in ("train", "validation", "test", ""):
+                raise ValueError(f"data.tests: {name!r} is the name of a split of the run; choose another one.")
+
     @property
     def has_test(self) -> bool:
         """Whether there is a test split, named or held out."""
         return self.test_split is not None or self.test_fraction is not None
-
-
-@dataclass
-class SelectionRecipe:
-    """How one head is chosen, where the best mean on one validation split is not sure enough.
-
-    Heads and settings, logistic regressions among `evaluation.references` as well, are compared image by image, on
-    images that none of them learned from.
-
-    Args:
-        folds: Folds of a cross-validation over training and validation images together; 0 compares on the validation
-            split. Seeds and rates of the grid are trained once per fold; only the winner, the baseline and what is
-            drawn are then trained on the training split.
-        one_standard_error: Whether a smaller head wins that is within one standard error of the best.
-        refit: Whether these are trained on training and validation images together in the end, for all epochs.
-
-    Raises:
-        ValueError: If there is one fold, or a refit without folds.
-    """
-
-    folds: int = 5
-    one_standard_error: bool = True
-    refit: bool = False
-
-    def __post_init__(self) -> None:
-        check_ranges(self, {"folds": Range(0, 1000, whole=True)})
-        if self.folds == 1:
-            raise ValueError("selection.folds is 1; two folds at least hold every image out once, and 0 holds none.")
-        if self.refit and not self.folds:
-            raise ValueError(
-                "selection.refit needs selection.folds: epochs are selected on the validation split without."
-            )
-
-
-@dataclass
-class EvaluationRecipe:
-    """How the test split is reported.
-
-    Args:
-        baseline: Head that the others are compared with, image by image; the selected head by default. Here and below,
-            the name of a head that was crossed with a grid is the best of its settings, and `best` the selected head.
-        attention_head: Head whose attention maps are drawn over test images; `null` draws none.
-        references: Name -> k-NN or logistic regression on fixed features, beside the heads.
-        num_images: Number of images in that picture.
-        layers_head: Head whose attention per layer, over all test images, is drawn beside the accuracy of the heads
-            that read a single layer; `null` draws none.
-        metrics: What else is told of the selected head and the baseline, with intervals: `auroc`, `auprc`, `kappa`
-            (quadratic, of classes in order), `sensitivity` (of two classes, at `specificity`). Regressions and several
-            labels have their rank metrics always.
-        positive: Name of the positive class of two; by default the second one.
-        specificity: Share of the negatives that are to be left in peace.
-        slices: Columns whose values are subgroups, such as a hospital or a camera: accuracy and metrics of each.
-
-    Raises:
-        ValueError: If a number is out of range, or a metric unknown.
-    """
-
-    baseline: str | None = None
-    attention_head: str | None = None
-    references: dict[str, Reference] = field(default_factory=dict)
-    num_images: int = 8
-    layers_head: str | None = None
-    metrics: list[str] = field(default_factory=list)
-    positive: str | None = None
-    specificity: float = 0.95
-    slices: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        check_ranges(self, {"num_images": COUNT, "specificity": SHARE})
-        for name in self.metrics:
-            if name not in DETAILED:
-                raise ValueError(unknown_name("metric in evaluation.metrics:", name, DETAILED))

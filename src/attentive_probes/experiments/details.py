@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from attentive_probes.evaluation.details import TestDetails, check_details
-from attentive_probes.experiments.blocks import EvaluationRecipe
+from attentive_probes.experiments.judging import EvaluationRecipe
 from attentive_probes.experiments.splits import Part
 from attentive_probes.probe.label_table import LabelTable
 
@@ -25,8 +25,8 @@ def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTabl
         ValueError: If there is no such column or class, or a metric does not suit the classes.
     """
     is_single = problem_type == "single_label_classification"
-    if (evaluation.metrics or evaluation.slices) and not is_single:
-        raise ValueError(f"evaluation.metrics and slices are for single labels, not for {problem_type}.")
+    if (evaluation.metrics or evaluation.slices or evaluation.answers) and not is_single:
+        raise ValueError(f"evaluation.metrics, slices and answers are for single labels, not for {problem_type}.")
     if (evaluation.metrics or evaluation.slices) and (part is None or not isinstance(part.data, Dataset)):
         raise ValueError("evaluation.metrics and slices need a test split that is no stream.")
     num_labels = len(table.names)
@@ -35,7 +35,7 @@ def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTabl
     if positive is None:
         raise ValueError(f"evaluation.positive: {table.unknown(evaluation.positive)}")
     if part is None or not isinstance(part.data, Dataset):
-        return TestDetails()
+        return TestDetails(answers=evaluation.answers)
     rows = part.all_rows.tolist()
     groups = None if part.groups is None else dict(zip(rows, part.groups.tolist(), strict=True))
     slices: dict[str, dict[int, Any]] = {}
@@ -44,4 +44,4 @@ def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTabl
             known = part.data.column_names
             raise ValueError(f"There is no column {column!r} in the test split (evaluation.slices); there are {known}.")
         slices[column] = dict(zip(rows, map(str, part.data[column]), strict=True))
-    return TestDetails(tuple(evaluation.metrics), positive, evaluation.specificity, groups, slices)
+    return TestDetails(tuple(evaluation.metrics), positive, evaluation.specificity, groups, slices, evaluation.answers)

@@ -30,7 +30,7 @@ from attentive_probes.evaluation.run_files import (
     SUSPECTS_PICTURE,
     WRONG_PICTURE,
 )
-from attentive_probes.experiments.blocks import EvaluationRecipe
+from attentive_probes.experiments.judging import EvaluationRecipe
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 

@@ -13,14 +13,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from attentive_probes.experiments.blocks import (
-    BackboneRecipe,
-    DataRecipe,
-    EvaluationRecipe,
-    LoraRecipe,
-    SelectionRecipe,
-)
+from attentive_probes.experiments.blocks import BackboneRecipe, DataRecipe, LoraRecipe
 from attentive_probes.experiments.grid import cross
+from attentive_probes.experiments.judging import EvaluationRecipe, SelectionRecipe
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.sweep import HeadRun

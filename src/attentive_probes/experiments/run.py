@@ -16,12 +16,13 @@ from attentive_probes.evaluation.results import READING, SweepResults
 from attentive_probes.evaluation.run_files import ATTENTION_PICTURE, RECIPE, SPLITS
 from attentive_probes.experiments.add_references import add_references
 from attentive_probes.experiments.audit import MOST_IMAGES, audit_reading, audit_splits, held_splits
-from attentive_probes.experiments.blocks import EvaluationRecipe
 from attentive_probes.experiments.data import (
     cache_splits,
     describe_dataset,
 )
 from attentive_probes.experiments.details import details_of
+from attentive_probes.experiments.judging import EvaluationRecipe
+from attentive_probes.experiments.more_tests import open_tests, run_tests
 from attentive_probes.experiments.pictures import draw_audit, draw_pictures, named_head
 from attentive_probes.experiments.prepare import prepare
 from attentive_probes.experiments.recipe import Recipe
@@ -66,6 +67,7 @@ def _run(
     data, references = recipe.data, recipe.evaluation.references
     of_references = [reading_of(sweep.config, reference.head) for reference in references.values()]
     readings = list(dict.fromkeys([*sweep.readings, *of_references]))
+    tests = open_tests(data, sweep, raw.table, opened["train"])
     details = details_of(recipe.evaluation, raw.parts.get("test"), raw.table, data.problem_type)
     needs = {Path(recipe.train.output_dir): bytes_of_run(sweep)}
     check_space(needs)
@@ -82,6 +84,8 @@ def _run(
     _choose(recipe, trainer, splits, selected, raw)
     if splits["test"] is not None and not trainer.is_tested:
         results = trainer.test(splits["test"], recipe.evaluation.baseline, details)
+    if trainer.is_tested:
+        run_tests(trainer, tests, results.baseline or results.best.name)
     known = {reference.name for reference in results.references}
     if missing := {name: reference for name, reference in references.items() if name not in known}:
         add_references(missing, trainer, splits, details)

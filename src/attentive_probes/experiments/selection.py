@@ -15,7 +15,7 @@ from attentive_probes.evaluation.candidates import Candidate, Choice, choose
 from attentive_probes.evaluation.families import BEST
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.evaluation.run_files import FOLDS
-from attentive_probes.experiments.blocks import SelectionRecipe
+from attentive_probes.experiments.judging import SelectionRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 from tqdm.auto import tqdm
 
 from attentive_probes.data.image_split import ImageSplit
@@ -14,12 +19,19 @@ from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.evaluation.target_scores import TargetScores
 from attentive_probes.processes import bar_is_off
 from attentive_probes.training.splits import AnySplit
+from attentive_probes.writing import whole_file
 
 if TYPE_CHECKING:
     from attentive_probes.training.trainer import ProbeTrainer
 
 
-def score_test(trainer: ProbeTrainer, split: AnySplit, baseline: str, details: TestDetails) -> dict[str, Scores]:
+def score_test(
+    trainer: ProbeTrainer,
+    split: AnySplit,
+    baseline: str,
+    details: TestDetails | None = None,
+    classes: np.ndarray | None = None,
+) -> dict[str, Scores]:
     """Scores of all heads of a run on its test split; those of the selected head and the baseline know every image.
 
     Args:
@@ -27,10 +39,13 @@ def score_test(trainer: ProbeTrainer, split: AnySplit, baseline: str, details: T
         split: The images.
         baseline: Name of the head that the others are compared with.
         details: What else is wanted.
+        classes: Ids of the classes that answers are chosen among; `None` for all.
     """
+    details = details or TestDetails()
     loader, sweep, accelerator = trainer.loader(split, train=False), trainer.sweep, trainer.accelerator
     sweep.to(accelerator.device)
-    kept = {trainer.results.best.name, baseline} if details.are_asked_for else {trainer.results.best.name}
+    kept = {trainer.results.best.name, *([baseline] if details.are_asked_for else [])}
+    kept = set(sweep.active) if details.answers else kept
     with tqdm(desc="test", unit="img", disable=bar_is_off(accelerator.is_main_process), leave=False) as bar:
         return score_split(
             sweep,
@@ -41,6 +56,7 @@ def score_test(trainer: ProbeTrainer, split: AnySplit, baseline: str, details: T
             keep=kept,
             probabilities=bool(details.metrics),
             tick=bar.update,
+            classes=None if classes is None else torch.from_numpy(classes),
         )
 
 
@@ -60,6 +76,24 @@ def note_test(
         count = len(np.unique(groups))
         trainer.results.data["test"]["groups"] = count
         trainer.results.protocol += f" Images come in groups, {count} of them in test; intervals are those of groups."
+
+
+def save_answers(scores: Mapping[str, Scores], split: AnySplit, path: Path) -> None:
+    """Write what every head answered about every test image as Parquet: head, row, correct, probability.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    parts = []
+    for name, found in scores.items():
+        records = found.records if isinstance(found, ClassScores) else None
+        if records is not None and found.are_finite:
+            rows = split.rows[records.rows] if isinstance(split, ImageSplit) else records.rows
+            correct = records.answers == records.labels
+            columns = {"row": rows, "correct": correct, "probability": records.confidence.astype(np.float32)}
+            parts.append(pa.table({"head": pa.array([name] * len(rows)).dictionary_encode(), **columns}))
+    with whole_file(path) as partial:
+        pq.write_table(pa.concat_tables(parts).unify_dictionaries(), partial, compression="zstd")
 
 
 def _rows_of(scores: Scores, split: AnySplit) -> np.ndarray:

@@ -15,7 +15,7 @@ from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.details import TestDetails
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.run_files import PROBES, RESULTS
+from attentive_probes.evaluation.run_files import ANSWERS, PROBES, RESULTS
 from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.naming import check_parts
@@ -32,7 +32,7 @@ from attentive_probes.training.checkpoint import (
     save_whole,
 )
 from attentive_probes.training.epochs import run_epochs
-from attentive_probes.training.final_test import note_test, score_test
+from attentive_probes.training.final_test import note_test, save_answers, score_test
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import take_best
 from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_doubts, note_sizes
@@ -194,6 +194,8 @@ class ProbeTrainer:
         self.results.correct_for_number()
         if self.accelerator.is_main_process:
             save_tested(self.folder, scores[baseline], scores[self.results.best.name], self.sweep, split)
+            if details.answers:
+                save_answers(scores, split, self.folder / ANSWERS)
         self.results.data["test"]["images"] = scores[baseline].num_images  # also of a stream: those that count
         note_doubts(self.results)
         self.save_results()
