@@ -7,7 +7,7 @@ from attentive_probes import HeadConfig, HeadRun
 from attentive_probes.experiments.checks import check_recipe
 from attentive_probes.experiments.recipe import Recipe
 
-RECIPES = [path for path in sorted(Path("recipes").rglob("*.yaml")) if path.parent.name != "accelerate"]
+RECIPES = sorted(Path("recipes").glob("*.yaml"))
 LAUNCHES = sorted(Path("recipes/accelerate").glob("*.yaml"))
 MINIMAL = """
 backbone: {name: embedded:mae-tiny-fashion}
@@ -81,7 +81,7 @@ def test_broken_files_are_named(tmp_path, minimal):
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)
 def test_shipped_recipes_are_valid(path, tmp_path):
-    """Every YAML under recipes/ loads, and its heads fit its backbone."""
+    """Every recipe that needs no download loads, and its heads fit its backbone; those of papers dry-run elsewhere."""
     assert check_recipe(Recipe.load(path, [f"train.output_dir={tmp_path / 'run'}"]))
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from attentive_probes.evaluation.results import SweepResults
+    from attentive_probes.experiments.recipe import Recipe
 
 console = Console()
 if not console.is_terminal:  # a log file: wide enough for every table
@@ -50,3 +51,23 @@ def show_results(results: SweepResults, folder: str, verbose: bool = False) -> N
         console.print(standings_table(results, whole=verbose), results.selection["sentence"], sep="\n")
     console.print(f"Results: {folder}/results.json. The selected probe, {results.winner}: {folder}/best")
     console.print(f"Report: {folder}/report.html")
+
+
+def show_plan(recipe: Recipe) -> None:
+    """Print what a recipe would do, beside the figures of its paper."""
+    from attentive_probes.evaluation.tables import plan_table
+    from attentive_probes.experiments.plan import plan_recipe
+
+    plan = plan_recipe(recipe)
+    console.print(plan_table(plan.heads))
+    sizes = ", ".join(f"{count:,} {name}" for name, count in plan.images.items()) or "images not counted here"
+    console.print(
+        f"Backbone: {recipe.backbone.name}, {plan.backbone_parameters:,} parameters. {plan.num_labels} classes;"
+    )
+    console.print(f"{sizes}; {plan.steps:,} steps." if plan.steps else f"{sizes}.")
+    if plan.cache_bytes:
+        console.print(f"Token cache: {plan.cache_bytes / 1e9:,.1f} GB.")
+    for note in plan.notes:
+        console.print(f"- {note}", markup=False)
+    if plan.theirs:
+        console.print(f"The paper's own protocol: add {' '.join(plan.theirs)}", markup=False)

@@ -34,13 +34,14 @@ def run(
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes, for instance output_dir=... .")] = None,
 ) -> None:
     """Run what is not done yet of a study, and write its tables, pictures and page; what fails is named."""
+    from attentive_probes.experiments.shipped import find_study
     from attentive_probes.experiments.study import Study
     from attentive_probes.experiments.study_page import write_page
     from attentive_probes.experiments.study_run import run_study
     from attentive_probes.processes import process_state
 
     begin()
-    loaded = Study.load(file, overrides or [])
+    loaded = Study.load(find_study(file), overrides or [])
     failed = run_study(loaded)
     if process_state().is_main_process:
         write_page(Path(loaded.output_dir), loaded.baseline, failed)

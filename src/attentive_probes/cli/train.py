@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from attentive_probes.cli.console import begin, console, show_results
+from attentive_probes.cli.console import begin, console, show_plan, show_results
 
 
 def train(
@@ -28,6 +28,9 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Only time every stage and say what would help; nothing is trained.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show plan, parameters and costs; nothing is downloaded.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show every head of a grid.")] = False,
 ) -> None:
     """Train probes on images, or the heads of a recipe; select on validation, score the test split once."""
@@ -43,6 +46,9 @@ def train(
     if profile:
         found = profile_recipe(loaded)
         console.print(found.table(), *(f"- {line}" for line in found.advice(loaded.data.tokens)), sep="\n")
+        return
+    if dry_run:
+        show_plan(loaded)
         return
     try:
         results = run_recipe(loaded)

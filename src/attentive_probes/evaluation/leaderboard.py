@@ -1,4 +1,4 @@
-"""A leaderboard of results that may come from anywhere: what follows one protocol is ranked together, nothing else is."""
+"""A leaderboard of results from anywhere: what follows one protocol is ranked together, and nothing else is."""
 
 from __future__ import annotations
 

@@ -181,3 +181,16 @@ def _test_cells(entry: HeadResult | ReferenceResult, primary: str) -> tuple[str,
     mean, low, high = test[f"{primary}_difference"]
     p = test.get(f"{primary}_p_holm")
     return value, f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", "" if p is None else f"{p:.2g}"
+
+
+def plan_table(heads: Sequence[Any]) -> Table:
+    """The heads of a plan: what each trains, costs and reads, and what its paper found."""
+    table = Table(title="plan; * as notes about the paper have it")
+    columns = ("head", "runs", "trained parameters", "multiply-adds", "token bytes per image", "published")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "head" else "right")
+    for head in heads:
+        found = "" if head.published is None else f"{head.published:.2f}{'*' if head.is_second_hand else ''}"
+        numbers = (head.runs, head.parameters, head.multiply_adds, head.token_bytes)
+        table.add_row(escape(head.name), *(f"{number:,}" for number in numbers), found)
+    return table

@@ -1,4 +1,4 @@
-"""The blocks of a recipe on judging: how one head is chosen, and how the test split is reported."""
+"""The blocks of a recipe on judging: how a head is chosen, how the test split is reported, what a paper found."""
 
 from __future__ import annotations
 
@@ -82,3 +82,24 @@ class EvaluationRecipe:
         for name in self.metrics:
             if name not in DETAILED:
                 raise ValueError(unknown_name("metric in evaluation.metrics:", name, DETAILED))
+
+
+@dataclass
+class PaperRecipe:
+    """The paper whose protocol a recipe follows.
+
+    Args:
+        link: Where it is.
+        published: Head -> test accuracy that it gives, in percent.
+        second_hand: Heads whose figure is known from notes about the paper alone.
+        parameters: Head -> number of trained parameters that it gives.
+        notes: What differs, and where figures come from.
+        theirs: Changes on the command line that make the protocol the paper's own, where that is flawed.
+    """
+
+    link: str
+    published: dict[str, float] = field(default_factory=dict)
+    second_hand: list[str] = field(default_factory=list)
+    parameters: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    theirs: list[str] = field(default_factory=list)

@@ -15,7 +15,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from attentive_probes.experiments.blocks import BackboneRecipe, DataRecipe, LoraRecipe
 from attentive_probes.experiments.grid import cross
-from attentive_probes.experiments.judging import EvaluationRecipe, SelectionRecipe
+from attentive_probes.experiments.judging import EvaluationRecipe, PaperRecipe, SelectionRecipe
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.sweep import HeadRun
@@ -54,6 +54,7 @@ class Recipe:
         evaluation: How the test split is reported.
         selection: How one head is chosen; `null` takes the best mean over seeds on the validation split.
         lora: Adapter on the backbone; `null` leaves it frozen.
+        paper: What it repeats, with the published figures; nothing of it changes the run.
     """
 
     backbone: BackboneRecipe
@@ -64,6 +65,7 @@ class Recipe:
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     selection: SelectionRecipe | None = None
     lora: LoraRecipe | None = None
+    paper: PaperRecipe | None = None
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -10,10 +10,19 @@ INSTALLED = Path(__file__).parent.parent / "recipes"
 IN_REPOSITORY = Path(__file__).parents[3] / "recipes"
 
 
+OTHER = ("accelerate", "study")  # folders of files that are no recipes
+
+
+def folder_of_recipes() -> Path:
+    """Where the recipes of the package lie."""
+    return INSTALLED if INSTALLED.is_dir() else IN_REPOSITORY
+
+
 def shipped_recipes() -> dict[str, Path]:
-    """Name -> file of each recipe of the package, in the order of their names."""
-    folder = INSTALLED if INSTALLED.is_dir() else IN_REPOSITORY
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    """Name -> file of each recipe of the package, those of papers with their folder: `ep/mae-base_imagenet`."""
+    folder = folder_of_recipes()
+    found = [path for path in sorted(folder.rglob("*.yaml")) if path.relative_to(folder).parts[0] not in OTHER]
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
 
 
 def purpose_of(path: Path) -> str:
@@ -29,9 +38,16 @@ def find_recipe(name: str | Path) -> Path:
         ValueError: If there is neither.
     """
     path = Path(name)
-    if path.exists() or path.suffix or len(path.parts) > 1:
-        return path  # whatever is wrong with it is said where it is read
     shipped = shipped_recipes()
-    if path.name not in shipped:
+    if path.exists() or path.suffix or (len(path.parts) > 1 and path.as_posix() not in shipped):
+        return path  # whatever is wrong with it is said where it is read
+    if path.as_posix() not in shipped:
         raise ValueError(unknown_name("folder or recipe", path.name, shipped))
-    return shipped[path.name]
+    return shipped[path.as_posix()]
+
+
+def find_study(name: str | Path) -> Path:
+    """The file of a study: a path, or the name of one that comes with the package."""
+    path = Path(name)
+    shipped = folder_of_recipes() / "study" / f"{path.name}.yaml"
+    return shipped if not path.exists() and not path.suffix and shipped.exists() else path

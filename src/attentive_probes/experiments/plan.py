@@ -1,0 +1,168 @@
+"""What a recipe would do, without a download: tokens, parameters, steps, bytes, beside the figures of its paper."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from attentive_probes.backbones.load import build_model
+from attentive_probes.experiments.checks import backbone_options
+from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.probe.configuration_probe import ProbeConfig
+from attentive_probes.probe.files import add_adapter
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.setup import build_head, describe_probe, layouts_of, reading_of, set_head
+from attentive_probes.training.arguments import ProbeTrainingArguments
+from attentive_probes.training.rules import fitting_batch_size
+
+PACKAGE = Path(__file__).parents[1]
+SHAPES, SETS = PACKAGE / "backbones" / "published_shapes.csv", PACKAGE / "data" / "published_sets.csv"
+
+
+@dataclass(frozen=True)
+class PlannedHead:
+    """A head of a plan.
+
+    Args:
+        name: Its name.
+        runs: How many settings and seeds of it the grid has.
+        parameters: Trained parameters, those of an adapter included.
+        multiply_adds: Per image, of pooling and classifier.
+        token_bytes: Of what it reads of an image, at 16 bits.
+        published: Accuracy that the paper gives, if it does.
+        is_second_hand: Whether that is known from notes about the paper alone.
+    """
+
+    name: str
+    runs: int
+    parameters: int
+    multiply_adds: int
+    token_bytes: int
+    published: float | None = None
+    is_second_hand: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe would do.
+
+    Args:
+        heads: Its heads.
+        backbone_parameters: Parameters of the backbone.
+        num_labels: Number of classes.
+        images: Split -> number of images, where it is known.
+        steps: Optimizer steps, and 0 where the number of images is not known.
+        cache_bytes: Bytes of all tokens that a cache would hold, 0 if nothing is cached or known.
+        notes: What else is to be known of the protocol.
+        theirs: Changes that make it the protocol of the paper, where that differs.
+    """
+
+    heads: list[PlannedHead]
+    backbone_parameters: int
+    num_labels: int
+    images: dict[str, int]
+    steps: int
+    cache_bytes: int
+    notes: list[str]
+    theirs: list[str]
+
+
+def plan_recipe(recipe: Recipe) -> Plan:
+    """Resolve a recipe as far as it goes without a network: every head is built on its backbone, without memory.
+
+    Raises:
+        ValueError: If the shape of the backbone, or the number of classes, is not known here, or a head does not fit.
+    """
+    sizes = _row(SETS, "dataset", recipe.data.dataset) or {}
+    images = {name: int(sizes[name]) for name in ("train", "validation", "test") if sizes.get(name)}
+    num_labels = recipe.data.num_labels or len(recipe.data.labels or ()) or int(sizes.get("classes") or 0)
+    if not num_labels:
+        raise ValueError("The number of classes is not known without the data; set data.num_labels for a dry run.")
+    config = _described(recipe, num_labels)
+    with torch.device("meta"):
+        model = build_model(config.backbone_config)
+    heads = _heads(recipe, config)
+    count = round(images.get("train", 0) * (1 - _held_out(recipe)))
+    readings = {reading_of(config, run.head) for run in recipe.head_runs().values()}
+    items = {item: layouts_of(config, reading)[item.tap] for reading in readings for item in reading.items}
+    per_image = sum(2 * layout.count(item.kind) * layout.width for item, layout in items.items())
+    cached = per_image * sum(images.values()) if recipe.data.tokens == "cached" else 0
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    paper = recipe.paper
+    notes, theirs = ([], []) if paper is None else (list(paper.notes), list(paper.theirs))
+    return Plan(heads, parameters, num_labels, images, _steps(recipe.train, count), cached, notes, theirs)
+
+
+def _heads(recipe: Recipe, config: ProbeConfig) -> list[PlannedHead]:
+    found: dict[str, PlannedHead] = {}
+    paper = recipe.paper
+    published = {} if paper is None else paper.published
+    for name, run in recipe.head_runs().items():
+        family = run.family or name
+        if family in found:
+            continue
+        with torch.device("meta"):
+            head = build_head(config, run.head)
+        reading = reading_of(config, run.head)
+        layouts = layouts_of(config, reading)
+        lengths = zip(reading.items, reading.lengths(layouts), strict=True)
+        found[family] = PlannedHead(
+            family,
+            sum((other.family or key) == family for key, other in recipe.head_runs().items()),
+            sum(p.numel() for p in head.parameters()) + _adapter_parameters(recipe, config, run.head),
+            head.pooling.multiply_adds().folded + head.classifier.weight.numel(),
+            sum(2 * length * layouts[item.tap].width for item, length in lengths),
+            published.get(family),
+            paper is not None and family in paper.second_hand,
+        )
+    return list(found.values())
+
+
+def _adapter_parameters(recipe: Recipe, config: ProbeConfig, head: Any) -> int:
+    if recipe.lora is None:
+        return 0
+    set_head(config, head)
+    probe = ProbeForImageClassification(config)  # fresh weights: PEFT adapts what is in memory
+    add_adapter(config, probe.backbone, recipe.lora.config(), 0)
+    return sum(p.numel() for p in probe.backbone.parameters() if p.requires_grad)
+
+
+def _described(recipe: Recipe, num_labels: int) -> ProbeConfig:
+    """The configuration of a probe on the backbone, known here or from the table of published shapes."""
+    options = backbone_options(recipe)
+    shape = _row(SHAPES, "backbone", recipe.backbone.name)
+    if shape is None:
+        return describe_probe(recipe.backbone.name, num_labels=num_labels, **options)[0]
+    backbone = AutoConfig.for_model(shape["model_type"], **json.loads(shape["options"]))
+    size = options["image_size"] or (int(shape["image_size"]),) * 2
+    with tempfile.TemporaryDirectory() as folder:
+        backbone.save_pretrained(folder)
+        config, _ = describe_probe(folder, num_labels=num_labels, image_size=size)
+    config.backbone_name_or_path = recipe.backbone.name
+    return config
+
+
+def _held_out(recipe: Recipe) -> float:
+    data = recipe.data
+    return (data.validation_fraction if data.validation_split is None else 0) + (data.test_fraction or 0)
+
+
+def _steps(arguments: ProbeTrainingArguments, count: int) -> int:
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    if not count or not arguments.batch_size or not arguments.num_train_epochs:
+        return 0
+    batch = fitting_batch_size(count, arguments.batch_size) if arguments.fit_batch_size else arguments.batch_size
+    return max(arguments.min_steps, arguments.num_train_epochs * max(1, count // batch))
+
+
+def _row(path: Path, key: str, value: str) -> dict[str, str] | None:
+    with path.open(encoding="utf-8", newline="") as file:
+        return next((row for row in csv.DictReader(file) if row[key] == value), None)
