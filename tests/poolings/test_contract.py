@@ -16,6 +16,7 @@ VARIANTS = {name: (name, {}) for name in POOLINGS} | {
     "ep-bias": ("ep", {"num_queries": 4, "d_out": 2, "bias": True}),
     "ep-elastic": ("ep", {"num_queries": 4, "elastic": 8}),
     "alf_ep-items": ("alf_ep", {"num_queries": 2, "d_out": 2, "num_attention_heads": 2}),
+    "combo": ("combo", {"hidden": 16, "num_attention_heads": 2}),
     "prototypes-real": ("prototypes", {"num_prototypes": 7, "binary": False}),
     "jepa-deep": ("jepa", {"num_attention_heads": 4, "num_self_blocks": 2, "output_map": False}),
     "aim": ("aim", {"num_attention_heads": 4}),
@@ -68,7 +69,7 @@ def test_widths_that_do_not_divide_are_named(name):
         with pytest.raises(ValueError, match="is not between 1 and the width"):
             build_pooling(VARIANTS[name][0], WIDTH, LAYOUT, {"num_attention_heads": 33})
     elif "num_attention_heads" in options and name != "coca":
-        with pytest.raises(ValueError, match=r"does not divide the width 32; choose one of \[1, 2, 4"):
+        with pytest.raises(ValueError, match=r"does not divide the width (32|128); choose one of \[1, 2, 4"):
             build_pooling(VARIANTS[name][0], WIDTH, LAYOUT, {"num_attention_heads": 5})
     else:
         build_pooling(VARIANTS[name][0], 33, LAYOUT, {"num_queries": 3} if "num_queries" in options else {})

@@ -23,6 +23,7 @@ from attentive_probes.poolings.cait import CaitPooling
 from attentive_probes.poolings.cbam import CbamPooling
 from attentive_probes.poolings.clip import ClipPooling
 from attentive_probes.poolings.coca import CocaPooling
+from attentive_probes.poolings.combo import ComboPooling
 from attentive_probes.poolings.concat import ConcatPooling
 from attentive_probes.poolings.dinovit import DinoVitPooling
 from attentive_probes.poolings.dolg import DolgPooling
@@ -73,6 +74,7 @@ POOLINGS: dict[str, type[Pooling]] = {
     "alf": AttentiveLayerFusion,
     "alf_ep": SummaryFusion,
     "prototypes": PrototypePooling,
+    "combo": ComboPooling,
 }
 
 
