@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/elastic.py [epochs]
 
-EP-8 on `embedded:mae-tiny-fashion`, 10,000 / 1,000 / 4,000 images of Fashion-MNIST, three seeds; of three learning rates
-the one with the best mean over seeds on validation; test accuracies in percent, mean and deviation over seeds.
+EP-8 on `embedded:mae-tiny-fashion`, 10,000 / 1,000 / 4,000 images of Fashion-MNIST, three seeds; of three rates the one
+with the best mean over seeds on validation; test accuracies in percent, mean and deviation over seeds.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def main() -> None:
             for name in family
         }
     patches, labels = test_patches(next(iter(probes.values())))
-    print("| queries | features | plain, cut | elastic, cut | trained at this size, 8 queries |\n|---:|---:|---:|---:|---:|")
+    print("| queries | features | plain, cut | elastic, cut | trained at this size, 8 queries |")
+    print("|---:|---:|---:|---:|---:|")
     for queries, features in SIZES:
         cells = []
         for family in ("plain", "elastic", TRAINED[features]):
