@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/peers/heads.py [--rounds 3] [--folder outputs/peers]
 
 Patches of the embedded backbone, 10,000 / 1,000 / 4,000 images of Fashion-MNIST, in memory. Heads train for five
-epochs of batches of 256 with AdamW and a half-cosine; others get our learning rates; ours warms up, and scores and saves
-after every epoch. Sides take turns; CPU time of one thread, medians over rounds, and test accuracy of the last one. The repositories are cloned into `--folder`; of CAPI
-only the classes of heads are read, for its script wants a GPU.
+epochs of batches of 256 with AdamW and a half-cosine, others with our learning rates; ours warms up, and scores and
+saves after every epoch. Sides take turns; CPU time of one thread, medians over rounds, and test accuracy of the last.
+The repositories are cloned into `--folder`; of CAPI only the classes of heads are read, for its script wants a GPU.
 """
 
 from __future__ import annotations
