@@ -43,11 +43,13 @@ def _against(cost: str, label: str) -> Callable[[Any, Summary], bool]:
     """A picture of accuracy over a cost: a panel per run (the EP paper's figure), a point per head."""
 
     def draw(figure: Any, summary: Summary) -> bool:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         table = summary.table
         if cost not in table or not (table[cost] > 0).any():
             return False
         runs = list(dict.fromkeys(summary.runs))[:8]
-        heads = {head: place for place, head in enumerate(dict.fromkeys(table["head"]))}
+        heads = _places(summary)
         axes = _panels(figure, len(runs))
         for axis, run in zip(axes, runs, strict=True):
             for row in table[(summary.runs == run) & (table[cost] > 0)].to_dict("records"):
@@ -57,6 +59,8 @@ def _against(cost: str, label: str) -> Callable[[Any, Summary], bool]:
                 axis.errorbar(row[cost], row["test"], bar, capsize=2, markersize=5, linestyle="", **style,
                               label=as_label(row["head"]))  # fmt: skip
             axis.set(xscale="log", title=as_label(run, 40), xlabel=label)
+            axis.xaxis.set_major_locator(LogLocator(numticks=4))
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.grid(alpha=0.3)
         axes[0].set_ylabel("test accuracy")
         _legend(figure, axes)
@@ -71,10 +75,7 @@ def _layers(figure: Any, summary: Summary) -> bool:
     found["block"] = [_block(tokens) for tokens in found["tokens"]]
     found = found.dropna(subset=["block"])
     found["family"] = found["head"].str.partition("@")[0]
-    if found.groupby(["run", "family"])["block"].nunique().max() is np.nan or not len(found):
-        return False
-    counts = found.groupby(["run", "family"])["block"].nunique()
-    if counts.max() < 2:
+    if not len(found) or found.groupby(["run", "family"])["block"].nunique().max() < 2:
         return False
     runs = list(dict.fromkeys(found["run"]))[:8]
     axes = _panels(figure, len(runs))
@@ -105,7 +106,7 @@ def _shots(figure: Any, summary: Summary) -> bool:
     runs = list(dict.fromkeys(found["run"]))[:8]
     axes = _panels(figure, len(runs))
     for axis, run in zip(axes, runs, strict=True):
-        for place, head in enumerate(dict.fromkeys(found["head"])):
+        for head, place in _places(summary).items():
             line = found[(found["run"] == run) & (found["head"] == head)].sort_values("count")
             axis.errorbar(line["count"], line["test"], line["deviation"].fillna(0), capsize=2, marker="o",
                           color=HEADS[place % len(HEADS)], label=as_label(head))  # fmt: skip
@@ -148,8 +149,9 @@ def _gains(figure: Any, summary: Summary) -> bool:
     errors = table.pivot_table(index="run", columns="head", values="error", sort=False) if "error" in table else None
     axis = figure.subplots()
     width = 0.8 / len(wide.columns)
-    for place, head in enumerate(wide.columns):
-        where = np.arange(len(wide)) + (place - (len(wide.columns) - 1) / 2) * width
+    for number, head in enumerate(wide.columns):
+        place = _places(summary)[head]
+        where = np.arange(len(wide)) + (number - (len(wide.columns) - 1) / 2) * width
         bars = errors[head].reindex(wide.index) if errors is not None and head in errors else None
         axis.bar(where, wide[head], width, yerr=bars, color=HEADS[place % len(HEADS)], label=as_label(head),
                  hatch="//" if place >= len(HEADS) else None, error_kw={"elinewidth": 0.6})  # fmt: skip
@@ -188,6 +190,11 @@ FIGURES: dict[str, Callable[[Any, Summary], bool]] = {
     "gains": _gains,
     "ranks": _ranks,
 }
+
+
+def _places(summary: Summary) -> dict[str, int]:
+    """Place of each head, which is its colour and mark in all pictures."""
+    return {head: place for place, head in enumerate(dict.fromkeys(summary.table["head"]))}
 
 
 def _block(tokens: str) -> int | None:

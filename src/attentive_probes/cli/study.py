@@ -71,11 +71,14 @@ def table(
 
 @study.command()
 def plot(
-    place: Place, output: Annotated[Path, typer.Option(help="Folder of pictures.")], baseline: Baseline = None
+    place: Place,
+    output: Annotated[Path | None, typer.Option(help="Folder of pictures, by default that of the study.")] = None,
+    baseline: Baseline = None,
 ) -> None:
     """Draw every picture that a study has data for."""
     from attentive_probes.analysis.study_figures import draw_study
     from attentive_probes.evaluation.study_summary import load_summary
 
-    drawn = draw_study(load_summary(place, baseline), output)
-    console.print(f"Drawn to {output}: {', '.join(drawn)}")
+    folder = output or (place if place.is_dir() else place.parent)
+    drawn = draw_study(load_summary(place, baseline), folder)
+    console.print(f"Drawn to {folder}: {', '.join(drawn)}")
