@@ -20,7 +20,7 @@ def copied(theirs, ours):
             if part.startswith("self_attn"):
                 maps = [theirs[f"self_attention_layers.{number}.self_attn.{kind}_proj.{rest}"] for kind in "qkv"]
                 part, tensor = "qkv", torch.cat(maps)
-            state[f"blocks.{number}.{part}.{rest}"] = tensor
+            state[f"stages.{number}.{part}.{rest}"] = tensor
         elif key.startswith("cross_attention_layer"):
             part = own.removeprefix("cross_attention_layer.")
             for short, long in (("q", "query"), ("k", "key"), ("v", "value")):
@@ -54,6 +54,6 @@ def test_deep_maps_start_smaller():
     """Output maps of block i start over sqrt(2 i); the cross-attention counts as the last block."""
     torch.manual_seed(0)
     pooling = build_pooling("jepa", 240, SequenceLayout(4), {"num_self_blocks": 3})
-    maps = [*(block.out_map for block in pooling.blocks), pooling.out_map, pooling.query_map]
+    maps = [*(block.out_map for block in pooling.stages), pooling.out_map, pooling.query_map]
     found = [linear.weight.std().item() for linear in maps]
     assert found == pytest.approx([0.02 * (2 * i) ** -0.5 for i in (1, 2, 3, 3)] + [0.02], rel=0.05)

@@ -63,7 +63,7 @@ class ComboPooling(Pooling):
         self.compress = nn.Linear(len(lengths) * width, hidden)
         self.query = nn.Parameter(torch.empty(hidden))
         self.places = nn.Parameter(torch.empty(lengths[0], hidden))
-        self.blocks = nn.ModuleList(
+        self.stages = nn.ModuleList(
             SelfAttentionBlock(hidden, num_attention_heads, mlp_ratio) for _ in range(num_blocks)
         )
         self.norm = nn.LayerNorm(hidden, eps=1e-5)
@@ -80,7 +80,7 @@ class ComboPooling(Pooling):
         stacked = normed.unflatten(1, (self.num_items, self.num_positions)).transpose(1, 2).flatten(2)  # (B, N, L D)
         states = self.compress(stacked) + self.places
         states = torch.cat([self.query.expand(states.shape[0], 1, -1).to(states.dtype), states], dim=1)
-        *first, last = cast("list[SelfAttentionBlock]", list(self.blocks))
+        *first, last = cast("list[SelfAttentionBlock]", list(self.stages))
         for block in first:
             states = block(states)
         attention = last.attention(states)[:, :, 0, 1:]  # (B, h, N)
@@ -96,7 +96,7 @@ class ComboPooling(Pooling):
 
     def multiply_adds(self) -> MultiplyAdds:
         """Per image, see `Pooling`."""
-        blocks = cast("list[SelfAttentionBlock]", list(self.blocks))
+        blocks = cast("list[SelfAttentionBlock]", list(self.stages))
         inner = sum(block.block_multiply_adds(self.num_positions + 1) for block in blocks)
         total = self.num_positions * self.compress.weight.numel() + inner
         return MultiplyAdds(total, total)

@@ -64,7 +64,7 @@ class JepaPooling(QueryPooling):
         self.num_attention_heads = num_attention_heads
         self.num_features, self.num_tokens = width, layout.num_tokens
         self.folds = num_self_blocks == 0
-        self.blocks = nn.ModuleList(
+        self.stages = nn.ModuleList(
             SelfAttentionBlock(width, num_attention_heads, mlp_ratio) for _ in range(num_self_blocks)
         )
         self.query = nn.Parameter(torch.empty(width))
@@ -79,9 +79,9 @@ class JepaPooling(QueryPooling):
     def reset_parameters(self) -> None:
         """Draw query and weights with standard deviation 0.02, biases zero; output maps of layer i over sqrt(2 i)."""
         nn.init.trunc_normal_(self.query, std=0.02)
-        for number, part in enumerate([*self.blocks, self], start=1):
-            layer = min(number, max(1, len(self.blocks)))  # the cross-attention counts as the last block
-            own = [m for name, m in part.named_modules() if isinstance(m, nn.Linear) and not name.startswith("blocks.")]
+        for number, part in enumerate([*self.stages, self], start=1):
+            layer = min(number, max(1, len(self.stages)))  # the cross-attention counts as the last block
+            own = [m for name, m in part.named_modules() if isinstance(m, nn.Linear) and not name.startswith("stages.")]
             for linear in own:
                 is_last = linear in (part.out_map, part.mlp.fc2)
                 nn.init.trunc_normal_(linear.weight, std=0.02 * (2 * layer) ** -0.5 if is_last else 0.02)
@@ -90,7 +90,7 @@ class JepaPooling(QueryPooling):
 
     def forward(self, tokens: Tensor) -> Pooled:
         """Pool tokens `(B, T, D)`."""
-        for block in self.blocks:
+        for block in self.stages:
             tokens = block(tokens)
         return fold(self, TokenStatistics(tokens))
 
@@ -110,5 +110,5 @@ class JepaPooling(QueryPooling):
         """Per image, see `Pooling`."""
         cross = block_multiply_adds(self.num_features, self.num_tokens, self.num_attention_heads, self.mlp)
         maps = 0 if isinstance(self.out_map, nn.Linear) else self.num_features**2
-        blocks = sum(cast(SelfAttentionBlock, b).block_multiply_adds(self.num_tokens) for b in self.blocks)
+        blocks = sum(cast(SelfAttentionBlock, b).block_multiply_adds(self.num_tokens) for b in self.stages)
         return MultiplyAdds(*(count - maps + blocks for count in cross))
