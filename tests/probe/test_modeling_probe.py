@@ -79,7 +79,8 @@ def test_config_names_no_machine(tiny_backbone, tmp_path):
     assert str(Path.cwd()) not in text
     config = json.loads(text)
     assert config["backbone_name_or_path"] == "embedded:mae-tiny-fashion"
-    assert config["token_layouts"] == {"last": {"width": 128, "num_cls": 1, "num_registers": 0, "grid": [7, 7]}}
+    layout = {"width": 128, "num_cls": 1, "num_registers": 0, "grid": [7, 7]}
+    assert config["token_layouts"] == {"last": layout, "attn": layout, "ffn": {**layout, "width": 512}}
     assert config["image_size"] == [28, 28]
     assert config["head"]["options"] == {"num_queries": 8}
 
