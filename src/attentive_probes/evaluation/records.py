@@ -58,9 +58,10 @@ def add_rows(
 def _circumstances(results: SweepResults) -> dict[str, Any]:
     dataset, arguments, data = results.dataset, results.arguments, results.data
     splits = [dataset.get(f"{role}_split") for role in ("train", "validation", "test")]
+    name = results.backbone.get("name") or ""
     is_marked = "SELECTED ON THE TEST" in results.protocol
     return {
-        "backbone_name": results.backbone.get("name"),
+        "backbone_name": Path(name).name if Path(name).is_absolute() else name,  # no path of a machine
         "backbone_revision": results.backbone.get("revision"),
         "dataset_name": dataset.get("name"),
         "dataset_revision": dataset.get("revision"),
