@@ -13,7 +13,7 @@ import pandas as pd
 
 from attentive_probes.evaluation.families import PRIMARY
 from attentive_probes.evaluation.results import HeadResult, SweepResults
-from attentive_probes.evaluation.run_files import ANSWERS
+from attentive_probes.evaluation.run_files import ANSWERS, ROWS
 from attentive_probes.foreign_files import foreign
 from attentive_probes.writing import whole_file, write_whole
 
@@ -127,7 +127,7 @@ def gather(folders: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All rows of the runs that are done, and their answers image by image, where these were kept."""
     rows, images = [], []
     for folder in folders:
-        path = folder / "rows.json"
+        path = folder / ROWS
         if path.exists():
             own = json.loads(path.read_text())["rows"]
             rows += [{"cell": folder.name, **row} for row in own]

@@ -5,6 +5,7 @@ HISTORY = "history.jsonl"
 PREDICTIONS = "predictions.parquet"  # what the selected head answered about each test image
 ANSWERS = "answers.parquet"  # what every head answered about them, where that was asked for
 RECIPE = "recipe.yaml"
+ROWS = "rows.json"  # of a run of a study: it is done
 SPLITS = "splits.csv"  # which image is in which split, where some were drawn
 REPORT = "report.html"
 PROBES = "probes"

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from attentive_probes.evaluation.records import add_rows, gather, save_records
-from attentive_probes.evaluation.run_files import RECIPE, RESULTS
+from attentive_probes.evaluation.run_files import RECIPE, RESULTS, ROWS
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 from attentive_probes.experiments.study import Cell, Study
@@ -25,7 +25,7 @@ from attentive_probes.processes import process_state
 from attentive_probes.writing import write_whole
 
 logger = logging.getLogger(__name__)
-DONE, FAILED = "rows.json", "failed.txt"
+FAILED = "failed.txt"
 
 
 def run_study(study: Study) -> dict[str, str]:
@@ -65,7 +65,7 @@ def run_cell(cell: Cell) -> None:
         if process_state().is_main_process:
             command = f"attentive-probes train {folder / RECIPE}"
             rows = add_rows(results, cell.values, costs_of(results, folder), energy, command)
-            write_whole(folder / DONE, json.dumps({"identity": identity(cell.recipe), "rows": rows}) + "\n")
+            write_whole(folder / ROWS, json.dumps({"identity": identity(cell.recipe), "rows": rows}) + "\n")
             (folder / FAILED).unlink(missing_ok=True)
     except Exception as error:
         logger.warning("%s failed: %s", cell.name, error)
@@ -81,7 +81,7 @@ def identity(recipe: Recipe) -> str:
 
 def is_done(cell: Cell) -> bool:
     """Whether the rows of this very run are there."""
-    text = _noted(Path(cell.recipe.train.output_dir) / DONE)
+    text = _noted(Path(cell.recipe.train.output_dir) / ROWS)
     return text is not None and json.loads(text)["identity"] == identity(cell.recipe)
 
 
