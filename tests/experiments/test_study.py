@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from attentive_probes.analysis.study_figures import draw_study
 from attentive_probes.evaluation.leaderboard import collect, leaderboard_markdown, rank
 from attentive_probes.evaluation.records import load_records, mark_selected
 from attentive_probes.evaluation.study_summary import load_summary, ranks_test, summarize
@@ -135,6 +136,13 @@ def test_protocols_are_not_mixed(study, tmp_path):
     assert "attentive-probes train" in text and "| 1 | embedded:mae-tiny-fashion |" in text
     with pytest.raises(ValueError, match="neither the folder of a run"):
         collect([str(tmp_path / "nothing")])
+
+
+def test_what_there_is_no_data_for_is_not_drawn(tmp_path):
+    """A single run of heads that read no block has no picture by block, by shots, of gains or of ranks."""
+    rows = [{"head": head, "test": 50.0, "is_selected": True, "validation": 1.0, "tokens": "patches",
+             "learning_rate": 0.1, "trained_parameters": 10} for head in "ab"]  # fmt: skip
+    assert draw_study(summarize(pd.DataFrame(rows)), tmp_path) == ["parameters.png", "pairs.png"]
 
 
 def test_ranks_are_tested_by_friedman():

@@ -74,7 +74,7 @@ def _layers(figure: Any, summary: Summary) -> bool:
     found = summary.table.assign(run=summary.runs)
     found["block"] = [_block(tokens) for tokens in found["tokens"]]
     found = found.dropna(subset=["block"])
-    found["family"] = found["head"].str.partition("@")[0]
+    found["family"] = [head.partition("@")[0] for head in found["head"]]
     if not len(found) or found.groupby(["run", "family"])["block"].nunique().max() < 2:
         return False
     runs = list(dict.fromkeys(found["run"]))[:8]
