@@ -39,6 +39,7 @@ OWN_KEY = re.compile(r"(?<!\\)\$\{[\w.\[\]-]+\}")
 
 # A head in YAML is one flat block: the fields of HeadConfig beside the training settings of HeadRun.
 HeadBlock = make_dataclass("HeadBlock", _flat(HeadConfig, HeadRun))
+HeadBlock.__module__ = __name__  # where pickle looks for it; `make_dataclass` cannot say so before Python 3.12
 
 
 @dataclass
