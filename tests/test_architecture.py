@@ -39,7 +39,7 @@ ROWS = (
 )
 ROW = {part: i for i, row in enumerate(ROWS) for part in row}
 TENSORS_ALONE = {"layers": {"layers"}, "poolings": {"poolings", "layers", "tokens", "naming", "ranges"}}
-HEAVY = {"matplotlib", "peft", "gradio", "timm", "onnx", "torchvision", "albumentations"}
+HEAVY = {"matplotlib", "peft", "gradio", "timm", "onnx", "onnxruntime", "openvino", "torchvision", "albumentations"}
 
 
 WHOLE = {"page.py"}  # modules that are all about one of them: imported where they are used

@@ -19,6 +19,7 @@ from attentive_probes.cli.complementarity import complementarity
 from attentive_probes.cli.demo import demo
 from attentive_probes.cli.embed import embed
 from attentive_probes.cli.evaluate import evaluate
+from attentive_probes.cli.export import export
 from attentive_probes.cli.flow import flow
 from attentive_probes.cli.import_ import import_
 from attentive_probes.cli.init import init
@@ -70,6 +71,7 @@ commands.add_typer(cache, name="cache")
 commands.add_typer(study, name="study")
 commands.command("leaderboard")(leaderboard)
 commands.command("serve")(serve)
+commands.command("export")(export)
 commands.command("demo")(demo)
 
 

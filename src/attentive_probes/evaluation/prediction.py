@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from attentive_probes.data.decode import open_image
 from attentive_probes.data.listing import Folder
 from attentive_probes.naming import unknown_name
+from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
@@ -145,7 +146,7 @@ def _answers(
     probe: ProbeForImageClassification, logits: Tensor, top_k: int, chosen: list[int], threshold: float
 ) -> list[Prediction | None]:
     """What the probe says about each image; nothing where a score is no finite number."""
-    scores = _as_scores(logits, probe)
+    scores = as_scores(logits, probe.config)
     order = scores.nan_to_num(-torch.inf).topk(min(top_k, logits.shape[1]), dim=-1).indices
     if chosen:
         order = torch.tensor(chosen, device=logits.device).expand(len(logits), -1)
@@ -159,9 +160,9 @@ def _answers(
     ]
 
 
-def _as_scores(logits: Tensor, probe: ProbeForImageClassification) -> Tensor:
-    problem_type = probe.config.problem_type
-    if problem_type == "regression":
+def as_scores(logits: Tensor, config: ProbeConfig) -> Tensor:
+    """What a user is told of logits `(B, C)`: calibrated probabilities, or the values themselves of a regression."""
+    if config.problem_type == "regression":
         return logits
-    scaled = logits / (probe.config.temperature or 1.0)
-    return scaled.sigmoid() if problem_type == "multi_label_classification" else scaled.softmax(-1)
+    scaled = logits / (config.temperature or 1.0)
+    return scaled.sigmoid() if config.problem_type == "multi_label_classification" else scaled.softmax(-1)
