@@ -92,7 +92,7 @@ def image_split(config, num_images=20, seed=0, name="train", options=None):
     return ImageSplit(name, data, options or ImageOptions(), LabelEncoder.of_probe(config))
 
 
-def write_recipe(tiny_backbone, tmp_path):
+def write_recipe(tiny_backbone, tmp_path, report=False):
     """A small recipe over Parquet files: 40 training, 21 validation and 23 test images."""
     (tmp_path / "data").mkdir()
     for split, count in (("train", 40), ("validation", 21), ("test", 23)):
@@ -116,7 +116,7 @@ def write_recipe(tiny_backbone, tmp_path):
             "eval_batch_size": 8,
             "learning_rate": 0.02,
         },
-        "evaluation": {"baseline": "gap", "attention_head": "ep", "num_images": 99},
+        "evaluation": {"baseline": "gap", "attention_head": "ep", "num_images": 99, "report": report},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -192,7 +192,8 @@ def test_eight_hundred_photos_with_oddities(tmp_path, monkeypatch):
     assert write_photos(folder) == 800
     add_oddities(folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["attentive-probes", "train", "photos", "--group-pattern", r"[a-z]+\d\d(?=[- ])"])
+    command = ["attentive-probes", "train", "photos", "--group-pattern", r"[a-z]+\d\d(?=[- ])"]
+    monkeypatch.setattr("sys.argv", [*command, "train.num_train_epochs=12", "grid.seed=[0]", "selection.folds=3"])
     with pytest.raises(SystemExit) as stop:
         app()
     assert stop.value.code == 0

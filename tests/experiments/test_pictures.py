@@ -11,10 +11,16 @@ from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiments.pictures import telling_answers
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from tiny import image_dataset
+from tiny import image_dataset, write_recipe
 
 CACHED = ["data.tokens=cached", "data.augmentation=null", "data.cache.encoding=float32"]
 ONE_HEAD = ["heads.ep.tokens=[cls,patches]", "evaluation.baseline=ep"]
+
+
+@pytest.fixture
+def recipe_file(tiny_backbone, tmp_path):
+    """The small recipe, with its report."""
+    return write_recipe(tiny_backbone, tmp_path, report=True)
 
 
 def records(labels, answers, confidence, rows=None):

@@ -162,6 +162,7 @@ def test_the_adapter_repository_is_small_and_serves_peft(hub, backbone_on_hub):
     torch.testing.assert_close(loaded(pixels()).logits, probe(pixels()).logits)
 
 
+@pytest.mark.slow
 def test_broken_transfers_leave_nothing_corrupt(hub, backbone_on_hub):
     """A failed upload changes no file; half a download is an error, and the next attempt is whole."""
     first, second = new_probe(backbone_on_hub), new_probe(backbone_on_hub)

@@ -58,6 +58,7 @@ def registered():
     POOLINGS.update(before)
 
 
+@pytest.mark.slow
 def test_an_installed_package_is_all_that_is_needed(tmp_path, recipe_file):
     """A recipe trains its pooling, the probe is saved and loaded, the list shows it; without it, its name is said."""
     source, installed = tmp_path / "source", tmp_path / "installed"

@@ -88,7 +88,7 @@ def all_cases(backbone: str) -> list[dict[str, torch.Tensor]]:
     return [trained(backbone, *case) for case in CASES]
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("processes", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_step_is_that_of_its_whole_batch(processes, tiny_backbone):
     """Weights, statistics, training losses and scores are those of one process and one part, to rounding."""
     backbone = str(tiny_backbone("vit"))

@@ -93,6 +93,7 @@ def test_resume_bit_for_bit(load, tmp_path, monkeypatch):
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_adapter_of_one(load, recipe_file, tmp_path):
     """Gradients of the adapter are averaged over processes, also where the head reads an early block."""
     load()

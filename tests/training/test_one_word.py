@@ -25,7 +25,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def recipe(tiny_backbone, tmp_path_factory):
-    return write_recipe(tiny_backbone, tmp_path_factory.mktemp("recipe"))
+    return write_recipe(tiny_backbone, tmp_path_factory.mktemp("recipe"), report=True)
 
 
 def run_in(folder, recipe, *overrides):

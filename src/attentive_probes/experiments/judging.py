@@ -61,6 +61,8 @@ class EvaluationRecipe:
         specificity: Share of the negatives that are to be left in peace.
         answers: Whether the answers of every head to all test images are written, to `answers.parquet`.
         slices: Columns whose values are subgroups, such as a hospital or a camera: accuracy and metrics of each.
+        report: Whether images and labels are audited, and pictures and the report are made; runs of a study have one
+            page for all, and make none unless they are asked to.
 
     Raises:
         ValueError: If a number is out of range, or a metric unknown.
@@ -76,6 +78,7 @@ class EvaluationRecipe:
     specificity: float = 0.95
     slices: list[str] = field(default_factory=list)
     answers: bool = False
+    report: bool = True
 
     def __post_init__(self) -> None:
         check_ranges(self, {"num_images": COUNT, "specificity": SHARE})

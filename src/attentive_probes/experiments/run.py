@@ -89,11 +89,13 @@ def _run(
     known = {reference.name for reference in results.references}
     if missing := {name: reference for name, reference in references.items() if name not in known}:
         add_references(missing, trainer, splits, details)
-    _audit(recipe, trainer, opened, splits)
+    if recipe.evaluation.report:
+        _audit(recipe, trainer, opened, splits)
     trainer.save_results()
     if trainer.accelerator.is_main_process:
         save_best(trainer.folder, results.winner)
-        _show(recipe, trainer, opened["test"])
+        if recipe.evaluation.report:
+            _show(recipe, trainer, opened["test"])
     return results
 
 

@@ -134,6 +134,7 @@ class Study:
             assert isinstance(plain, dict)
             plain["heads"] = self._heads(plain.get("heads") or {})
             plain.setdefault("train", {})["output_dir"] = self.output_dir
+            plain["evaluation"] = {"report": False, **(plain.get("evaluation") or {})}
             recipe = Recipe.of_text(OmegaConf.to_yaml(OmegaConf.create(plain)), (), "study")
             parts = apart(recipe)
             cells = [Cell(values, part, number) for number, part in enumerate(parts)]
