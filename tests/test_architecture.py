@@ -16,6 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROWS = (
     (
         "registration",
+        "installation",
         "naming",
         "assets",
         "processes",

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from attentive_probes.installation import explain_import
 from attentive_probes.registration import register_when_used
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ def __getattr__(name: str) -> Any:
         return import_module("importlib.metadata").version("attentive-probes")
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    except ImportError as error:
+        raise explain_import(error) from error
 
 
 def __dir__() -> list[str]:

@@ -32,6 +32,7 @@ from attentive_probes.cli.report import report
 from attentive_probes.cli.serve import serve
 from attentive_probes.cli.study import study
 from attentive_probes.cli.train import train
+from attentive_probes.installation import explain_import
 
 commands = typer.Typer(no_args_is_help=True, help="Read frozen vision models.")
 
@@ -90,6 +91,7 @@ def app() -> None:
     except Exception as error:
         if "--debug" in sys.argv or not is_of_user(error):
             raise
+        error = explain_import(error)
         Console(stderr=True, soft_wrap=True).print("[bold red]Error:[/] ", end="")
         print(str(error) or type(error).__name__, file=sys.stderr)
         sys.exit(2)

@@ -88,7 +88,7 @@ def export_probes(
         text = json.dumps(described, indent=1, default=str)
         with _explained(f"as {path.suffix}"):
             FORMATS[kind].write(program, written, [graph.input_name], graph.outputs, text, int8)
-        difference = difference_of(graph, written, kind)
+            difference = difference_of(graph, written, kind)
         limit = float("inf") if int8 else CLOSE_RAW if raw else CLOSE
         if not difference <= limit:
             raise ValueError(f"The exported graph differs from the probe by {difference:.1e}, more than {limit:.0e}.")

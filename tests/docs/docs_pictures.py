@@ -1,0 +1,81 @@
+"""The pictures of the page on statistics, drawn with the functions that runs use.
+
+`python tests/docs/docs_pictures.py` writes them into `docs/`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attentive_probes.analysis.plots import save_figure
+from attentive_probes.analysis.style import HEADS, WIDE, styled
+from attentive_probes.evaluation.statistics import compare_proportions, holm, proportion_interval
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def interval(axis: Axes) -> None:
+    """Half the width of Wilson's interval against the number of test images."""
+    sizes = np.unique(np.logspace(1.5, 5, 60).astype(int))
+    for share, colour in zip((0.6, 0.8, 0.9, 0.97), HEADS, strict=False):
+        ends = np.array([proportion_interval(round(share * n), n) for n in sizes])
+        axis.plot(sizes, 50 * (ends[:, 1] - ends[:, 0]), color=colour, label=f"{share:.0%} right")
+    axis.set(xscale="log", yscale="log", xlabel="test images", ylabel="points to either side, 95%")
+    axis.set_yticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
+    axis.legend()
+
+
+def paired(axis: Axes) -> None:
+    """Two heads over the same 1,000 images: 850 right by both, 35 by the first alone, 15 by the second alone."""
+    first = np.repeat([True, True, False, False], [850, 35, 15, 100])
+    second = np.repeat([True, False, True, False], [850, 35, 15, 100])
+    difference = compare_proportions(first, second)
+    rows = [("first head", *_percent(first)), ("second head", *_percent(second))]
+    rows.append(("difference", 100 * difference.mean, 100 * difference.low, 100 * difference.high))
+    left, right = axis.inset_axes((0, 0, 0.55, 1)), axis.inset_axes((0.68, 0, 0.32, 1))
+    axis.axis("off")
+    for place, rows_here in ((left, rows[:2]), (right, rows[2:])):
+        for i, (name, mean, low, high) in enumerate(rows_here):
+            place.errorbar(mean, -i, xerr=[[mean - low], [high - mean]], fmt="o", capsize=3, color=HEADS[i])
+            place.annotate(name, (mean, -i), (0, 6), textcoords="offset points", ha="center", fontsize=7)
+        place.set(yticks=[], ylim=(-len(rows_here) + 0.4, 0.8))
+    left.set(xlabel="accuracy in percent")
+    right.axvline(0, color="0.5", linewidth=0.8)
+    right.set(xlabel="points", xlim=(-1, 4))
+
+
+def many(axis: Axes) -> None:
+    """How often a table of heads that are all equal to the baseline has a star, of 2,000 tables of each size."""
+    draw, counts = np.random.default_rng(0), (1, 2, 5, 10, 20, 40)
+    stars: dict[str, list[float]] = {"each at 5%": [], "after Holm's correction": []}
+    for count in counts:
+        p_values = draw.random((2000, count))
+        stars["each at 5%"].append(100 * (p_values.min(1) < 0.05).mean())
+        stars["after Holm's correction"].append(100 * np.mean([min(holm(row)) < 0.05 for row in p_values.tolist()]))
+    for (name, values), colour in zip(stars.items(), HEADS, strict=False):
+        axis.plot(counts, values, marker="o", color=colour, label=name)
+    axis.set(xscale="log", xlabel="heads in the table", ylabel="tables with a false star, %", ylim=(0, 100))
+    axis.set_xticks(counts, [str(count) for count in counts])
+    axis.legend()
+
+
+def _percent(right: np.ndarray) -> tuple[float, float, float]:
+    low, high = proportion_interval(int(right.sum()), len(right))
+    return 100 * right.mean(), 100 * low, 100 * high
+
+
+def draw(folder: Path) -> None:
+    """Draw all of them."""
+    for picture in (interval, paired, many):
+        with styled():
+            figure = Figure(figsize=(WIDE, 1.7 if picture is paired else 2.4), layout="constrained")
+            axis = figure.subplots()
+            picture(axis)
+            axis.grid(alpha=0.3)
+            save_figure(figure, folder / f"statistics-{picture.__name__}.png")
+
+
+if __name__ == "__main__":
+    draw(DOCS)
