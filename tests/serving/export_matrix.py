@@ -24,6 +24,7 @@ COLUMNS = {
 }
 FIVE = ("vit", "dinov2_with_registers", "siglip_vision_model", "swin", "convnext")
 LABELS = ["ant", "bee", "cat"]
+OPTIONS = {"ep": {"num_queries": 4}, "aim": {"num_attention_heads": 4}, "jepa": {"num_attention_heads": 4}}
 NAMES = [row["backbone"] for row in supported_backbones() if row["status"] == WORKS]
 
 
@@ -90,7 +91,7 @@ def pooling_row(name: str) -> dict[str, str]:
     works, differences, reasons = [], [], []
     for backbone in FIVE:
         with tempfile.TemporaryDirectory() as folder:
-            options = {"num_queries": 4} if name == "ep" else {}
+            options = OPTIONS.get(name, {})
             try:
                 probes = probes_of(save(backbone, Path(folder)), {name: HeadConfig(name, options)})
                 difference, reason = attempt(probes)
