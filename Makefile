@@ -47,7 +47,13 @@ quality: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# On Linux, PyPI's PyTorch brings gigabytes of CUDA. Without a GPU the CPU build is taken where its index can be reached.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+HAS_NO_GPU := test "$$(uname -s)" = Linux && ! command -v nvidia-smi >/dev/null
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	if $(HAS_NO_GPU); then $(BIN)/pip install --quiet --retries 0 --timeout 10 --constraint constraints.txt \
+	  --index-url $(CPU_INDEX) torch 2>/dev/null || true; fi
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,plots,lora,augment]"
 	touch $@

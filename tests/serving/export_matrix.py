@@ -30,7 +30,7 @@ NAMES = [row["backbone"] for row in supported_backbones() if row["status"] == WO
 
 def four(kinds: str) -> dict[str, HeadConfig]:
     """Four poolings: the average patch, EP, AbMILP, and the fusion of all layers."""
-    summary = ("cls@all", "mean@all") if "cls" in kinds else ("mean@all",)
+    summary = ("cls@all", "mean@all") if kinds.startswith("cls") and "stages" not in kinds else ("mean@all",)
     return {
         "mean": HeadConfig("mean"),
         "ep": HeadConfig("ep", {"num_queries": 4}),
