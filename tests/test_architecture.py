@@ -147,3 +147,14 @@ def test_version_and_public_names():
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
     for public in attentive_probes.__all__:
         assert getattr(attentive_probes, public).__doc__
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_text_is_in_one_encoding(path):
+    """Files are read and written as UTF-8, whatever the system would take."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            named = [word.arg for word in node.keywords]
+            if node.func.attr == "read_text":
+                assert node.args or "encoding" in named, f"{name(path)}:{node.lineno}"
+            assert node.func.attr != "write_text" or "encoding" in named, f"{name(path)}:{node.lineno}"

@@ -34,7 +34,7 @@ def keep_freed_memory() -> None:
 def _free_in(files: tuple[str, str]) -> int | None:
     """What a control group leaves of its limit; `None` if there is no such group, or no limit."""
     try:
-        limit, used = ((ROOT / name).read_text().strip() for name in files)
+        limit, used = ((ROOT / name).read_text("utf-8").strip() for name in files)
         return max(0, int(limit) - int(used))
     except (OSError, ValueError):  # "max", for none
         return None

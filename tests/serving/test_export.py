@@ -1,5 +1,6 @@
 """Exported probes: files that give the numbers of the probe without this package, or nothing and a reason."""
 
+import csv
 import importlib.util
 import json
 
@@ -8,6 +9,7 @@ import onnxruntime
 import openvino
 import pytest
 import torch
+from export_matrix import FOLDER, backbone_row
 from PIL import Image
 
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
@@ -213,6 +215,17 @@ def test_positions_do_not_grow(tiny_backbone, tmp_path):
     placed.image_processor = None
     with pytest.raises(ValueError, match="has no image processor"):
         export_probes(placed, tmp_path / "probe.pt2", raw=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dinov2", "swin", "siglip2_vision_model"])
+def test_the_table_of_exports_is_true(name):
+    """Rows of the documented table are found again: what exports, for any size or not, and the reason."""
+    table = csv.DictReader((FOLDER / "backbones.csv").read_text().splitlines())
+    row = next(row for row in table if row["backbone"] == name)
+    found = backbone_row(name)
+    assert all(found[key][:60] == row[key][:60] for key in ("heads", "any_size", "reason"))
+    assert not row["heads"] or float(found["difference"]) < 1e-4 > float(row["difference"])
 
 
 def test_a_missing_package_is_named(probe, monkeypatch, tmp_path):

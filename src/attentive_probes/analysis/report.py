@@ -210,7 +210,7 @@ def _audit(folder: Path) -> dict[str, Any] | None:
     if not (folder / AUDIT).is_file():
         return None
     with foreign(folder / AUDIT, "what an audit found"):
-        content = json.loads((folder / AUDIT).read_text())
+        content = json.loads((folder / AUDIT).read_text("utf-8"))
         pairs = [[str(pair[key]) for key in ("first", "second")] for pair in content["confused"][:5]]
         shares = [[float(pair[key]) for key in ("first_as_second", "second_as_first")] for pair in content["confused"]]
         found = {kind: (int(content["found"].get(kind, 0)), what) for kind, what in KINDS.items()}

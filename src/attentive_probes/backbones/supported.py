@@ -12,4 +12,4 @@ WORKS = "works"
 
 def supported_backbones() -> list[dict[str, str]]:
     """One entry per backbone, by `COLUMNS`; `status` is `works`, or the reason why not."""
-    return list(csv.DictReader(SUPPORTED.read_text().splitlines()))
+    return list(csv.DictReader(SUPPORTED.read_text("utf-8").splitlines()))

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from attentive_probes.cli.console import console
@@ -35,7 +36,7 @@ def _recipes() -> Table:
 
     table = Table("recipe", "what", caption="attentive-probes train <recipe>")
     for name, path in shipped_recipes().items():
-        table.add_row(name, purpose_of(path))
+        table.add_row(name, escape(purpose_of(path)))
     return table
 
 

@@ -72,7 +72,7 @@ def wrong_in_shard(store: TokenStore, shard: int) -> dict[str, str]:
     """The files of a shard that are not what its own checksums say: name -> cause."""
     folder = store.shard_folder(shard)
     try:
-        files = json.loads((folder / CHECKSUMS).read_text())
+        files = json.loads((folder / CHECKSUMS).read_text("utf-8"))
         return wrong_files(folder, files)
     except (OSError, ValueError, TypeError, AttributeError):
         return {CHECKSUMS: "is missing or damaged"}
@@ -131,7 +131,7 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 def _verified(store: TokenStore) -> dict[str, list[int]]:
     try:
-        content = json.loads((store.folder / VERIFIED).read_text())
+        content = json.loads((store.folder / VERIFIED).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -106,7 +106,7 @@ class Manifest:
             ValueError: If it is no manifest, of another version, or not as it was written; the text names the file.
         """
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text("utf-8"))
             version = content.get("schema_version")
             if version != SCHEMA_VERSION:
                 raise ValueError(f"its schema version is {version}, this is {SCHEMA_VERSION}")

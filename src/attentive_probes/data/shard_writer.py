@@ -121,7 +121,7 @@ class ShardWriter:
     def _adopt(self) -> None:
         """Take over what an earlier process left, as far as it is sure to be on the disk, and right."""
         try:
-            progress = json.loads((self.folder / PROGRESS).read_text())
+            progress = json.loads((self.folder / PROGRESS).read_text("utf-8"))
             for name, (size, checksum) in progress["files"].items():
                 self._checksums[name] = found = Checksum.of(self.folder / name, size)
                 if found.text != checksum:

@@ -91,7 +91,7 @@ class TokenStore:
         rows = []
         for shard in range(self.manifest.num_shards):
             folder = self.shard_folder(shard)
-            held = json.loads((folder / CHECKSUMS).read_text())
+            held = json.loads((folder / CHECKSUMS).read_text("utf-8"))
             files |= {f"{folder.name}/{name}": (size, checksum) for name, (size, checksum) in held.items()}
             if UNREADABLE in held:
                 rows.append(self.rows_of(shard).start + read_array(folder / UNREADABLE))

@@ -23,7 +23,7 @@ def append_history(folder: Path, rows: Iterable[tuple[str, Mapping[str, float | 
     lines = [json.dumps({"head": name, **{key: _plain(value) for key, value in row.items()}}) for name, row in rows]
     path = folder / HISTORY
     try:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
     except OSError as error:
         raise NotWritten(path, error) from error
@@ -39,7 +39,7 @@ def read_history(folder: Path) -> dict[str, list[dict[str, Any]]]:
     path = folder / HISTORY
     if path.exists():
         with foreign(path, "the history of a run"):
-            lines = path.read_text().split("\n")
+            lines = path.read_text("utf-8").split("\n")
             for line in lines[:-1]:
                 row = json.loads(line)
                 if not fits(row, dict[str, Any]) or not isinstance(row.get("head"), str):

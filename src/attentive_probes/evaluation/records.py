@@ -129,7 +129,7 @@ def gather(folders: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     for folder in folders:
         path = folder / ROWS
         if path.exists():
-            own = json.loads(path.read_text())["rows"]
+            own = json.loads(path.read_text("utf-8"))["rows"]
             rows += [{"cell": folder.name, **row} for row in own]
             if (folder / ANSWERS).exists():
                 images.append(pd.read_parquet(folder / ANSWERS).assign(cell=folder.name))

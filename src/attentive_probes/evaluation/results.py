@@ -211,7 +211,7 @@ class SweepResults:
             ValueError: If the file is none of results, or has another schema version; the text names it.
         """
         with foreign(path, "the results of a run"):
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).read_text("utf-8"))
             if content.get("schema_version") not in READABLE:
                 raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}")
             for summary in ("best", "best_per_head", "over_seeds"):  # the last in files of before

@@ -113,7 +113,7 @@ def _trainer(
         (trainer.folder / SPLITS).unlink(missing_ok=True)
         if raw.rows:
             write_splits(raw, data, trainer.folder / SPLITS)
-        trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text())
+        trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text("utf-8"))
     trainer.results.dataset = describe_dataset(data)
     if by_folds:
         trainer.results.protocol = PROTOCOL_OF_FOLDS

@@ -114,7 +114,7 @@ def measured_energy() -> Iterator[dict[str, float]]:
 
 
 def _noted(path: Path) -> str | None:
-    return path.read_text() if path.exists() else None
+    return path.read_text("utf-8") if path.exists() else None
 
 
 def _submit(cells: list[Cell], study: Study) -> None:

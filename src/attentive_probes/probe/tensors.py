@@ -78,7 +78,7 @@ def _shapes(folder: Path, stem: str) -> dict[str, tuple[int, ...]]:
     """Name -> shape of all tensors in the files of a folder."""
     index = next(folder.glob(f"{stem}*.index*.json"), None)
     if index is not None:
-        files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+        files = sorted({folder / name for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
     else:
         files = sorted(folder.glob(f"{stem}*.safetensors"))
     found: dict[str, tuple[int, ...]] = {}

@@ -51,7 +51,7 @@ def upload_probe(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         save(folder)
-        _warn_of_local_backbone(json.loads((folder / "config.json").read_text()))
+        _warn_of_local_backbone(json.loads((folder / "config.json").read_text("utf-8")))
         card = folder / CARD
         api, repo_id = open_repository(repo_id, private=private, revision=revision, create_pr=create_pr, token=token)
         text = card.read_text(encoding="utf-8").replace(REPO_PLACEHOLDER, repo_id) if card.exists() else None
