@@ -112,11 +112,12 @@ def tap_table() -> str:
 
 
 def exported(name: str) -> str:
+    """A record of exports; reasons are cut to a line."""
     rows = list(csv.DictReader((DOCS / "export" / f"{name}.csv").read_text().splitlines()))
-    return rows_of(
-        [key.replace("_", " ") for key in rows[0]],
-        [[value.replace("|", "/") for value in row.values()] for row in rows],
-    )
+    cut = [
+        [v if len(v) < 130 else f"{v[:126]} ..." for v in (w.replace("|", "/") for w in row.values())] for row in rows
+    ]
+    return rows_of([key.replace("_", " ") for key in rows[0]], cut)
 
 
 TABLES: dict[str, Callable[[], str]] = {
