@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -56,8 +57,9 @@ def export_probes(
 ) -> Exported:
     """Write one file that runs without this package, and compare it with the probes on images of noise.
 
-    Batch normalization is folded into the classifier, queries are computed once, the batch size is free. Names of
-    classes, problem, temperature, heads, backbone and image processor lie in the metadata, as JSON.
+    Batch normalization is folded into the classifier, queries are computed once, an adapter is merged, the batch size
+    is free; the probes stay as they are. Names of classes, problem, temperature, heads, backbone and image processor
+    lie in the metadata, as JSON.
 
     Args:
         probes: A probe; or name -> probe of several that share a backbone, each with outputs of its own.
@@ -80,7 +82,8 @@ def export_probes(
     check_installed(kind)
     if int8 and kind == "torch":
         raise ValueError("8-bit weights are for .onnx and .xml files; use `quantization_config` within PyTorch.")
-    graph = InferenceGraph(named, head_only=head_only, attention=attention, raw=raw, any_size=any_size)
+    options = {"head_only": head_only, "attention": attention, "raw": raw, "any_size": any_size}
+    graph = InferenceGraph(_copies(named), **options)
     described = metadata_of(named, graph)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / path.name
@@ -100,6 +103,16 @@ def export_probes(
             with whole_file(path.parent / file.name) as partial:
                 shutil.copyfile(file, partial)
     return Exported(path, difference, size, described["inputs"], graph.outputs)
+
+
+def _copies(probes: Mapping[str, ProbeForImageClassification]) -> dict[str, ProbeForImageClassification]:
+    """The probes for the processor, adapters merged: whoever trains or serves the originals goes on."""
+    copies = deepcopy(dict(probes))
+    for probe in copies.values():
+        if probe.backbone.adapter is not None:
+            probe.merge_adapter()
+        probe.to("cpu")
+    return copies
 
 
 def metadata_of(probes: Mapping[str, ProbeForImageClassification], graph: InferenceGraph) -> dict[str, Any]:
