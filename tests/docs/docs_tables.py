@@ -117,7 +117,18 @@ def exported(name: str) -> str:
     cut = [
         [v if len(v) < 130 else f"{v[:126]} ..." for v in (w.replace("|", "/") for w in row.values())] for row in rows
     ]
-    return rows_of([key.replace("_", " ") for key in rows[0]], cut)
+    return summary_of(rows) + rows_of([key.replace("_", " ") for key in rows[0]], cut)
+
+
+def summary_of(rows: list[dict[str, str]]) -> str:
+    """How many backbones export, in one sentence."""
+    if "heads" not in rows[0]:
+        return ""
+    whole, sized = (
+        sum(test(row) for row in rows)
+        for test in (lambda r: len(r["heads"].split()) == 4, lambda r: r["any_size"] == "yes")
+    )
+    return f"{whole} of {len(rows)} export with all four poolings, {sized} of them for any size of image.\n\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {
