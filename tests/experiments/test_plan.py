@@ -61,7 +61,7 @@ def test_figures_that_are_known():
 def test_what_cannot_be_known_is_said(tmp_path):
     """Without a number of classes, or a shape of the backbone, a dry run is an error with the way out."""
     with pytest.raises(ValueError, match="set data.num_labels for a dry run"):
-        plan_recipe(Recipe.load(RECIPES["quickstart"]))
+        plan_recipe(Recipe.load(RECIPES["quickstart"], ["data.dataset=some/set"]))
     with pytest.raises(ValueError, match="some/model"):
         plan_recipe(Recipe.load(RECIPES["quickstart"], ["data.num_labels=3", "backbone.name=some/model"]))
 
