@@ -70,7 +70,7 @@ def test_from_training_to_two_revisions(hub, recipe_file, tiny_backbone, tmp_pat
     HfApi().create_repo("me/vit")
     HfApi().upload_folder(repo_id="me/vit", folder_path=tiny_backbone("vit"))
     command = ["-m", "attentive_probes.cli"]
-    python(*command, "train", recipe_file, "backbone.name=me/vit")
+    python(*command, "train", recipe_file, "backbone.name=me/vit", "evaluation.report=true")
     folder = tmp_path / "run" / "probes" / "ep"
     assert "/commit/" in python(*command, "push", folder, REPO, "--message", "frozen EP")
     card = ModelCard.load(REPO)
