@@ -1,6 +1,5 @@
 """Exported probes: files that give the numbers of the probe without this package, or nothing and a reason."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -134,6 +133,17 @@ def test_raw_images_in_probabilities_out(probe, tmp_path):
         close(outputs["probabilities"], expected, 1e-3)
 
 
+def test_a_regression_gives_values(tiny_backbone, tmp_path):
+    """Of raw images, a regression tells its values, which are no probabilities."""
+    options = {"problem_type": "regression", "num_labels": 1}
+    found = export_probes(
+        ProbeForImageClassification.from_backbone(tiny_backbone("vit"), EP, **options).eval(),
+        tmp_path / "raw.pt2",
+        raw=True,
+    )
+    assert found.outputs == ["values"] and found.inputs == {"images": "uint8 (B, H, W, 3)"}
+
+
 @pytest.mark.slow
 def test_any_size(probe, tmp_path):
     """The same file reads the size of the probe, and others as the backbone resized to them would."""
@@ -228,13 +238,3 @@ def test_positions_do_not_grow(tiny_backbone, tmp_path):
     placed.image_processor = None
     with pytest.raises(ValueError, match="has no image processor"):
         export_probes(placed, tmp_path / "probe.pt2", raw=True)
-
-
-def test_a_missing_package_is_named(probe, monkeypatch, tmp_path):
-    """Without the runtime, the error says what to install."""
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        "attentive_probes.serving.export_formats.find_spec", lambda name: None if name == "onnxruntime" else found(name)
-    )
-    with pytest.raises(ValueError, match=r"needs onnxruntime: pip install 'attentive-probes\[export\]'"):
-        export_probes(probe, tmp_path / "probe.onnx")

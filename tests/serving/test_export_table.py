@@ -1,9 +1,12 @@
-"""The table of what exports, on some of its rows."""
+"""The table of what exports, on some of its rows, and what exporting needs."""
 
 import csv
+import importlib.util
 
 import pytest
 from export_matrix import FOLDER, backbone_row
+
+from attentive_probes.serving.export_formats import check_installed
 
 
 @pytest.mark.slow
@@ -15,3 +18,13 @@ def test_the_table_of_exports_is_true(name):
     found = backbone_row(name)
     assert all(found[key][:60] == row[key][:60] for key in ("heads", "any_size", "reason"))
     assert not row["heads"] or float(found["difference"]) < 1e-4 > float(row["difference"])
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    """Without the runtime, the error says what to install."""
+    found = importlib.util.find_spec
+    place = "attentive_probes.serving.export_formats.find_spec"
+    monkeypatch.setattr(place, lambda name: None if name == "onnxruntime" else found(name))
+    with pytest.raises(ValueError, match=r"needs onnxruntime: pip install 'attentive-probes\[export\]'"):
+        check_installed("onnx")
+    check_installed("torch")

@@ -128,9 +128,11 @@ class InferenceGraph(nn.Module):
         )
         self.pixels = PixelGraph.of(first.image_processor, first.backbone.num_channels) if raw else None
         self.attention, self.any_size, self.raw = attention, any_size, raw
-        name = "probabilities" if raw else "logits"
-        names = [""] if len(probes) == 1 else [f".{each}" for each in probes]
-        self.outputs = [f"{kind}{each}" for each in names for kind in (name, *(["attention"] if attention else []))]
+        self.outputs = []
+        for name, config in zip(probes, self.configs, strict=True):
+            answer = "logits" if not raw else "values" if config.problem_type == "regression" else "probabilities"
+            ending = "" if len(probes) == 1 else f".{name}"
+            self.outputs += [f"{kind}{ending}" for kind in (answer, *(["attention"] if attention else []))]
         self.eval().requires_grad_(False)
 
     @property
