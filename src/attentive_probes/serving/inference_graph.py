@@ -162,6 +162,16 @@ class InferenceGraph(nn.Module):
             found += [attention] if self.attention else []
         return tuple(found)
 
+    def eager(self, probes: Mapping[str, ProbeForImageClassification], inputs: Tensor) -> tuple[Tensor, ...]:
+        """The same of images or tokens by the heads of the probes as they are, nothing of them fixed or folded."""
+        tokens = None if self.backbone is None else self._read(inputs if self.pixels is None else self.pixels(inputs))
+        found = []
+        for config, probe in zip(self.configs, probes.values(), strict=True):
+            output = probe.head(inputs if tokens is None else probe.head.read(tokens))
+            found.append(as_scores(output.logits, config) if self.raw else output.logits)
+            found += [output.attention] if self.attention else []
+        return tuple(found)
+
     def _read(self, pixel_values: Tensor) -> dict[str, Tokens]:
         assert self.backbone is not None
         needs = kinds_by_tap(self.readings)
