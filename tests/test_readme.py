@@ -44,3 +44,34 @@ def test_commands_exist():
         assert f"\n{target}:" in makefile
     for recipe in re.findall(r"recipes/[\w/-]+\.yaml", text):
         assert (ROOT / recipe).exists()
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_no_paragraph_stands_twice():
+    """Prose of more than a line stands in one place, in README and docs."""
+    homes = {}
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for paragraph in re.split(r"\n\s*\n", text):
+            words = " ".join(paragraph.split())
+            if len(words) > 150 and not words.startswith("|"):
+                assert words not in homes, f"{page.name} and {homes[words]}: {words[:80]}"
+                homes[words] = page.name
+
+
+def test_installs_say_which_package_they_mean():
+    """Whatever names an install of this package says how it is done from a checkout as well."""
+    places = [
+        *PAGES,
+        *(ROOT / "model_cards").glob("*.md"),
+        *(ROOT / "src").rglob("*.jinja"),
+        *(ROOT / "src").rglob("*.py"),
+    ]
+    for path in places:
+        text = path.read_text()
+        if re.search(r"pip install[^\n]*[ '\"]attentive-probes[\[ '\"\n]", text):
+            assert "checkout" in text, path
+    first = re.search(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)[1]
+    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make quickstart", "make test"]

@@ -1,10 +1,15 @@
-"""What is wrong with an installation, in one sentence, where an import fails for a reason that is far from it."""
+"""How to install what is missing, and what is wrong with an installation whose imports fail for a distant reason."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+
+
+def how_to_install(extra: str) -> str:
+    """How to get the packages of an extra: from the published package, and in a checkout of the project."""
+    return f"pip install 'attentive-probes[{extra}]' (published), or pip install --editable '.[{extra}]' in a checkout"
 
 
 def explain_import(error: Exception) -> Exception:

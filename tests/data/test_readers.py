@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -187,3 +188,15 @@ def test_other_objects(tmp_path):
         split = open_split("train", data, ImageOptions(), encoder)
         assert split.targets().tolist() == [0, 1, 0]
         assert [tuple(split[i].image.getpixel((0, 0))) for i in range(3)] == [tuple(PALETTE[k]) for k in (0, 1, 0)]
+
+
+def test_data_without_a_cache(tmp_path, monkeypatch):
+    """Where no cache can be written, what ships with the package is read all the same, and a zip says what to set."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "file" / "cache"))
+    found = load_split("embedded:fashion-mnist", "test[:20]")
+    assert len(found) == 20 and found.features["label"].num_classes == 10 and found[0]["image"].size == (28, 28)
+    class_folders(tmp_path / "folders", {"train/x": [0], "train/y": [1]})
+    shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "folders")
+    with pytest.raises(ValueError, match=r"file/cache, cannot be written to: set HF_HOME"):
+        load_split(str(tmp_path / "images.zip"), "train")

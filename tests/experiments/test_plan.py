@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from attentive_probes.cli.main import commands
 from attentive_probes.experiments.plan import plan_recipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.shipped import find_recipe, find_study, shipped_recipes
@@ -36,6 +37,15 @@ def test_every_recipe_dry_runs(name, no_network):
         named = {*recipe.paper.published, *recipe.paper.second_hand, *recipe.paper.parameters}
         assert named <= set(heads) and set(recipe.paper.second_hand) <= set(recipe.paper.published)
         assert {heads[head].parameters for head in recipe.paper.parameters} == set(recipe.paper.parameters.values())
+
+
+def test_the_command_line_knows_every_name(no_network, capsys, monkeypatch):
+    """`train <name> --dry-run` for every name that `list recipes` prints, and with its ending, off the network."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
+    for name in [*RECIPES, f"{OF_PAPERS[0]}.yaml"]:
+        changes = [] if "/" in name else ["data.num_labels=10"]
+        commands(["train", name, *changes, "--dry-run"], standalone_mode=False)
+        assert "plan" in capsys.readouterr().out, name
 
 
 @pytest.mark.parametrize("name", OF_PAPERS)

@@ -11,12 +11,28 @@ from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.hub.remote_code import add_remote_code
 
 LABELS = ["band 0", "band 1", "band 2"]
-WITHOUT_THE_PACKAGE = """
+# Begins a process in which the package is not installed, however it is, and whatever the folders are called.
+NO_PACKAGE = """
 import sys
-sys.path[:] = [p for p in sys.path if "attentive" not in p and not p.endswith("src")]
+from pathlib import Path
+
+
+class NotInstalled:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "attentive_probes":
+            raise ModuleNotFoundError(name)
+
+
+sys.path[:] = [p for p in sys.path if not (Path(p) / "attentive_probes").exists()]
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 import importlib.util
-assert importlib.util.find_spec("attentive_probes") is None
+if importlib.util.find_spec("attentive_probes") is not None:  # it lies beside what is needed
+    sys.meta_path.insert(0, NotInstalled)
+"""
+WITHOUT_THE_PACKAGE = (
+    NO_PACKAGE
+    + """
 import pytest
 import torch
 from transformers import AutoModelForImageClassification, pipeline
@@ -26,7 +42,9 @@ pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 torch.testing.assert_close(model(pixels).logits, torch.load(expected))
 from PIL import Image
 print(pipeline("image-classification", model=folder, trust_remote_code=True)(Image.new("RGB", (20, 30)))[0]["label"])
+assert "attentive_probes" not in sys.modules
 """
+)
 
 
 def test_remote_code_works_without_the_package(tmp_path, tiny_backbone):
@@ -46,16 +64,16 @@ def test_remote_code_works_without_the_package(tmp_path, tiny_backbone):
     assert (tmp_path / "probe" / "modeling_attentive_probe.py").stat().st_size < 375_000
 
 
-PRELUDE = """
-import sys
-sys.path[:] = [p for p in sys.path if "attentive" not in p and not p.endswith("src")]
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+PRELUDE = (
+    NO_PACKAGE
+    + """
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForImageClassification
 pixels, expected = torch.load("expected.pt")
 load = AutoModelForImageClassification.from_pretrained
 """
+)
 WORKER = """
 import torch.multiprocessing
 def work(probe, queue):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attentive_probes.analysis.style import WIDE, as_label, colours_of, styled
+from attentive_probes.installation import how_to_install
 from attentive_probes.writing import whole_file
 
 
@@ -24,7 +25,7 @@ def require_matplotlib() -> None:
         ImportError: If not; the text names the extra to install.
     """
     if not has_matplotlib():
-        raise ImportError("Pictures need matplotlib: pip install 'attentive-probes[plots]'.")
+        raise ImportError(f"Pictures need matplotlib: {how_to_install('plots')}.")
 
 
 def online_figure(history: Sequence[Mapping[str, float]], path: str | os.PathLike, metric: str = "top1") -> None:

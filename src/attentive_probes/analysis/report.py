@@ -46,6 +46,7 @@ from attentive_probes.evaluation.run_files import (
 from attentive_probes.evaluation.tables import has_choices
 from attentive_probes.foreign_files import foreign
 from attentive_probes.hub.markdown import one_line
+from attentive_probes.installation import how_to_install
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.setup import build_head
 from attentive_probes.writing import write_whole
@@ -84,6 +85,7 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
     target = Path(path) if path is not None else folder / REPORT
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     environment.filters["line"] = one_line
+    environment.globals["how_to_install"] = how_to_install
     configs = {head.name: _config_of(folder, head) for head in results.heads}
     audit = _audit(folder)
     pictures = [(text, _embedded(folder / name)) for name, text in PICTURES.items() if (folder / name).exists()]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attentive_probes.cli.console import begin, console
+from attentive_probes.installation import how_to_install
 
 
 def demo(
@@ -30,7 +31,7 @@ def demo(
         from attentive_probes.serving.page import create_page, page_theme
         from attentive_probes.serving.space import write_space
     except ImportError as error:
-        raise ValueError("The page needs Gradio: pip install 'attentive-probes[demo]'.") from error
+        raise ValueError(f"The page needs Gradio: {how_to_install('demo')}.") from error
     from attentive_probes.data.load import load_split
     from attentive_probes.processes import process_state
     from attentive_probes.serving.heads import load_served

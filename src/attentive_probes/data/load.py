@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, ReadInstruction, loa
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
 from attentive_probes.data.find import CANONICAL, SHARDS, TABLES, find_layout, split_in
 from attentive_probes.data.listing import Folder
-from attentive_probes.data.readers import read, unpacked
+from attentive_probes.data.readers import cache_problem, read, unpacked
 from attentive_probes.naming import unknown_name
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,10 @@ def load_named(
             found[split] = local.load(split, _instructions(split), image_column, label_column, streaming)
         except Exception as error:  # whatever datasets, PyArrow or a file system raise
             nowhere = "" if path.exists() or _is_local(source) else "there is no such folder here; on the Hub: "
-            raise ValueError(f"Cannot load the split {split!r} of {source!r}: {nowhere}{root_cause(error)}") from error
+            cause = root_cause(error)
+            if (problem := cache_problem()) and problem not in cause:
+                cause = f"{cause}; {problem}"
+            raise ValueError(f"Cannot load the split {split!r} of {source!r}: {nowhere}{cause}") from error
     return found
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -123,6 +124,8 @@ def unpacked(archive: Path) -> Path:
     """
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "unpacked" / _hash_of(archive)
     if not folder.exists():
+        if problem := cache_problem():
+            raise ValueError(f"A zip is unpacked before it is read, but {problem}.")
         partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         partial.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -139,6 +142,21 @@ def unpacked(archive: Path) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
     inside = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX"]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and Folder.of(inside[0]).class_folders() else folder
+
+
+def cache_problem() -> str:
+    """What to do about the cache of `datasets`, in words; nothing if it can be written to."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError:
+        pass
+    return (
+        f"the cache of `datasets`, {folder}, cannot be written to: set HF_HOME (or HF_DATASETS_CACHE) to a folder that "
+        "can be"
+    )
 
 
 READERS: dict[str, Callable[..., Any]] = {  # of folders or files of a split
@@ -237,7 +255,8 @@ def _hash_of(path: Path) -> str:
 
 
 def _open_parquet(files: Sequence[Path], streaming: bool) -> Any:
-    if any("::" in str(path) for path in files):  # what datasets takes for a chain of addresses
+    is_odd = any("::" in str(path) for path in files)  # what datasets takes for a chain of addresses
+    if not streaming and (is_odd or cache_problem()):  # held in memory
         return concatenate_datasets([Dataset(pq.read_table(path, memory_map=True)) for path in files])
     return load_dataset("parquet", data_files=[_literal(path) for path in files], split="train", streaming=streaming)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from attentive_probes.installation import how_to_install
 from attentive_probes.naming import unknown_name
 
 POLICIES = {
@@ -93,7 +94,7 @@ def _load_file(path: str) -> Any:
     try:
         import albumentations
     except ImportError as error:
-        raise ValueError(f"{path!r} needs albumentations: pip install 'attentive-probes[augment]'.") from error
+        raise ValueError(f"{path!r} needs albumentations: {how_to_install('augment')}.") from error
     try:
         return albumentations.load(path, data_format="json" if path.endswith(".json") else "yaml")
     except Exception as error:  # it raises whatever its parsers raise

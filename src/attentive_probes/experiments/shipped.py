@@ -31,6 +31,15 @@ def purpose_of(path: Path) -> str:
         return file.readline().removeprefix("#").strip()
 
 
+def is_shipped(name: str | Path) -> bool:
+    """Whether a name is that of a recipe of the package, and nothing of that name lies here."""
+    return not Path(name).exists() and _key(name) in shipped_recipes()
+
+
+def _key(name: str | Path) -> str:
+    return Path(name).with_suffix("").as_posix() if Path(name).suffix in (".yaml", ".yml") else Path(name).as_posix()
+
+
 def find_recipe(name: str | Path) -> Path:
     """The file of a recipe: a path, or the name of one that comes with the package.
 
@@ -39,11 +48,11 @@ def find_recipe(name: str | Path) -> Path:
     """
     path = Path(name)
     shipped = shipped_recipes()
-    if path.exists() or path.suffix or (len(path.parts) > 1 and path.as_posix() not in shipped):
-        return path  # whatever is wrong with it is said where it is read
-    if path.as_posix() not in shipped:
+    if is_shipped(name):
+        return shipped[_key(name)]
+    if not path.exists() and not path.suffix and len(path.parts) == 1:
         raise ValueError(unknown_name("folder or recipe", path.name, shipped))
-    return shipped[path.as_posix()]
+    return path  # whatever is wrong with it is said where it is read
 
 
 def find_study(name: str | Path) -> Path:

@@ -21,6 +21,7 @@ from attentive_probes.experiments.run import run_recipe
 from attentive_probes.experiments.study import Cell, Study
 from attentive_probes.experiments.study_costs import costs_of
 from attentive_probes.fingerprint import bytes_fingerprint
+from attentive_probes.installation import how_to_install
 from attentive_probes.processes import process_state
 from attentive_probes.writing import write_whole
 
@@ -119,7 +120,7 @@ def _noted(path: Path) -> str | None:
 
 def _submit(cells: list[Cell], study: Study) -> None:
     if find_spec("submitit") is None:
-        raise ImportError("Runs as jobs need submitit: pip install 'attentive-probes[study]'.")
+        raise ImportError(f"Runs as jobs need submitit: {how_to_install('study')}.")
     import submitit
 
     options: dict[str, Any] = dict(study.workers)

@@ -12,7 +12,7 @@ from attentive_probes.data.load import load_split
 from attentive_probes.experiments.automatic import Wish, automatic_recipe, is_data
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import profile_recipe
-from attentive_probes.experiments.shipped import find_recipe
+from attentive_probes.experiments.shipped import find_recipe, is_shipped
 from attentive_probes.processes import process_state
 from attentive_probes.training.profile import Profile
 from attentive_probes.training.rules import usual_batch_size, usual_epochs
@@ -36,7 +36,7 @@ def find_run(name: str, wish: Wish, overrides: Sequence[str], time: str | None =
         ValueError: If there is no such thing, it cannot be read, or a wish is about data and it is a recipe.
     """
     seconds = None if time is None else seconds_of(time)
-    if not is_data(name):
+    if is_shipped(name) or not is_data(name):
         asked = [f.name for f in fields(Wish) if getattr(wish, f.name) != f.default] + (["time"] if time else [])
         if asked:
             flags = ", ".join(f"--{key.replace('output_dir', 'output').replace('_', '-')}" for key in asked)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attentive_probes.backbones import Backbone
+from attentive_probes.installation import how_to_install
 from attentive_probes.probe.tensors import beside_adapter, check_written
 
 
@@ -135,7 +136,7 @@ def require_peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ValueError("An adapter needs PEFT: pip install 'attentive-probes[lora]'.") from error
+        raise ValueError(f"An adapter needs PEFT: {how_to_install('lora')}.") from error
     return peft
 
 

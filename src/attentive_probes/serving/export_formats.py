@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attentive_probes.installation import how_to_install
+
 Program = torch.export.ExportedProgram
 Run = Callable[[Tensor], Sequence[Tensor]]
 NEEDED = {
@@ -40,7 +42,7 @@ def check_installed(name: str) -> None:
     """
     missing = [package for package in NEEDED[name] if find_spec(package) is None]
     if missing:
-        raise ValueError(f"This export needs {', '.join(missing)}: pip install 'attentive-probes[{EXTRAS[name]}]'.")
+        raise ValueError(f"This export needs {', '.join(missing)}: {how_to_install(EXTRAS[name])}.")
 
 
 def _write_torch(
