@@ -256,7 +256,7 @@ def _hash_of(path: Path) -> str:
 
 def _open_parquet(files: Sequence[Path], streaming: bool) -> Any:
     is_odd = any("::" in str(path) for path in files)  # what datasets takes for a chain of addresses
-    if not streaming and (is_odd or cache_problem()):  # held in memory
+    if is_odd or cache_problem():  # held in memory
         return concatenate_datasets([Dataset(pq.read_table(path, memory_map=True)) for path in files])
     return load_dataset("parquet", data_files=[_literal(path) for path in files], split="train", streaming=streaming)
 
