@@ -11,9 +11,9 @@ from peft import LoraConfig
 from PIL import Image
 
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
-from attentive_probes.evaluation.prediction import as_scores
 from attentive_probes.poolings import POOLINGS
 from attentive_probes.probe.head import ProbeHead
+from attentive_probes.probe.probabilities import as_scores
 from attentive_probes.serving.export import export_probes
 from attentive_probes.serving.inference_graph import InferenceHead
 from attentive_probes.tokens import SequenceLayout

@@ -49,7 +49,8 @@ def choice_figure(table: Sequence[Mapping[str, Any]], curve: LearningCurve | Non
         if curve is not None:
             axes[1].plot(curve.sizes, curve.accuracies, marker="o", color="black")
             for size, (value, low, high) in curve.expected.items():
-                axes[1].errorbar(size, value, [[value - low], [high - value]], marker="o", color="0.5", capsize=2)
+                reach = [[value - low], [high - value]] if low == low else None  # NaN: not known
+                axes[1].errorbar(size, value, reach, marker="o", color="0.5", capsize=2)
             axes[1].set(xlabel="training images; grey is foretold", ylabel="accuracy of the winner", xscale="log")
             axes[1].set_xticks([*curve.sizes, *curve.expected])
             axes[1].xaxis.set_major_formatter("{x:,.0f}")

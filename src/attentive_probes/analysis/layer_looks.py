@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from attentive_probes.analysis.layer_maps import by_layer
-from attentive_probes.analysis.looks import answers_of, explained
+from attentive_probes.analysis.looks import explained
 from attentive_probes.analysis.plots import require_matplotlib, save_figure
 from attentive_probes.analysis.style import EVIDENCE, LAYERS, styled
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.probabilities import best_scores
 from attentive_probes.probe.setup import layouts_of
 from attentive_probes.writing import whole_file
 
@@ -55,7 +56,7 @@ def layer_look(
     classes = None if chosen is None else torch.tensor([chosen])
     with torch.no_grad():
         found, is_exact = explained(probe.head, sequence, classes)
-        answers = answers_of(probe, probe.head(sequence).logits[0], top_k)
+        answers = best_scores(probe.head(sequence).logits[0], probe.config, top_k)
     reading = probe.head.reading
     layouts = layouts_of(probe.config, reading)
     kinds, attention = by_layer(reading, found.attention[0].mean(0).cpu(), layouts)

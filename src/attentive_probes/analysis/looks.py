@@ -16,6 +16,7 @@ from attentive_probes.analysis.winner_map import WinnerMap, group_queries, merge
 from attentive_probes.data.decode import open_image
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.probabilities import best_scores
 from attentive_probes.tokens import kinds_by_tap
 
 LARGEST = 512  # pixels of the longer side of an image as it is drawn
@@ -140,7 +141,7 @@ def look_through(
         looks.append(
             Look(
                 image.resize(size, Image.Resampling.BICUBIC),
-                answers_of(probe, logits[place], top_k),
+                best_scores(logits[place], probe.config, top_k),
                 None if labels is None else labels[place],
                 maps,
                 over_image(added[place].sum(0, keepdim=True).cpu(), placement, size)[0],
@@ -159,17 +160,6 @@ def explained(head: ProbeHead, sequence: Tensor, classes: Tensor | None = None) 
         return contributions(head, sequence, classes), True
     except ValueError:
         return gradient_times_input(head, sequence, classes), False
-
-
-def answers_of(probe: ProbeForImageClassification, logits: Tensor, top_k: int) -> list[tuple[str, float]]:
-    """Names of the best classes with their probabilities, best first, from logits `(C,)`; numbers of a regression."""
-    problem = probe.config.problem_type
-    scores = logits.sigmoid() if problem == "multi_label_classification" else logits.softmax(-1)
-    scores = logits if problem == "regression" else scores
-    best = scores.topk(min(top_k, len(scores)))
-    return [
-        (probe.config.id2label[i], value) for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
 
 
 def _drawn(size: tuple[int, int]) -> tuple[int, int]:

@@ -83,7 +83,8 @@ def study_queries(
             maps[name].add(patch_attention(probe, output.attention))
             if name not in sums:
                 names = [WHOLE, *map(str, range(others.shape[1]))]
-                sums[name] = SplitSums(names, probe.config.problem_type, others.shape[-1])
+                temperatures = dict.fromkeys(names, probe.config.temperature)
+                sums[name] = SplitSums(names, probe.config.problem_type, others.shape[-1], temperatures=temperatures)
             sums[name].add(torch.cat([output.logits[:, None], others], 1), batch.labels)
     if not sums:
         raise ValueError("There is no image to look at.")

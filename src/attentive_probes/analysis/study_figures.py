@@ -15,6 +15,7 @@ from attentive_probes.analysis.style import HEADS, WIDE, as_label, styled
 from attentive_probes.evaluation.study_summary import Summary, ranks_test
 
 MARKS = "osD^vP*X"
+MEASURES = {"top1": "accuracy"}
 
 
 def draw_study(summary: Summary, folder: Path) -> list[str]:
@@ -62,7 +63,7 @@ def _against(cost: str, label: str) -> Callable[[Any, Summary], bool]:
             axis.xaxis.set_major_locator(LogLocator(numticks=4))
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.grid(alpha=0.3)
-        axes[0].set_ylabel("test accuracy")
+        axes[0].set_ylabel(_measure(summary))
         _legend(figure, axes)
         return True
 
@@ -87,7 +88,7 @@ def _layers(figure: Any, summary: Summary) -> bool:
                               color=HEADS[place % len(HEADS)], label=as_label(family))  # fmt: skip
         axis.set(xlabel="block", title=as_label(run, 40))
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("test accuracy")
+    axes[0].set_ylabel(_measure(summary))
     _legend(figure, axes)
     return True
 
@@ -112,16 +113,16 @@ def _shots(figure: Any, summary: Summary) -> bool:
                           color=HEADS[place % len(HEADS)], label=as_label(head))  # fmt: skip
         axis.set(xlabel="images per class", title=as_label(run, 40), xscale="log")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("test accuracy")
+    axes[0].set_ylabel(_measure(summary))
     _legend(figure, axes)
     return True
 
 
 def _pairs(figure: Any, summary: Summary) -> bool:
-    """Mean difference of each head (row) to each other one (column), over the runs that have both."""
-    table = summary.table.assign(run=summary.runs).pivot_table(index="run", columns="head", values="test", sort=False)
+    """How much better each head (row) is than each other one (column), on average over the runs that have both."""
+    table = summary.table.assign(run=summary.runs).pivot_table(index="run", columns="head", values="merit", sort=False)
     heads = list(table.columns)
-    if len(heads) < 2:
+    if len(heads) < 2 or summary.table["metric"].nunique() > 1:  # in several units there is no mean difference
         return False
     gaps = np.array([[(table[one] - table[other]).mean() for other in heads] for one in heads])
     figure.set_size_inches(0.38 * len(heads) + 2.4, 0.34 * len(heads) + 1.6)
@@ -134,12 +135,12 @@ def _pairs(figure: Any, summary: Summary) -> bool:
     for (row, column), value in np.ndenumerate(gaps):
         if np.isfinite(value) and len(heads) <= 16:
             axis.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=5.5)
-    figure.colorbar(shown, ax=axis, label="points, row less column")
+    figure.colorbar(shown, ax=axis, label="how much better the row is than the column")
     return True
 
 
 def _gains(figure: Any, summary: Summary) -> bool:
-    """Points over the baseline, a group of bars per run (ALF's figure by data set)."""
+    """How much better than the baseline, a group of bars per run (ALF's figure by data set)."""
     if summary.baseline is None:
         return False
     table = summary.table.assign(run=summary.runs)
@@ -156,7 +157,7 @@ def _gains(figure: Any, summary: Summary) -> bool:
         axis.bar(where, wide[head], width, yerr=bars, color=HEADS[place % len(HEADS)], label=as_label(head),
                  hatch="//" if place >= len(HEADS) else None, error_kw={"elinewidth": 0.6})  # fmt: skip
     axis.set_xticks(range(len(wide)), [as_label(run, 40) for run in wide.index], rotation=20, ha="right")
-    axis.set_ylabel(f"points over {as_label(summary.baseline)}")
+    axis.set_ylabel(f"better than {as_label(summary.baseline)} by")
     axis.axhline(0, color="0.3", linewidth=0.6)
     _legend(figure, [axis])
     return True
@@ -190,6 +191,12 @@ FIGURES: dict[str, Callable[[Any, Summary], bool]] = {
     "gains": _gains,
     "ranks": _ranks,
 }
+
+
+def _measure(summary: Summary) -> str:
+    """What the vertical axis shows."""
+    names = [MEASURES.get(metric, metric.replace("_", " ")) for metric in dict.fromkeys(summary.table["metric"])]
+    return f"test {' or '.join(names)}"
 
 
 def _places(summary: Summary) -> dict[str, int]:

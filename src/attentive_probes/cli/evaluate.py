@@ -22,8 +22,11 @@ def evaluate(
     streaming: Annotated[bool, typer.Option("--streaming", help="Read on the fly.")] = False,
     unreadable: Annotated[str, typer.Option(help="raise, or skip unreadable images.")] = "raise",
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 256,
+    group_column: Annotated[str | None, typer.Option(help="Column of what belongs together, for intervals.")] = None,
+    group_pattern: Annotated[str | None, typer.Option(help="That, as a pattern on file names.")] = None,
 ) -> None:
     """Score a probe on a labelled split and print its metrics as JSON."""
+    from attentive_probes.data.groups import groups_of
     from attentive_probes.data.images import ImageOptions
     from attentive_probes.data.load import load_split
     from attentive_probes.evaluation.evaluate_probe import evaluate_probe
@@ -33,5 +36,8 @@ def evaluate(
     options = ImageOptions(image_column, label_column, unreadable, label_separator=label_separator)
     columns = {"image_column": image_column, "label_column": label_column}
     data = load_split(dataset, split, name=name, revision=revision, streaming=streaming, **columns)
-    metrics = evaluate_probe(ProbeForImageClassification.from_pretrained(probe), data, options, batch_size=batch_size)
+    asks = group_column is not None or group_pattern is not None
+    groups = groups_of(data, image_column, group_column, group_pattern).tolist() if asks else None
+    loaded = ProbeForImageClassification.from_pretrained(probe)
+    metrics = evaluate_probe(loaded, data, options, batch_size=batch_size, groups=groups)
     console.print_json(json.dumps(metrics))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import datasets
 import numpy as np
 from datasets import Dataset
-
-from attentive_probes.data.hold_out import rows_by_class
-
-logger = logging.getLogger(__name__)
-ALL = 1 - 1e-9  # of the images of a class
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 
 def groups_of(
@@ -60,51 +56,32 @@ def paths_of(dataset: Dataset, image_column: str) -> Iterator[str]:
         yield cell.get("path") or ""
 
 
-def hold_out_groups(
-    classes: np.ndarray, groups: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that stay and rows that are held out: whole groups, so that of every class about the share is held out.
-
-    Groups are looked at in a random order, large ones first; one is held out if that brings the numbers of held images
-    by class nearer to their shares, relative to the sizes of the classes, and leaves some of each class. A class that
-    is left without any then gets its smallest group where that can be; a warning counts the others.
+def with_copies(groups: np.ndarray | None, content: np.ndarray) -> np.ndarray | None:
+    """Groups `(N,)` in which equal images are together as well, and what they join; `None` if all are alone.
 
     Args:
-        classes: Class `(N,)` of each row; all the same where there are no classes.
-        groups: Group `(N,)` of each row.
-        fraction: Share in (0, 1).
-        seed: Seed of the draw.
-
-    Raises:
-        ValueError: If there are fewer than two groups, or every one holds all images of some class.
+        groups: What images belong to, as text; `None` if nothing is known.
+        content: Name `(N,)` of the content of each image, equal for copies, as text.
     """
-    _, labels = np.unique(classes, return_inverse=True)
-    members = rows_by_class(groups)
-    if len(members) < 2:
-        raise ValueError(f"There is {len(members)} group of images; two sides need two at least.")
-    counts = np.stack([np.bincount(labels[rows], minlength=labels.max() + 1) for rows in members]).astype(float)
-    shares = counts / counts.sum(0)
-    order = np.random.default_rng(seed).permutation(len(members))
-    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
-    held, taken = np.zeros(len(members), bool), np.zeros(counts.shape[1])
-    for group in order:
-        after = taken + shares[group]
-        is_nearer = np.square(after - fraction).sum() < np.square(taken - fraction).sum()
-        if is_nearer and after.max() < ALL:
-            held[group], taken = True, after
-    for label in np.flatnonzero(taken == 0):
-        having = [group for group in order[::-1] if counts[group, label] and (taken + shares[group]).max() < ALL]
-        if having and taken[label] == 0:
-            held[having[0]], taken = True, taken + shares[having[0]]
-    if not held.any():
-        raise ValueError(
-            "No group can be held out without taking all images of a class; name a split of its own, or bring more "
-            "groups."
-        )
-    if singles := int((taken == 0).sum()):
-        logger.warning("%d classes have all of their images in training: what is held out lacks them.", singles)
-    out = np.sort(np.concatenate([members[group] for group in np.flatnonzero(held)]))
-    return np.setdiff1d(np.arange(len(classes)), out), out
+    if groups is None:
+        return content if len(np.unique(content)) < len(content) else None
+    return joined(groups, content)
+
+
+def joined(*namings: np.ndarray, pairs: Collection[tuple[int, int]] = ()) -> np.ndarray:
+    """Groups `(N,)` of what belongs together by any of several namings, or in pairs; each has the first name in it."""
+    count, edges = len(namings[0]), [np.array(sorted(pairs), np.int64).reshape(-1, 2).T]
+    for naming in namings:
+        _, places = np.unique(naming, return_inverse=True)
+        order = np.argsort(places, kind="stable")
+        is_same = places[order][1:] == places[order][:-1]
+        edges.append(np.stack([order[1:][is_same], order[:-1][is_same]]))
+    ends = np.concatenate(edges, 1)
+    graph = coo_matrix((np.ones(ends.shape[1], bool), ends), (count, count))
+    parts = connected_components(graph, directed=False)[1]
+    order = np.lexsort((namings[0], parts))
+    _, firsts = np.unique(parts[order], return_index=True)
+    return namings[0][order][firsts][parts]
 
 
 def check_groups_apart(groups: Mapping[str, np.ndarray]) -> None:

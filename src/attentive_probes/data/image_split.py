@@ -32,6 +32,7 @@ class ImageSplit(torch.utils.data.Dataset):
         encoder: Turns labels into targets and checks them.
         num_channels: Channels that the backbone reads.
         rows: Where the images `(N,)` lie in what the user named, for messages; by default as they come.
+        known_content: A hash `(N,)` of the bytes of each image, where they were read before.
 
     Attributes:
         data: The images, encoded.
@@ -51,6 +52,7 @@ class ImageSplit(torch.utils.data.Dataset):
         encoder: LabelEncoder,
         num_channels: int = 3,
         rows: np.ndarray | None = None,
+        known_content: np.ndarray | None = None,
     ):
         self.name, self.options, self.encoder, self.num_channels = name, options, encoder, num_channels
         if isinstance(dataset, TorchImages):
@@ -63,7 +65,7 @@ class ImageSplit(torch.utils.data.Dataset):
             raise ValueError(f"The {name} split holds no images.")
         self.labels = encoder.column(found, name)
         self.is_checked, self.rows = False, np.arange(len(self.data)) if rows is None else rows
-        self._content: np.ndarray | None = None
+        self._content = known_content
         self._num_left_out, self._unreadable = 0, set[int]()
         if options.check or (options.check is None and len(self) <= FEW_IMAGES):
             self.check_images()

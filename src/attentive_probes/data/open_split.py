@@ -23,6 +23,7 @@ def open_split(
     num_channels: int = 3,
     shuffle: tuple[int, int] | None = None,
     rows: np.ndarray | None = None,
+    known_content: np.ndarray | None = None,
 ) -> ImageSplit | ImageStream:
     """Check a split and open it for reading; see `ImageSplit` for what is checked.
 
@@ -34,8 +35,8 @@ def open_split(
         num_channels: Channels that the backbone reads.
         shuffle: Images of a training stream that wait to be drawn from, and the seed of the draw; 0 images keep its
             order. Files are shuffled as well, and the order changes with the epoch.
-
         rows: Where the images of a held split lie in what the user named, for messages.
+        known_content: As of `ImageSplit`.
 
     Raises:
         ValueError: As `ImageSplit`.
@@ -45,4 +46,4 @@ def open_split(
         return ImageStream(name, dataset, options, encoder, num_channels, shuffle)
     if not isinstance(dataset, Dataset):
         dataset = TorchImages(dataset, name, options.image_column)
-    return ImageSplit(name, dataset, options, encoder, num_channels, rows)
+    return ImageSplit(name, dataset, options, encoder, num_channels, rows, known_content)

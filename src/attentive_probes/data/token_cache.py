@@ -154,7 +154,6 @@ class TokenCache(torch.utils.data.Dataset):
         """Its images in a random order that reads the disk in stretches of a megabyte or more; see `BlockShuffle`."""
         size = max(64, -(-STRETCH // self.manifest.bytes_per_row_of(self.items)))
         on_disk = np.argsort(self._rows, kind="stable")
-        on_disk = np.argsort(self._rows, kind="stable")
         return on_disk[list(BlockShuffle(len(self), lambda: self.epoch, seed, size))].tolist()
 
     def fingerprint(self) -> str:

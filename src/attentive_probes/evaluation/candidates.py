@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from attentive_probes.evaluation.statistics import clustered_error, holm, normal_p
+from attentive_probes.evaluation.all_pairs import told_apart
+from attentive_probes.evaluation.statistics import clustered_error
 
 AS_SMALL = 4  # times as many parameters, up to which a head is as small as another one
 SURE = 0.05  # p-value, corrected, below which two candidates differ
@@ -54,7 +55,7 @@ class Standing:
         deviation: Standard deviation over seeds; 0 for a single one.
         behind: How far it lies behind the best, in percent.
         behind_error: Standard error of that, paired by image.
-        p_holm: P-value of being as good as the best, corrected for the number of comparisons; 1 for the best.
+        p: P-value of being as good as the best, corrected for all pairs that it was chosen among; 1 for the best.
         can_win: Whether it may be selected.
     """
 
@@ -66,13 +67,13 @@ class Standing:
     deviation: float
     behind: float
     behind_error: float
-    p_holm: float
+    p: float
     can_win: bool
 
     @property
     def is_told_apart(self) -> bool:
         """Whether it is worse than the best by more than chance."""
-        return self.p_holm < SURE
+        return self.p < SURE
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Choice:
 def choose(
     candidates: Sequence[Candidate],
     *,
-    weights: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     one_standard_error: bool = True,
 ) -> Choice:
@@ -122,11 +123,12 @@ def choose(
     Small is what has at most four times as many parameters as the smallest of them; the best of these wins.
 
     The rule of one standard error ("The Elements of Statistical Learning", 7.10) is applied to the difference to the
-    best, image by image, which is much surer than two accuracies are.
+    best, image by image, which is much surer than two accuracies are. Which candidates cannot be told from the best
+    takes into account that the same images chose it; see `all_pairs`.
 
     Args:
         candidates: All of them over the same N images.
-        weights: Weight `(N,)` of each image, of mean 1; `None` counts all the same.
+        strata: Class `(N,)` of each image, for the mean over classes; `None` counts all images the same.
         groups: Group `(N,)` of images that are no independent draws.
         one_standard_error: Whether a smaller one within one standard error wins.
 
@@ -136,32 +138,43 @@ def choose(
     able = [candidate for candidate in candidates if candidate.can_win]
     if not able:
         raise ValueError("None of the candidates can be saved as a probe; add a head or a logistic regression.")
-    weights = np.ones(candidates[0].correct.shape[1]) if weights is None else weights
+    weights = class_weights(candidates[0].correct.shape[1], strata)
     values = {one.name: weights * one.by_image for one in candidates}
     best = max(able, key=lambda one: (values[one.name].mean(), -one.parameters))
     behind = {one.name: values[best.name] - values[one.name] for one in candidates}
-    errors = {name: clustered_error(value, groups) for name, value in behind.items()}
+    errors = {name: clustered_error(value, groups, strata) for name, value in behind.items()}
     near = [one for one in able if behind[one.name].mean() <= errors[one.name]] if one_standard_error else [best]
     limit = AS_SMALL * min(one.parameters for one in near)
     winner = min(
         (one for one in near if one.parameters <= limit), key=lambda one: (behind[one.name].mean(), one.parameters)
     )
-    others = [one for one in candidates if one is not best]
-    p_values = holm([normal_p(behind[one.name].mean(), errors[one.name]) for one in others])
-    p_holm = {one.name: p for one, p in zip(others, p_values, strict=True)}
+    p_values = told_apart(np.stack(list(values.values())), candidates.index(best), groups)
     standings = [
         Standing(
-            one.name,
-            one.family,
-            one.parameters,
-            100 * float(values[one.name].mean()),
-            100 * clustered_error(values[one.name], groups),
-            100 * float((one.correct * weights).mean(1).std(ddof=1)) if len(one.correct) > 1 else 0.0,
-            100 * float(behind[one.name].mean()),
-            100 * errors[one.name],
-            p_holm.get(one.name, 1.0),
-            one.can_win,
+            name=one.name,
+            family=one.family,
+            parameters=one.parameters,
+            accuracy=100 * float(values[one.name].mean()),
+            error=100 * clustered_error(values[one.name], groups, strata),
+            deviation=100 * float((one.correct * weights).mean(1).std(ddof=1)) if len(one.correct) > 1 else 0.0,
+            behind=100 * float(behind[one.name].mean()),
+            behind_error=100 * errors[one.name],
+            p=float(p),
+            can_win=one.can_win,
         )
-        for one in candidates
+        for one, p in zip(candidates, p_values, strict=True)
     ]
     return Choice(winner.name, best.name, tuple(sorted(standings, key=lambda standing: standing.behind)))
+
+
+def strata_of(metric: str | None, classes: np.ndarray) -> np.ndarray | None:
+    """The classes `(N,)` where a selection metric counts them the same; `None` where it counts images."""
+    return classes if metric == "balanced_accuracy" else None
+
+
+def class_weights(num_images: int, strata: np.ndarray | None) -> np.ndarray:
+    """Weights `(N,)` of mean 1 under which a mean over images is the mean over classes; ones without classes."""
+    if strata is None:
+        return np.ones(num_images)
+    _, places, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    return num_images / (len(counts) * counts[places])

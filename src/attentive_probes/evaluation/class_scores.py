@@ -12,8 +12,7 @@ from attentive_probes.evaluation.image_records import ImageRecords
 from attentive_probes.evaluation.statistics import (
     Comparison,
     clustered_interval,
-    compare_clustered,
-    compare_proportions,
+    compare_shares,
     proportion_interval,
 )
 
@@ -104,8 +103,11 @@ class ClassScores:
             raise ValueError(NO_NUMBERS.format(self.num_broken, self.num_images))
         return {name: getattr(self, name) for name in ("loss", "top1", "top5", "balanced_accuracy", "macro_f1", "ece")}
 
-    def intervals(self) -> dict[str, list[float]]:
-        """`top1_interval` and `top5_interval` (Wilson, in percent)."""
+    def intervals(self, groups: np.ndarray | None = None) -> dict[str, list[float]]:
+        """`top1_interval` and `top5_interval` (Wilson, in percent); of images in groups `(N,)` the first, if known."""
+        if groups is not None:
+            found = clustered_interval(self.correct, groups)
+            return {} if found is None else {"top1_interval": [100 * end for end in found]}
         hits = {"top1": int(self.correct.sum()), "top5": self.num_in_top5}
         pairs = {name: proportion_interval(number, self.num_images) for name, number in hits.items()}
         return {f"{name}_interval": [100 * end for end in pair] for name, pair in pairs.items()}
@@ -121,18 +123,11 @@ class ClassScores:
             ValueError: If a score is no number.
         """
         same = Comparison(0.0, 0.0, 0.0, 1.0)
-        if baseline is self:
-            found = same
-        elif groups is None:
-            found = compare_proportions(self.correct, baseline.correct)
-        else:
-            found = compare_clustered(self.correct, baseline.correct, groups)
-        metrics: dict[str, Any] = {**self.metrics(), **self.intervals()}
-        if groups is not None:
-            metrics["top1_interval"] = [100 * end for end in clustered_interval(self.correct, groups)]
-            metrics.pop("top5_interval")
-        metrics["top1_difference"] = [100 * value for value in found[:3]]
-        metrics["top1_p"] = found.p
+        found = same if baseline is self else compare_shares(self.correct, baseline.correct, groups)
+        metrics: dict[str, Any] = {**self.metrics(), **self.intervals(groups)}
+        if found is not None:
+            metrics["top1_difference"] = [100 * value for value in found[:3]]
+            metrics["top1_p"] = found.p
         metrics["per_class"] = self.per_class
         metrics["reliability"] = self.reliability
         if self.confusion is not None and len(self.counts) <= MAX_CONFUSION:

@@ -29,6 +29,7 @@ class ClassSums:
         confusion: Whether to count labels by answers, `(H, C, C)`.
         keep: Numbers of the heads whose answers are kept image by image.
         probabilities: Whether these are kept with the probabilities of all classes.
+        temperatures: What the scores of each head are divided by before they are probabilities; `None` for 1.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class ClassSums:
         confusion: bool = False,
         keep: Sequence[int] = (),
         probabilities: bool = False,
+        temperatures: Sequence[float | None] = (),
     ):
+        self.temperatures = [temperature or 1.0 for temperature in temperatures]
         self.num_heads, self.num_labels, self.keep = num_heads, num_labels, list(keep)
         self.probabilities = probabilities
         self._widths = {
@@ -64,13 +67,17 @@ class ClassSums:
             nothing = torch.zeros(self.num_heads, 1, dtype=exact, device=scores.device)
             self._sums = {name: nothing.repeat(1, width) for name, width in self._widths.items()}
         of_rows = labels.repeat_interleave(self.num_heads) if self.num_heads > 1 else labels
-        parts = [_judge(*part) for part in _parts(scores.flatten(0, 1), of_rows)]
+        scales = None
+        if any(temperature != 1 for temperature in self.temperatures):
+            scales = torch.tensor(self.temperatures, dtype=scores.dtype, device=scores.device).repeat(len(labels))
+        parts = [_judge(*part) for part in _parts(scores.flatten(0, 1), of_rows, scales)]
         rows = parts[0] if len(parts) == 1 else _Rows(*(torch.cat(part) for part in zip(*parts, strict=True)))
         correct = rows.correct.view(len(labels), self.num_heads)
         self._correct.append(correct)
         if self.keep and images is not None:
             answers, confidence = (part.view(correct.shape)[:, self.keep] for part in (rows.answer, rows.confidence))
-            whole = (scores[:, self.keep].float().softmax(-1),) if self.probabilities else ()
+            kept = scores if scales is None else scores / scales.view(len(labels), -1, 1)
+            whole = (kept[:, self.keep].float().softmax(-1),) if self.probabilities else ()
             self._kept.append((images, labels, answers, confidence, *whole))
         counted = torch.stack([getattr(rows, name).to(exact) for name in COUNTED], 1)
         self._sums["counted"] += counted.view(len(labels), self.num_heads, len(COUNTED)).sum(0)
@@ -137,10 +144,13 @@ class ClassSums:
         )
 
 
-def _parts(scores: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+def _parts(scores: Tensor, labels: Tensor, scales: Tensor | None) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
     """On a CPU a few rows at a time, which stay in its cache."""
     size = max(1, CACHED_SCORES // scores.shape[1] if scores.device.type == "cpu" else len(scores))
-    return zip(scores.split(size), labels.split(size), strict=True)
+    parts = scores.split(size)
+    return zip(
+        parts, labels.split(size), scales.split(size) if scales is not None else [None] * len(parts), strict=True
+    )
 
 
 class _Rows(NamedTuple):
@@ -155,28 +165,35 @@ class _Rows(NamedTuple):
     is_infinite: Tensor
 
 
-def _judge(scores: Tensor, labels: Tensor) -> _Rows:
+def _judge(scores: Tensor, labels: Tensor, scales: Tensor | None = None) -> _Rows:
     """Judge scores `(R, C)` by labels `(R,)`; of equal best scores the answer is the one that `torch.topk` names.
+
+    Confidence is that of scores over their scales `(R,)`, the temperatures; the loss is that of the scores.
 
     A class of score `-inf`, such as one without a single vote, is never among the best.
     """
     first = scores.topk(min(5, scores.shape[1]), dim=1)
     best, answer = first.values[:, 0], first.indices[:, 0]
     own = scores.gather(1, labels[:, None]).squeeze(1)
-    mass = (scores - best[:, None]).exp_().sum(1)
+    behind = scores - best[:, None]
+    told = None if scales is None else (behind / scales[:, None]).exp_().sum(1)
+    mass = behind.exp_().sum(1)
+    told = mass if told is None else told
     is_possible = own > -torch.inf
     correct = (answer == labels) & is_possible
     is_infinite = ~(best.isfinite() & scores.amin(1).isfinite())
     in_top5 = (first.indices == labels[:, None]).any(1) & is_possible
-    return _Rows(answer, correct, in_top5, mass.log() + (best - own), 1 / mass, best.isnan(), is_infinite)
+    return _Rows(answer, correct, in_top5, mass.log() + (best - own), 1 / told, best.isnan(), is_infinite)
 
 
 def _bin_of(confidence: Tensor) -> Tensor:
     return (confidence * NUM_BINS).nan_to_num().ceil().long().clamp(1, NUM_BINS) - 1
 
 
-def score_classes(scores: Tensor, labels: Tensor, confusion: bool = False) -> ClassScores:
-    """What scores `(N, C)` that are there already get right of labels `(N,)`."""
-    sums = ClassSums(1, scores.shape[1], confusion)
+def score_classes(
+    scores: Tensor, labels: Tensor, confusion: bool = False, temperature: float | None = None
+) -> ClassScores:
+    """What scores `(N, C)` that are there already get right of labels `(N,)`; confidence is after the temperature."""
+    sums = ClassSums(1, scores.shape[1], confusion, temperatures=[temperature])
     sums.add(scores[:, None], labels)
     return sums.scores()[0]

@@ -11,7 +11,8 @@ import numpy as np
 
 from attentive_probes.evaluation.image_records import ImageRecords
 from attentive_probes.evaluation.ranking import auprc, auroc, quadratic_kappa, sensitivity_at
-from attentive_probes.evaluation.statistics import bootstrap_values, clustered_interval, percentile_interval
+from attentive_probes.evaluation.resampling import interval_of, resample
+from attentive_probes.evaluation.statistics import clustered_interval
 
 DETAILED = ("auroc", "auprc", "kappa", "sensitivity")
 MOST_VALUES = 50  # of a column, each of which is a subgroup
@@ -71,7 +72,8 @@ class TestDetails:
     def _subgroup(self, records: ImageRecords, places: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
         correct = (records.answers == records.labels)[places]
         interval = clustered_interval(correct, None if groups is None else groups[places])
-        found = {"images": len(places), "top1": 100 * correct.mean(), "top1_interval": [100 * end for end in interval]}
+        found = {"images": len(places), "top1": 100 * correct.mean()}
+        found |= {} if interval is None else {"top1_interval": [100 * end for end in interval]}
         return {**found, **self._metrics(records, places, groups)}
 
     def _metrics(self, records: ImageRecords, places: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
@@ -83,8 +85,7 @@ class TestDetails:
             if not np.isfinite(value):
                 found[name] = None  # of a single class
                 continue
-            drawn = bootstrap_values(partial(_of_places, metric, places), len(places), own)
-            interval = percentile_interval(drawn)
+            interval = interval_of(resample(partial(_of_places, metric, places), len(places), own))
             found[name] = value
             found |= {} if interval is None else {f"{name}_interval": list(interval)}
         return found

@@ -10,6 +10,7 @@ from scipy.stats import fisher_exact
 
 from attentive_probes.evaluation.families import best_per_head
 from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.statistics import reach, student_p
 
 CHANCE = 0.01  # of a difference between validation and test, below which it is called one
 UNDERFIT = 0.8  # of the loss of guessing
@@ -65,14 +66,31 @@ def _fit(best: HeadResult) -> Iterator[str]:
         )
 
 
+def _p_of_splits(results: SweepResults, values: tuple[float, float], sizes: list[int]) -> float:
+    """P-value of two accuracies in percent, each of other images, being the same.
+
+    By Fisher's exact test; where images come in groups, by the errors that their intervals tell.
+    """
+    groups = [(results.data.get(name) or {}).get("groups") for name in ("validation", "test")]
+    if all(count is None for count in groups):
+        counts = [[round(value / 100 * size), size] for value, size in zip(values, sizes, strict=True)]
+        return float(fisher_exact([[hits, size - hits] for hits, size in counts])[1])
+    best = results.best
+    intervals = [best.validation_interval, (best.test or {}).get("top1_interval")]
+    if None in intervals:
+        return 1.0
+    draws = [count or size for count, size in zip(groups, sizes, strict=True)]
+    errors = [(high - low) / 2 / reach(count) for (low, high), count in zip(intervals, draws, strict=True)]  # type: ignore[misc]  # none is None
+    return student_p(values[0] - values[1], math.hypot(*errors), min(draws))
+
+
 def _test(results: SweepResults) -> Iterator[str]:
     best = results.best
     found, tested = best.validation.get("top1"), (best.test or {}).get("top1")
     sizes = [(results.data.get(name) or {}).get("images") for name in ("validation", "test")]
     if found is None or tested is None or not all(sizes):
         return
-    counts = [[round(value / 100 * size), size] for value, size in zip((found, tested), sizes, strict=True)]
-    _, p = fisher_exact([[hits, size - hits] for hits, size in counts])
+    p = _p_of_splits(results, (found, tested), [int(size or 0) for size in sizes])
     if p < CHANCE and math.isfinite(p):
         yield (
             f"The selected head {best.name} has {found:.2f} on validation and {tested:.2f} on test, which differ by "

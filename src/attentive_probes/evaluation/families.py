@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attentive_probes.evaluation.metrics import SMALLER_IS_BETTER
+from attentive_probes.fingerprint import fingerprint_of
 from attentive_probes.naming import unknown_name
 
 if TYPE_CHECKING:
@@ -64,24 +64,54 @@ def settings_of(heads: Sequence[HeadResult], metric: str) -> list[Setting]:
     """
     groups: dict[str, list[HeadResult]] = {}
     for head in heads:
-        groups.setdefault(json.dumps([head.head, head.learning_rate, head.weight_decay], sort_keys=True), []).append(
-            head
-        )
+        groups.setdefault(setting_key(head), []).append(head)
     return [_setting(group, metric) for group in groups.values()]
 
 
+def setting_key(head: HeadResult) -> str:
+    """What is the same for heads of one setting: the whole head and how it was trained, all but the seed."""
+    return fingerprint_of({"head": head.head, "learning_rate": head.learning_rate, "weight_decay": head.weight_decay})
+
+
+def best_of(values: Mapping[str, Sequence[float | None]], metric: str) -> str:
+    """The setting with the best mean over seeds; the first among equals. One that lacks a value comes last.
+
+    Args:
+        values: Setting -> the selection metric of each of its seeds; `None` or NaN for one that has none.
+        metric: The selection metric, which says whether small or large is good.
+    """
+    return min(values, key=lambda key: cost(mean_of(values[key]), metric))
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean of some values; `None` if one of them is lacking."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return statistics.mean(known) if known and len(known) == len(values) else None
+
+
 def best_setting(settings: Sequence[Setting], metric: str) -> Setting:
-    """The setting with the best mean over seeds; the first one among equals. One without a value comes last."""
-    return min(settings, key=lambda setting: cost(setting.validation, metric))
+    """As `best_of`, of settings."""
+    by_name = {setting.names[0]: setting for setting in settings}
+    return by_name[best_of({name: [setting.validation] for name, setting in by_name.items()}, metric)]
 
 
-def best_per_head(heads: Sequence[HeadResult], metric: str) -> list[Family]:
-    """The best setting of every family, families in order of first appearance."""
+def best_per_head(heads: Sequence[HeadResult], metric: str, winner: str | None = None) -> list[Family]:
+    """The best setting of every family, families in order of first appearance.
+
+    Args:
+        heads: The heads of a run.
+        metric: The selection metric.
+        winner: A head that was selected among all candidates, whose setting stands for its family whatever its mean.
+    """
     families: dict[str, list[HeadResult]] = {}
     for head in heads:
         families.setdefault(head.family or head.name, []).append(head)
-    found = {name: settings_of(members, metric) for name, members in families.items()}
-    return [Family(name, best_setting(settings, metric), len(settings)) for name, settings in found.items()]
+    found = []
+    for name, members in families.items():
+        settings = settings_of(members, metric)
+        chosen = [setting for setting in settings if winner in setting.names] or settings
+        found.append(Family(name, best_setting(chosen, metric), len(settings)))
+    return found
 
 
 def head_named(name: str, heads: Sequence[HeadResult], metric: str, what: str = "head") -> str:
@@ -133,16 +163,15 @@ def value_of(head: HeadResult, metric: str) -> float | None:
 
 def _setting(group: list[HeadResult], metric: str) -> Setting:
     values = [value_of(head, metric) for head in group]
-    finite = [value for value in values if value is not None and math.isfinite(value)]
+    mean = mean_of(values)
     ranked = sorted(group, key=lambda head: cost(value_of(head, metric), metric))
-    is_whole = len(finite) == len(group)
     tested = [head.test for head in group if head.test]
     primary = next((key for key in PRIMARY if tested and key in tested[0]), None)
     scores = [test[primary] for test in tested if primary is not None]
     return Setting(
         tuple(head.name for head in ranked),
-        statistics.mean(finite) if is_whole else None,
-        statistics.stdev(finite) if is_whole and len(finite) > 1 else None,
+        mean,
+        statistics.stdev(values) if mean is not None and len(values) > 1 else None,  # type: ignore[type-var]  # all known
         primary,
         statistics.mean(scores) if scores else None,
         statistics.stdev(scores) if len(scores) > 1 else None,

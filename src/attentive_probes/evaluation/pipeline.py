@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 from transformers.pipelines import PIPELINE_REGISTRY, ImageClassificationPipeline
+from transformers.pipelines.image_classification import ClassificationFunction
 
 TASK = "image-classification"
 
@@ -27,6 +28,16 @@ class ProbePipeline(ImageClassificationPipeline):
             opened = open_image(cell, "of the pipeline", num_channels=self.model.backbone.num_channels)
             return self.image_processor(images=opened, return_tensors="pt").to(self.dtype)
         return super().preprocess(image, timeout=timeout)
+
+    def postprocess(self, model_outputs: Any, function_to_apply: Any = None, top_k: int = 5) -> Any:
+        """Labels with the probabilities that every other door gives: those after the probe's temperature."""
+        config = self.model.config
+        if config.model_type == "attentive_probe" and function_to_apply != ClassificationFunction.NONE:
+            from attentive_probes.probe.probabilities import calibrated  # here as well
+
+            if config.problem_type != "regression":
+                model_outputs = {**model_outputs, "logits": calibrated(model_outputs["logits"], config)}
+        return super().postprocess(model_outputs, function_to_apply=function_to_apply, top_k=top_k)
 
 
 def register_pipeline() -> None:

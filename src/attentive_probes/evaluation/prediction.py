@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 from attentive_probes.data.decode import open_image
 from attentive_probes.data.listing import Folder
 from attentive_probes.naming import unknown_name
-from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.probabilities import as_scores
 
 OK, UNSURE = "ok", "unsure"
 UNREADABLE = ("raise", "skip", "report")
@@ -158,11 +158,3 @@ def _answers(
         Prediction("", tuple(names[i] for i in ids), tuple(values), status) if is_finite else None
         for values, ids, status, is_finite in rows
     ]
-
-
-def as_scores(logits: Tensor, config: ProbeConfig) -> Tensor:
-    """What a user is told of logits `(B, C)`: calibrated probabilities, or the values themselves of a regression."""
-    if config.problem_type == "regression":
-        return logits
-    scaled = logits / (config.temperature or 1.0)
-    return scaled.sigmoid() if config.problem_type == "multi_label_classification" else scaled.softmax(-1)

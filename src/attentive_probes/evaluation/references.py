@@ -14,8 +14,6 @@ from torch import Tensor
 
 from attentive_probes.data.finite import only_finite
 from attentive_probes.data.steps import StepLoader
-from attentive_probes.evaluation.class_scores import ClassScores
-from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.knn import knn_scores
 from attentive_probes.evaluation.logistic import LinearModel, fit_logistic
 from attentive_probes.evaluation.metrics import top1
@@ -92,11 +90,12 @@ class Features(NamedTuple):
 
 
 class ReferenceScores(NamedTuple):
-    """Settings chosen on validation, accuracy there in percent, scores on the test split if any, and a linear model."""
+    """Settings chosen on validation, accuracy in percent and scores `(N, C)` there, those on test, a linear model."""
 
     settings: dict[str, float]
     validation: float
-    test: ClassScores | None
+    validation_scores: Tensor
+    test_scores: Tensor | None
     model: LinearModel | None
 
 
@@ -127,7 +126,7 @@ def read_features(
 def evaluate_reference(
     reference: Reference, train: Features, validation: Features, test: Features | None, num_labels: int
 ) -> ReferenceScores:
-    """Try all settings of a reference on the validation split, and score the test split with the best one.
+    """Try all settings of a reference on the validation split, and apply the best one to the test split.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -140,8 +139,9 @@ def evaluate_reference(
         if value > accuracy:
             accuracy, best = value, candidate
     assert best is not None
-    tested = None if test is None else score_classes(best.scores[1], test.labels, confusion=True)
-    return ReferenceScores(best.settings, accuracy, tested, best.model)
+    return ReferenceScores(
+        best.settings, accuracy, best.scores[0], None if test is None else best.scores[1], best.model
+    )
 
 
 class ReferenceCandidate(NamedTuple):

@@ -20,7 +20,11 @@ from attentive_probes.evaluation.statistics import holm
 from attentive_probes.foreign_files import check_fields, foreign
 from attentive_probes.writing import write_whole
 
-SCHEMA_VERSION, READABLE = 4, (1, 2, 3, 4)
+SCHEMA_VERSION, READABLE = 5, (1, 2, 3, 4, 5)
+OLDER_RULE = (
+    "Selected by an older rule (schema {}): candidates were compared one by one with the best, heads maybe at the "
+    "epoch that was best on the same images."
+)
 READING = (
     "Accuracies are percentages with 95% Wilson intervals; differences are over the same images, with Newcombe's "
     "intervals and exact McNemar tests, corrected by Holm for the number of comparisons; other metrics have bootstrap "
@@ -83,8 +87,9 @@ class ReferenceResult:
         name: Its name.
         reference: Method and what was tried, as a mapping.
         settings: What was chosen on the validation split.
-        validation: Accuracy there, in percent.
+        validation: Accuracy there, in percent, of what learned from the training split alone.
         test: As in `HeadResult`.
+        temperature: As in `HeadResult`, of a logistic regression that was selected.
     """
 
     name: str
@@ -92,6 +97,7 @@ class ReferenceResult:
     settings: dict[str, float]
     validation: float
     test: dict[str, Any] | None = None
+    temperature: float | None = None
 
 
 @dataclass
@@ -157,9 +163,15 @@ class SweepResults:
         return name if name in [reference.name for reference in self.references] else self.best.name
 
     @property
+    def winning_heads(self) -> tuple[str, ...]:
+        """Names of the heads of the setting that was chosen among all candidates; none if none of heads was."""
+        settings = settings_of(self.heads, self.selection_metric)
+        return next((one.names for one in settings if self.selection.get("winner") in one.names), ())
+
+    @property
     def best_per_head(self) -> list[Family]:
         """The best setting of each head family, by its mean over seeds on validation."""
-        return best_per_head(self.heads, self.selection_metric)
+        return best_per_head(self.heads, self.selection_metric, self.selection.get("winner"))
 
     def correct_for_number(self) -> None:
         """Note beside every p-value of a comparison with the baseline what Holm's correction makes of it."""
@@ -222,6 +234,8 @@ class SweepResults:
                                 for head in content["heads"]]  # fmt: skip
             content["references"] = [ReferenceResult(**reference) for reference in content["references"]]
             results = cls(**content)
+            if results.schema_version < SCHEMA_VERSION and results.selection:
+                results.warnings.append(OLDER_RULE.format(results.schema_version))
             found = [head.test for head in results.heads] + [one.test for one in results.references]
             more = [metrics for head in results.heads for metrics in (head.validation, *head.tests.values())]
             for metrics in [*found, *more]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeAlias, Union
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from attentive_probes.data.batches import inputs_of
 from attentive_probes.data.finite import only_finite
+from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.class_scores import MAX_CONFUSION, ClassScores
 from attentive_probes.evaluation.class_sums import NO_IMAGE, ClassSums
@@ -32,6 +34,7 @@ class SplitSums:
         confusion: Whether to count labels by answers, where there are at most 100 classes.
         keep: Names of the heads whose answers are kept image by image, in a classification.
         probabilities: Whether these are kept with the probabilities of all classes.
+        temperatures: Name of a head -> what its logits are divided by before they are probabilities.
     """
 
     def __init__(
@@ -43,11 +46,13 @@ class SplitSums:
         confusion: bool = False,
         keep: Collection[str] = (),
         probabilities: bool = False,
+        temperatures: Mapping[str, float | None] | None = None,
     ):
         self.names, self.problem_type, self.accelerator = names, problem_type, accelerator
         places = [place for place, name in enumerate(names) if name in keep]
         is_small = confusion and num_labels <= MAX_CONFUSION
-        self._classes = ClassSums(len(names), num_labels, is_small, places, probabilities)
+        scales = [(temperatures or {}).get(name) for name in names]
+        self._classes = ClassSums(len(names), num_labels, is_small, places, probabilities, scales)
         self._kept: list[dict[str, Tensor]] = []
 
     def add(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> None:
@@ -86,6 +91,7 @@ def score_split(
     probabilities: bool = False,
     tick: Callable[[int], object] | None = None,
     classes: Tensor | None = None,
+    temperatures: Mapping[str, float | None] | None = None,
 ) -> dict[str, Scores]:
     """Run all heads over a split in evaluation mode; every process gets what all of them found, each image once.
 
@@ -102,6 +108,7 @@ def score_split(
         probabilities: Whether these are kept with the probabilities of all classes.
         tick: Called with the number of images of each batch, as far as this process can tell.
         classes: Ids `(K,)` of the classes that answers are chosen among; `None` for all.
+        temperatures: Name of a head -> its temperature, for the probabilities that it gives; 1 for others.
 
     Raises:
         ValueError: If the split is empty, or the backbone gives tokens that are not finite for an image that is not to
@@ -110,7 +117,7 @@ def score_split(
     sweep.eval()
     names = [name for name in sweep.runs if name in sweep.active]
     problem_type, num_labels = sweep.config.problem_type, len(sweep.config.id2label)
-    sums = SplitSums(names, problem_type, num_labels, accelerator, confusion, keep, probabilities)
+    sums = SplitSums(names, problem_type, num_labels, accelerator, confusion, keep, probabilities, temperatures)
     for logits, labels, images in _scored(sweep, loader, accelerator, precision):
         sums.add(logits if classes is None else _among(logits, classes), labels, images)
         if tick is not None:
@@ -137,3 +144,12 @@ def _scored(
             with autocast(accelerator.device, "no"):
                 outputs = sweep.classify(sweep.sequences(tokens))
             yield torch.stack([output.logits for output in outputs.values()], dim=1), batch["labels"], batch["rows"]
+
+
+def rows_of(scores: Scores, split: object) -> np.ndarray:
+    """Rows `(N,)` of the scored images in what was read."""
+    images = (
+        scores.rows if isinstance(scores, TargetScores) else None if scores.records is None else scores.records.rows
+    )
+    assert images is not None
+    return split.rows[images] if isinstance(split, ImageSplit) else images

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
-NUM_RESAMPLES = 1000
 CONFIDENCE = 0.95
 Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
@@ -90,115 +88,95 @@ def _root(sides: tuple[float, float], phi: float) -> float:
     return max(a * a - 2 * phi * a * b + b * b, 0.0) ** 0.5
 
 
-def bootstrap_values(
-    metric: Callable[[np.ndarray], float], num_images: int, groups: np.ndarray | None = None
-) -> np.ndarray:
-    """Values `(R,)` of a metric on R = 1000 draws of images, or of whole groups, the same draws on every call.
-
-    Args:
-        metric: Takes the rows of a draw, with replacement.
-        num_images: Number of images N.
-        groups: Group `(N,)` of each image; `None` draws single ones.
-    """
-    from scipy.stats import bootstrap
-
-    members = None if groups is None else _members(groups)
-    count = num_images if members is None else len(members)
-    if count < 2:
-        return np.full(NUM_RESAMPLES, np.nan)
-
-    def of_draw(drawn: np.ndarray) -> float:
-        return metric(drawn if members is None else np.concatenate([members[group] for group in drawn]))
-
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of draws that are all alike, which `percentile_interval` knows
-        found = bootstrap(
-            (np.arange(count),),
-            of_draw,
-            n_resamples=NUM_RESAMPLES,
-            vectorized=False,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        )
-    return found.bootstrap_distribution
-
-
-def _members(groups: np.ndarray) -> list[np.ndarray]:
-    """The rows of each group."""
-    _, places = np.unique(groups, return_inverse=True)
-    order = np.argsort(places, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(places[order])) + 1)
-
-
-def clustered_error(values: np.ndarray, groups: np.ndarray | None = None) -> float:
+def clustered_error(values: np.ndarray, groups: np.ndarray | None = None, strata: np.ndarray | None = None) -> float:
     """Standard error of the mean of values `(N,)`: independent draws, or so between groups `(N,)` alone.
 
-    Of groups, the error of a ratio: sums of what lies above the mean, group by group.
+    Of groups, the error of a ratio: sums of what lies above the mean, group by group. Infinite for a single draw.
+
+    Args:
+        values: `(N,)`.
+        groups: `(N,)`, what each belongs to; `None` lets each be its own.
+        strata: `(N,)`, such as classes whose sizes are fixed: what lies above the mean is taken within each.
     """
-    centred = values - values.mean()
+    centred = values - (values.mean() if strata is None else _means(values, strata))
     if groups is not None:
         _, places = np.unique(groups, return_inverse=True)
         centred = np.bincount(places, centred)
     count = len(centred)
-    return float(np.sqrt((centred**2).sum() * count / max(count - 1, 1)) / len(values))
+    if count < 2:
+        return np.inf
+    return float(np.sqrt((centred**2).sum() * count / (count - 1)) / len(values))
 
 
-def clustered_interval(correct: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+def _means(values: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """The mean of the stratum of each value, `(N,)`."""
+    _, places = np.unique(strata, return_inverse=True)
+    return (np.bincount(places, values) / np.bincount(places))[places]
+
+
+def num_draws(num_images: int, groups: np.ndarray | None) -> int:
+    """How many independent draws images are: their number, or that of their groups."""
+    return num_images if groups is None else len(np.unique(groups))
+
+
+def reach(count: int) -> float:
+    """How many standard errors an interval reaches from a mean of so many draws: the quantile of Student's t."""
+    from scipy.stats import t  # here, because it takes long to import
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, count - 1))
+
+
+def clustered_interval(correct: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float] | None:
     """Wilson interval of a share of images `(N,)`, with as many images as they are worth if groups are alike.
 
     The number of images over the design effect: how much larger the variance between groups `(N,)` is than that of as
-    many independent images (Korn and Graubard, Survey Methodology 24, 1998).
+    many independent images; with the quantile of Student's t for the number of groups (Korn and Graubard, Survey
+    Methodology 24, 1998). `None`, not known, of a single group.
     """
     count, share = len(correct), float(np.mean(correct))
-    if groups is None or share in (0.0, 1.0):
-        count = count if groups is None else len(np.unique(groups))
-        return proportion_interval(round(share * count), count)
-    alone = share * (1 - share) / count
-    effect = max(1.0, clustered_error(np.asarray(correct, float), groups) ** 2 / alone)
-    worth = max(1.0, count / effect)
-    weight = Z * Z / worth
+    if groups is None:
+        return proportion_interval(int(np.sum(correct)), count)
+    clusters = num_draws(count, groups)
+    if clusters < 2:
+        return None
+    worth, z = float(clusters), reach(clusters)
+    if 0 < share < 1:
+        alone = share * (1 - share) / count
+        worth = count / max(1.0, clustered_error(np.asarray(correct, float), groups) ** 2 / alone)
+    weight = z * z / worth
     centre = (share + weight / 2) / (1 + weight)
-    half = Z * (share * (1 - share) / worth + weight / (4 * worth)) ** 0.5 / (1 + weight)
-    return centre - half, centre + half
+    half = z * (share * (1 - share) / worth + weight / (4 * worth)) ** 0.5 / (1 + weight)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def compare_clustered(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Comparison:
-    """Difference of two shares over the same images, whose errors are alike within groups, all `(N,)`."""
+def compare_clustered(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Comparison | None:
+    """Difference of two shares over the same images, whose errors are alike within groups, all `(N,)`.
+
+    By Student's t with one degree less than there are groups; `None`, not known, of a single group.
+    """
     difference = np.asarray(first, float) - np.asarray(second, float)
+    clusters = num_draws(len(difference), groups)
+    if clusters < 2:
+        return None
     mean, error = float(difference.mean()), clustered_error(difference, groups)
-    return Comparison(mean, mean - Z * error, mean + Z * error, normal_p(mean, error))
+    half = reach(clusters) * error
+    return Comparison(mean, mean - half, mean + half, student_p(mean, error, clusters))
 
 
-def normal_p(difference: float, error: float) -> float:
-    """Two-sided p-value of a difference of so many standard errors."""
-    from scipy.stats import norm  # here, because it takes long to import
+def compare_shares(first: np.ndarray, second: np.ndarray, groups: np.ndarray | None = None) -> Comparison | None:
+    """Difference of two shares over the same images `(N,)`: the one door to both ways, with groups and without."""
+    if groups is None:
+        return compare_proportions(first, second)
+    return compare_clustered(first, second, groups)
+
+
+def student_p(difference: float, error: float, count: int) -> float:
+    """Two-sided p-value of a mean difference of so many draws, given its standard error, by Student's t."""
+    from scipy.stats import t  # here, because it takes long to import
 
     if error == 0:
         return 1.0 if difference == 0 else 0.0
-    return float(2 * norm.sf(abs(difference) / error))
-
-
-def percentile_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Percentile interval of bootstrap values `(R,)`; `None` if they say nothing, being all the same or no numbers."""
-    values = values[np.isfinite(values)]
-    if len(values) < 2 or values.min() == values.max():
-        return None
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
-
-
-def compare_bootstrapped(mean: float, first: np.ndarray, second: np.ndarray) -> Comparison | None:
-    """Difference of a metric between two heads from their values `(R,)` on the same draws; `None` as above.
-
-    The p-value is twice the share of draws on the other side of zero.
-    """
-    difference = first - second
-    interval = percentile_interval(difference)
-    if interval is None:
-        return None
-    difference = difference[np.isfinite(difference)]
-    beyond = min((difference <= 0).sum(), (difference >= 0).sum())
-    return Comparison(mean, *interval, min(1.0, 2 * float(beyond + 1) / (len(difference) + 1)))
+    return float(2 * t.sf(abs(difference) / error, count - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from attentive_probes.evaluation.families import cost
 from attentive_probes.evaluation.records import IMAGES, axes_of, load_records
-from attentive_probes.evaluation.statistics import clustered_error, holm, normal_p
+from attentive_probes.evaluation.statistics import clustered_error, holm, num_draws, student_p
 from attentive_probes.naming import unknown_name
 
 REPLICATES = ("draw", "seed")  # axes that repeat a run
@@ -21,9 +22,10 @@ class Summary:
     """One row per head and run of the axes.
 
     Args:
-        table: The axes, `head`, `tokens`, `learning_rate`, `validation`, `test`, `deviation` and `repeats` over
-            seeds and draws, the costs, and accuracies on further test splits; with a baseline also `gain` in points,
-            and with answers image by image its standard `error` and `p_holm`, corrected for the heads of the same run.
+        table: The axes, `head`, `tokens`, `learning_rate`, `validation`, `metric`, `test`, `deviation` and `repeats`
+            over seeds and draws, `merit` (what `test` says with the sign by which large is good), the costs, and
+            accuracies on further test splits; with a baseline also `gain`, how much better, and with answers image by
+            image its standard `error` and `p_holm`, corrected for the heads of the same run.
         axes: Columns that tell runs apart, but for those that repeat them.
         baseline: Head that the others are compared with.
     """
@@ -57,15 +59,18 @@ def summarize(rows: pd.DataFrame, images: pd.DataFrame | None = None, baseline: 
     chosen = rows[rows["is_selected"].astype(bool) & rows["test"].notna()].copy()
     chosen[axes] = chosen[axes].astype(str)
     keys = [*axes, "head"]
+    if "metric" not in chosen:
+        chosen["metric"] = "top1"
     means = {name: (name, "mean") for name in chosen if name in COSTS or name.startswith("test.")}
-    firsts = {name: (name, "first") for name in ("tokens", "learning_rate")}
+    firsts = {name: (name, "first") for name in ("tokens", "learning_rate", "metric")}
     scores = {"validation": ("validation", "mean"), "test": ("test", "mean")}
     over = {"deviation": ("test", "std"), "repeats": ("test", "size")}
-    table = chosen.groupby(keys, sort=False).agg(**firsts, **scores, **over, **means).reset_index()
+    table = chosen.groupby(keys, sort=False, dropna=False).agg(**firsts, **scores, **over, **means).reset_index()
+    table["merit"] = [-cost(value, metric) for value, metric in zip(table["test"], table["metric"], strict=True)]
     if baseline is not None:
-        base = table[table["head"] == baseline][[*axes, "test"]].rename(columns={"test": "gain"})
+        base = table[table["head"] == baseline][[*axes, "merit"]].rename(columns={"merit": "gain"})
         table = table.merge(base, on=axes, how="left") if axes else table.assign(gain=float(base["gain"].iloc[0]))
-        table["gain"] = table["test"] - table["gain"]
+        table["gain"] = table["merit"] - table["gain"]
         if images is not None and len(images):
             table = table.merge(_comparisons(chosen, images, axes, baseline), on=keys, how="left")
     return Summary(table, axes, baseline)
@@ -82,22 +87,37 @@ def by_image(chosen: pd.DataFrame, images: pd.DataFrame, axes: Sequence[str]) ->
 
 def _comparisons(chosen: pd.DataFrame, images: pd.DataFrame, axes: list[str], baseline: str) -> pd.DataFrame:
     right = by_image(chosen, images, axes)
+    groups = _groups(chosen, images, axes)
     runs = right.groupby(level=axes, sort=False) if axes else [((), right)]
     rows = []
     for place, frame in runs:
         others = [head for head in frame if head != baseline and frame[head].notna().any()]
         if baseline not in frame or frame[baseline].isna().all():
             continue
-        gaps = {head: (frame[head] - frame[baseline]).dropna().to_numpy() for head in others}
-        errors = {head: clustered_error(gap) for head, gap in gaps.items()}
-        ps = holm([normal_p(gaps[head].mean(), errors[head]) for head in others])
+        errors, ps = {}, {}
+        for head in others:
+            gap = (frame[head] - frame[baseline]).dropna()
+            own = None if groups is None else groups.loc[gap.index].to_numpy()
+            errors[head] = clustered_error(gap.to_numpy(), own)
+            ps[head] = student_p(gap.mean(), errors[head], num_draws(len(gap), own))
         values = dict(zip(axes, place if isinstance(place, tuple) else (place,), strict=True))
-        rows += [{**values, "head": h, "error": 100 * errors[h], "p_holm": p} for h, p in zip(others, ps, strict=True)]
+        corrected = dict(zip(others, holm([ps[head] for head in others]), strict=True))
+        rows += [{**values, "head": h, "error": 100 * errors[h], "p_holm": corrected[h]} for h in others]
     return pd.DataFrame(rows, columns=[*axes, "head", "error", "p_holm"])
 
 
+def _groups(chosen: pd.DataFrame, images: pd.DataFrame, axes: Sequence[str]) -> pd.Series | None:
+    """What each image belongs to, by run and row; `None` if no run knows. Where one does not, images are alone."""
+    if "group" not in images or images["group"].isna().all():
+        return None
+    runs = chosen[["cell", *axes]].drop_duplicates("cell")
+    joined = images[["cell", "row", "group"]].drop_duplicates(["cell", "row"]).merge(runs, on="cell")
+    alone = "row " + joined["row"].astype(str)
+    return joined.assign(group=joined["group"].fillna(alone)).groupby([*axes, "row"], sort=False)["group"].first()
+
+
 def ranks_test(summary: Summary) -> tuple[pd.DataFrame, float]:
-    """Accuracies by run (row) and head (column), of the heads that all runs have, and the p-value of Friedman's test.
+    """Merits by run (row) and head (column), of the heads that all runs have, and the p-value of Friedman's test.
 
     Raises:
         ValueError: If fewer than three heads or two runs can be compared.
@@ -105,7 +125,7 @@ def ranks_test(summary: Summary) -> tuple[pd.DataFrame, float]:
     from scipy.stats import friedmanchisquare
 
     named = summary.table.assign(run=summary.runs)
-    table = named.pivot_table(index="run", columns="head", values="test", sort=False).dropna(axis=1)
+    table = named.pivot_table(index="run", columns="head", values="merit", sort=False).dropna(axis=1)
     if table.shape[0] < 2 or table.shape[1] < 3:
         raise ValueError(f"Ranks need two runs and three heads that all of them have; these are {table.shape}.")
     return table, float(friedmanchisquare(*(table[head] for head in table)).pvalue)

@@ -15,7 +15,10 @@ from attentive_probes.evaluation.families import PRIMARY, Family
 from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
 
 TOO_WEAK = ": too few for its suspects to mean much"
-SELECTED = "* selected by {} on validation, as was each epoch; test scored once, 95% intervals"
+SELECTED = "* selected by {} on validation, {}; test scored once, 95% intervals"
+CHOSEN = "* {} Test scored once, 95% intervals; val: of the heads as they stand, trained on the training split"
+EPOCHS = {True: "as was each epoch", False: "each head at its last epoch"}
+ALL_PAIRS = "p: of being as good as the best, corrected for all pairs."
 CORRECTED = "p: of no difference to the baseline, corrected for {} comparisons (Holm)"
 
 
@@ -25,7 +28,7 @@ def results_table(results: SweepResults) -> Table:
     entries: list[HeadResult | ReferenceResult] = [*results.heads, *results.references]
     tested = [entry.test for entry in entries if entry.test]
     primary = next((key for key in PRIMARY if tested and key in tested[0]), "loss")
-    notes = [SELECTED.format(metric), *results.warnings]
+    notes = [selected_how(results), *results.warnings]
     if (comparisons := sum(f"{primary}_p_holm" in test for test in tested)) > 1:
         notes.insert(1, CORRECTED.format(comparisons))
     table = Table(
@@ -56,6 +59,14 @@ def results_table(results: SweepResults) -> Table:
     return table
 
 
+def selected_how(results: SweepResults) -> str:
+    """What the star of a table means: how its head was selected, and from which epochs."""
+    if results.selection:
+        return CHOSEN.format(results.selection["method"])
+    by_epoch = bool(results.arguments.get("select_epoch", True))
+    return SELECTED.format(results.selection_metric, EPOCHS[by_epoch])
+
+
 def families_table(results: SweepResults) -> Table:
     """One row per head family, then one per reference: the best setting, by its mean over seeds on validation.
 
@@ -63,7 +74,8 @@ def families_table(results: SweepResults) -> Table:
     """
     families, metric = results.best_per_head, results.selection_metric
     primary = next((family.best.metric for family in families if family.best.metric), None)
-    notes = ["best setting of each head, by its mean over seeds on validation; +- over seeds", *results.warnings]
+    notes = ["best setting of each head, by its mean over seeds on validation; +- over seeds", selected_how(results)]
+    notes += results.warnings
     table = Table(
         title=f"{len(results.heads)} heads on one backbone pass ({results.adaptation}), {results.seconds:.0f} s",
         caption="\n".join(notes),
@@ -93,13 +105,13 @@ def families_table(results: SweepResults) -> Table:
 def standings_table(results: SweepResults, whole: bool = False) -> Table:
     """The candidates among which a winner was chosen, the best first; the best of each family, or all."""
     standings, shown = results.selection["standings"], set[str]()
-    table = Table(title="candidates", caption=results.selection["method"])
-    for column in ("candidate", "parameters", "accuracy", "behind the best", "p (Holm)"):
+    table = Table(title="candidates", caption=f"{results.selection['method']} {ALL_PAIRS}")
+    for column in ("candidate", "parameters", "accuracy", "behind the best", "p"):
         table.add_column(column, justify="left" if column == "candidate" else "right", overflow="fold")
     for one in standings:
         if whole or one["family"] not in shown:
             behind = f"{one['behind']:.2f} +- {one['behind_error']:.2f}" if one["behind"] else ""
-            p = "" if not one["behind"] else f"{one['p_holm']:.2g}"
+            p = "" if not one["behind"] else f"{one.get('p', one.get('p_holm')):.2g}"
             row = [f"{one['accuracy']:.2f} +- {one['error']:.2f}", behind, p]
             table.add_row(one["name"], f"{one['parameters']:,}", *row)
         shown.add(one["family"])
@@ -136,15 +148,29 @@ def audit_table(audit: Audit) -> Table:
 
 def choice_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Backbones and heads that were judged, with their price, the best first."""
-    table = Table(title="candidates", caption="* no other one is both better and faster; +- standard errors")
+    rounds = len({row["images"] for row in rows})
+    note = "; accuracies of other numbers of images are of earlier rounds, and not comparable" if rounds > 1 else ""
+    caption = f"* no other one, judged by as many images, is both better and faster; +- standard errors{note}"
+    table = Table(title="candidates", caption=caption)
     left = ("backbone", "head", "licence")
-    for column in (*left[:2], "accuracy", "parameters", "backbone MB", "ms at 1", "ms at 64", "kB cached", "licence"):
+    for column in (
+        *left[:2],
+        "images",
+        "accuracy",
+        "parameters",
+        "backbone MB",
+        "ms at 1",
+        "ms at 64",
+        "kB cached",
+        "licence",
+    ):
         table.add_column(column, justify="left" if column in left else "right", overflow="fold")
-    for row in sorted(rows, key=lambda row: -row["accuracy"]):
+    for row in sorted(rows, key=lambda row: (-row["images"], -row["accuracy"])):
         times = [f"{row[key]:.1f}" if key in row else "" for key in ("milliseconds_at_1", "milliseconds_at_64")]
         table.add_row(
             escape(Path(row["backbone"]).name),
             f"{row['head']}{' *' if row['on_front'] else ''}",
+            f"{row['images']:,}",
             f"{row['accuracy']:.1f} +- {row['error']:.1f}",
             f"{row['parameters']:,}",
             f"{row['backbone_megabytes']:.0f}",

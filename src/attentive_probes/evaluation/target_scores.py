@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attentive_probes.evaluation.metrics import METRICS_OF, Metric, all_metrics
-from attentive_probes.evaluation.statistics import bootstrap_values, compare_bootstrapped, percentile_interval
+from attentive_probes.evaluation.resampling import Resampled, compare_resampled, interval_of, resample
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,11 @@ class TargetScores:
         return bool(self.logits.isfinite().all())
 
     @cached_property
-    def resampled(self) -> dict[str, np.ndarray]:
-        """Metric -> its values `(R,)` on draws of the images, or of their groups."""
+    def resampled(self) -> dict[str, Resampled]:
+        """Metric -> its values on draws of the images, or of their groups."""
 
-        def values(metric: Metric) -> np.ndarray:
-            return bootstrap_values(
-                lambda rows: metric(self.logits[rows], self.labels[rows]), len(self.labels), self.groups
-            )
+        def values(metric: Metric) -> Resampled:
+            return resample(lambda rows: metric(self.logits[rows], self.labels[rows]), len(self.labels), self.groups)
 
         return {name: values(metric) for name, metric in METRICS_OF[self.problem_type].items()}
 
@@ -65,9 +63,11 @@ class TargetScores:
         loss = (F.mse_loss if is_regression else F.binary_cross_entropy_with_logits)(self.logits, targets)
         return {"loss": loss.item(), **metrics}
 
-    def intervals(self) -> dict[str, list[float]]:
-        """`<metric>_interval` (bootstrap), where known."""
-        found = {name: percentile_interval(values) for name, values in self.resampled.items()}
+    def intervals(self, groups: np.ndarray | None = None) -> dict[str, list[float]]:
+        """`<metric>_interval` (bootstrap), where known; of images in groups `(N,)`, by these."""
+        if groups is not None and self.groups is None:
+            return replace(self, groups=groups).intervals()
+        found = {name: interval_of(values) for name, values in self.resampled.items()}
         return {f"{name}_interval": list(pair) for name, pair in found.items() if pair is not None}
 
     def test_metrics(self, baseline: Any, groups: np.ndarray | None = None) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class TargetScores:
         metrics: dict[str, Any] = {**self.metrics(), **self.intervals()}
         theirs = baseline.metrics()
         for name, values in self.resampled.items():
-            compared = compare_bootstrapped(metrics[name] - theirs[name], values, baseline.resampled[name])
+            compared = compare_resampled(metrics[name] - theirs[name], values, baseline.resampled[name])
             if compared is not None:
                 metrics |= {f"{name}_difference": list(compared[:3]), f"{name}_p": compared.p}
         return metrics

@@ -11,7 +11,9 @@ import torch
 
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.class_scores import ClassScores
+from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.details import TestDetails
+from attentive_probes.evaluation.logistic import LinearModel
 from attentive_probes.evaluation.references import (
     Features,
     Reference,
@@ -21,6 +23,7 @@ from attentive_probes.evaluation.references import (
 )
 from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
 from attentive_probes.evaluation.run_files import PROBES
+from attentive_probes.evaluation.temperature import fit_temperature
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.probe.setup import reading_of
 from attentive_probes.training.checkpoint import save_whole
@@ -47,27 +50,51 @@ def add_references(
         if split is not None and name != "pool":
             loader = trainer.loader(split, train=False)
             features[name] = read_features(trainer.sweep, loader, list(readings.values()), trainer.accelerator)
-    if trainer.results.selection.get("refit"):  # as the heads, they learn from both
+    everything = None
+    if trainer.results.selection.get("refit"):  # as the heads, they learn from both in the end
         both = zip(*(features[name].values() for name in ("train", "validation")), strict=True)
         joined = (Features(*(torch.cat(pair) for pair in zip(*parts, strict=True))) for parts in both)
-        features["train"] = dict(zip(features["train"], joined, strict=True))
+        everything = dict(zip(features["train"], joined, strict=True))
     for name, reference in references.items():
         mine = {split: by_reading[readings[name]] for split, by_reading in features.items()}
-        found = evaluate_reference(reference, mine["train"], mine["validation"], mine.get("test"), config.num_labels)
-        test = None
-        if found.test is not None and isinstance(trainer.baseline_scores, ClassScores):
-            groups = None if details is None else _groups(details, splits["test"], found.test.num_images)
-            test = found.test.test_metrics(trainer.baseline_scores, groups)
-        result = ReferenceResult(name, asdict(reference), found.settings, found.validation, test)
+        more = None if everything is None else everything[readings[name]]
+        result, model, scores = _result_of(name, reference, mine, more, trainer)
+        if scores is not None and isinstance(trainer.baseline_scores, ClassScores):
+            groups = None if details is None else _groups(details, splits["test"], scores.num_images)
+            result.test = scores.test_metrics(trainer.baseline_scores, groups)
         trainer.results.references.append(result)
-        if found.model is not None and trainer.accelerator.is_main_process:
-            probe = linear_probe(trainer.sweep, reference.head, found.model)
+        if model is not None and trainer.accelerator.is_main_process:
+            probe = linear_probe(trainer.sweep, reference.head, model)
+            probe.config.temperature = result.temperature
             parameters = sum(p.numel() for p in probe.head.parameters())
             among_heads = with_reference(trainer.results, result, parameters)
             probe.files = card_files(among_heads, name, probe.config, trainer.attached(name))
             save_whole(probe, trainer.folder / PROBES / name)
     trainer.results.correct_for_number()
     trainer.save_results()
+
+
+def _result_of(
+    name: str, reference: Reference, splits: Mapping[str, Features], more: Features | None, trainer: ProbeTrainer
+) -> tuple[ReferenceResult, LinearModel | None, ClassScores | None]:
+    """A reference with its best setting, its model, and its scores on the test split if there is one.
+
+    Accuracy and temperature on validation are those of what learned from training images alone, also where it learns
+    from `more` in the end.
+    """
+    num_labels, test = trainer.sweep.config.num_labels, splits.get("test")
+    found = evaluate_reference(reference, splits["train"], splits["validation"], test, num_labels)
+    temperature = None
+    if found.model is not None and name == trainer.results.selection.get("winner"):
+        temperature = fit_temperature(found.validation_scores.cpu().numpy(), splits["validation"].labels.cpu().numpy())
+    model, scores = found.model, found.test_scores
+    if more is not None:
+        again = evaluate_reference(reference.with_setting(found.settings), more, splits["validation"], test, num_labels)
+        model, scores = again.model, again.test_scores
+    result = ReferenceResult(name, asdict(reference), found.settings, found.validation, temperature=temperature)
+    if test is None or scores is None:
+        return result, model, None
+    return result, model, score_classes(scores, test.labels, confusion=True, temperature=temperature)
 
 
 def _groups(details: TestDetails, split: Any, count: int) -> np.ndarray | None:
@@ -87,5 +114,6 @@ def with_reference(results: SweepResults, reference: ReferenceResult, parameters
         trainable_parameters=parameters,
         validation={"top1": reference.validation},
         test=reference.test,
+        temperature=reference.temperature,
     )
     return replace(results, heads=[*results.heads, entry])

@@ -15,6 +15,7 @@ from torch import Tensor
 from attentive_probes.analysis.plots import has_matplotlib
 from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.folds import folds_of
+from attentive_probes.data.groups import joined
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import TokenCache, cached_items, held_as
@@ -99,7 +100,7 @@ def audit_recipe(recipe: Recipe, folder: Path, kinds: Sequence[str] = ()) -> tup
     caches = cache_splits(reader.data, sweep, opened, sweep.readings, reader.train, {})
     held = held_splits(opened, caches)
     accelerator = make_accelerator()
-    found = audit_splits(sweep, held.splits, held.caches, sweep.readings[0], accelerator)
+    found = audit_splits(sweep, held.splits, held.caches, sweep.readings[0], accelerator, raw)
     if accelerator.is_main_process:
         found.save(folder)
         if has_matplotlib():
@@ -127,6 +128,7 @@ def audit_splits(
     caches: Mapping[str, TokenCache],
     reading: Reading,
     accelerator: Accelerator,
+    raw: RawSplits | None = None,
 ) -> Audit:
     """Audit some splits together: copies, labels, images that are like no other, classes.
 
@@ -138,6 +140,7 @@ def audit_splits(
         caches: Name -> their tokens.
         reading: What is read of these.
         accelerator: Where to run.
+        raw: The splits as they were read, which know what belongs together.
     """
     names, num_labels = list(splits), sweep.config.num_labels
     found = [_features(sweep, caches[name], reading, accelerator) for name in names]
@@ -151,7 +154,8 @@ def audit_splits(
         near[one, other] = min(distance, near.get((one, other), 1.0))
     findings = [*book.pairs(near)]
     findings += [book.finding("outlier", row, score) for row, score in outliers(neighbours)]
-    found_labels, confused, accuracy = _labels(book, features.to(accelerator.device), num_labels)
+    together = _together(raw, splits, names, places, near)
+    found_labels, confused, accuracy = _labels(book, features.to(accelerator.device), num_labels, together)
     settings: dict[str, Any] = {
         "backbone": sweep.config.backbone_name_or_path,
         "reads": [str(item) for item in reading.items],
@@ -163,15 +167,31 @@ def audit_splits(
     return Audit(findings, confused, book.classes(), settings)
 
 
+def _together(
+    raw: RawSplits | None,
+    splits: Mapping[str, ImageSplit],
+    names: Sequence[str],
+    places: Sequence[np.ndarray],
+    near: Mapping[tuple[int, int], float],
+) -> np.ndarray:
+    """What each image is judged apart from: its group, and images that are as good as equal to it."""
+    groups = np.arange(sum(map(len, places))).astype(str)
+    parts = [raw.parts[name] for name in names] if raw is not None else []
+    if parts and all(part.groups is not None for part in parts):
+        found = [part.groups_at(splits[n].rows[p]) for part, n, p in zip(parts, names, places, strict=True)]
+        groups = np.concatenate([one for one in found if one is not None])
+    return joined(groups, pairs=near.keys())
+
+
 def _labels(
-    book: ImageBook, features: Tensor, num_labels: int
+    book: ImageBook, features: Tensor, num_labels: int, together: np.ndarray
 ) -> tuple[list[Finding], list[dict[str, Any]], float | None]:
     """Likely label errors, pairs of classes that are taken for each other, and how often what judges them is right."""
     labels = book.labels
-    if (np.bincount(labels) > 0).sum() < 2 or len(labels) < 2 * NUM_FOLDS:
+    if (np.bincount(labels) > 0).sum() < 2 or len(np.unique(together)) < 2 * NUM_FOLDS:
         return [], [], None
     targets = torch.from_numpy(labels).to(features.device)
-    probabilities = cross_fitted(features, targets, folds_of(labels, NUM_FOLDS, 0), num_labels)
+    probabilities = cross_fitted(features, targets, folds_of(labels, NUM_FOLDS, 0, together), num_labels)
     suspects = label_suspects(probabilities, labels)
     findings = [book.finding("label", one.row, one.margin, one.likely) for one in suspects]
     confused: list[dict[str, Any]] = []

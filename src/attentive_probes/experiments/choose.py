@@ -10,19 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from attentive_probes.data.folds import folds_of
+from attentive_probes.evaluation.all_pairs import told_apart
 from attentive_probes.evaluation.candidates import Choice, choose
 from attentive_probes.evaluation.learning_curve import LearningCurve, learning_curve
-from attentive_probes.evaluation.statistics import clustered_error, normal_p
 from attentive_probes.experiments.adapter_gain import adapter_gain
 from attentive_probes.experiments.automatic import Wish, automatic_recipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.rounds import Judged, behind_best, judge, round_recipe
 from attentive_probes.processes import make_accelerator
-from attentive_probes.training.fit import fit_heads, fresh
+from attentive_probes.training.cross_validation import judge_candidate
 
 logger = logging.getLogger(__name__)
 FIRST, GROWTH = 300, 3  # images of the first round, and how many times more in each that follows
 SURE = 0.05  # p-value below which a backbone is worse
+FEWEST, THIRDS = 80, 3  # images of a learning curve, at least; parts of them, of which one judges
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of the images, in a learning curve
 
 
@@ -103,7 +105,7 @@ def choose_backbone(
             break
         size *= GROWTH
     winner = _fastest(last, alive)
-    choice = choose(winner.candidates)
+    choice = choose(winner.candidates, strata=winner.strata, groups=winner.groups)
     curve = _curve(winner, choice.winner, recipes[winner.backbone])
     _mark_front(rows)
     done = Chosen(winner.backbone, choice, rows, "", curve, time.perf_counter() - start)
@@ -118,7 +120,8 @@ def survivors(rounds: Sequence[Judged]) -> list[str]:
     behind = behind_best(rounds)
     ranked = sorted(behind, key=lambda name: behind[name].mean())
     half = ranked[: (len(ranked) + 1) // 2]
-    open_ = [name for name in ranked if normal_p(behind[name].mean(), clustered_error(behind[name])) >= SURE]
+    worth = -np.stack([behind[name] for name in ranked])
+    open_ = [name for name, p in zip(ranked, told_apart(worth, 0, rounds[0].groups), strict=True) if p >= SURE]
     return [name for name in ranked if name in half or name in open_] if len(ranked) > 2 else open_
 
 
@@ -131,10 +134,11 @@ def _rows(rounds: Sequence[Judged]) -> list[dict[str, Any]]:
     rows = []
     for one in rounds:
         best: dict[str, Any] = {}
-        for candidate in sorted(one.candidates, key=lambda c: -c.by_image.mean()):
+        for candidate in sorted(one.candidates, key=lambda c: -one.values_of(c).mean()):
             best.setdefault(candidate.family, candidate)
         for family, candidate in best.items():
-            accuracy, error = 100 * candidate.by_image.mean(), 100 * clustered_error(candidate.by_image)
+            values = one.values_of(candidate)
+            accuracy, error = 100 * values.mean(), 100 * one.error_of(values)
             row = {
                 "backbone": one.backbone,
                 "head": family,
@@ -150,16 +154,17 @@ def _fastest(rounds: Sequence[Judged], alive: Sequence[str]) -> Judged:
     """Of the backbones that are left, the fastest within one standard error of the best."""
     behind = behind_best(rounds)
     near = [one for one in rounds if one.backbone in alive]
-    near = [one for one in near if behind[one.backbone].mean() <= clustered_error(behind[one.backbone])]
+    near = [one for one in near if behind[one.backbone].mean() <= one.error_of(behind[one.backbone])]
     return min(near, key=lambda one: (one.facts.get("milliseconds_at_64", 0.0), behind[one.backbone].mean()))
 
 
 def _mark_front(rows: list[dict[str, Any]]) -> None:
-    """Mark the rows that no other one beats in accuracy and in time."""
+    """Mark the rows that no other one, judged by as many images, beats in accuracy and in time."""
     for row in rows:
         price = row.get("milliseconds_at_64", 0.0)
         row["on_front"] = row["can_win"] and not any(
             other["can_win"]
+            and other["images"] == row["images"]
             and other["accuracy"] >= row["accuracy"]
             and (other.get("milliseconds_at_64", 0.0), other["parameters"]) <= (price, row["parameters"])
             and other is not row
@@ -168,22 +173,31 @@ def _mark_front(rows: list[dict[str, Any]]) -> None:
 
 
 def _curve(winner: Judged, name: str, recipe: Recipe) -> LearningCurve | None:
-    """What the chosen head reaches with parts of the images, judged by the same third of them."""
+    """What the chosen candidate reaches with parts of the images, judged by the same third of them.
+
+    Groups are whole on either side, and parts of the images are those of some of the groups.
+    """
     candidate = next(one for one in winner.candidates if one.name == name)
-    head = candidate.heads[0] if candidate.heads else next(iter(winner.sweep.runs)) if winner.sweep else ""
-    if winner.sweep is None or winner.pool is None or len(winner.pool) < 80:
+    if winner.sweep is None or winner.pool is None or len(winner.pool) < FEWEST:
         return None
-    accelerator, rng = make_accelerator(), np.random.default_rng(0)
-    order = rng.permutation(len(winner.pool))
-    held, rest = np.sort(order[: len(order) // 3]), order[len(order) // 3 :]
-    correct = {}
+    count = len(winner.pool)
+    groups = np.arange(count) if winner.groups is None else winner.groups
+    if len(np.unique(groups)) < THIRDS:
+        return None
+    folds = folds_of(np.zeros(count, np.int64), THIRDS, 0, groups)
+    held, rest = np.flatnonzero(folds == 0), np.flatnonzero(folds > 0)
+    _, places = np.unique(groups[rest], return_inverse=True)
+    order = rest[np.argsort(np.random.default_rng(0).permutation(places.max() + 1)[places], kind="stable")]
+    references, accelerator, correct = recipe.evaluation.references, make_accelerator(), {}
     for share in SHARES:
-        places = np.sort(rest[: round(share * len(rest))])
-        sweep = fresh(winner.sweep, {head: winner.sweep.runs[head]})
-        scores = fit_heads(sweep, recipe.train, winner.pool, places, held, accelerator).scores
-        if head in scores:
-            correct[len(places)] = scores[head].correct  # type: ignore[union-attr]  # single labels
-    return learning_curve(correct, (2 * len(rest), 4 * len(rest))) if len(correct) >= 3 else None
+        learned = np.sort(order[: round(share * len(order))])
+        found = judge_candidate(
+            winner.sweep, references, recipe.train, winner.pool, learned, held, candidate, accelerator
+        )
+        if found is not None:
+            correct[len(learned)] = found
+    own = None if winner.groups is None else groups[held]
+    return learning_curve(correct, (2 * len(rest), 4 * len(rest)), own) if len(correct) >= 3 else None
 
 
 def _reason(done: Chosen, rounds: Sequence[Judged], winner: Judged) -> str:
@@ -199,7 +213,7 @@ def _reason(done: Chosen, rounds: Sequence[Judged], winner: Judged) -> str:
     if others:
         name = min(others, key=lambda other: behind[other].mean())
         gap = 100 * (behind[name] - behind[winner.backbone])
-        text += f"; {name} is {gap.mean():+.1f} +- {clustered_error(gap):.1f} points behind"
+        text += f"; {name} is {gap.mean():+.1f} +- {winner.error_of(gap):.1f} points behind"
     licence = winner.facts.get("licence")
     return f"{text}; licence {licence or 'unknown'}."
 
@@ -219,8 +233,9 @@ def _more(done: Chosen) -> list[str]:
             True: " (the law foretold the largest size rightly)",
             False: " (the law missed the largest size)",
         }
+        how_sure = f"[{low:.1f}, {high:.1f}]" if np.isfinite(low) else "(too few groups to say how sure)"
         found.append(
-            f"Twice the images ({size:,}): {value:.1f} [{low:.1f}, {high:.1f}] after {done.curve.accuracies[-1]:.1f}"
+            f"Twice the images ({size:,}): {value:.1f} {how_sure} after {done.curve.accuracies[-1]:.1f}"
             f"{checked[done.curve.is_right]}."
         )
     return found

@@ -45,6 +45,7 @@ def open_splits(
             shuffle = (data.shuffle_buffer, seed) if name == "train" else None
             num_channels = sweep.backbone.num_channels
             options: dict[str, Any] = {"num_channels": num_channels, "shuffle": shuffle, "rows": raw.rows.get(name)}
+            options["known_content"] = raw.parts[name].content
             opened[name] = open_split(name, dataset, images, encoder, **options)
     named = [name for name in opened if name != "validation" or data.validation_split is not None]
     held = [split for name in named if isinstance(split := opened[name], ImageSplit)]

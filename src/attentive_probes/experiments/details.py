@@ -36,8 +36,7 @@ def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTabl
         raise ValueError(f"evaluation.positive: {table.unknown(evaluation.positive)}")
     if part is None or not isinstance(part.data, Dataset):
         return TestDetails(answers=evaluation.answers)
-    rows = part.all_rows.tolist()
-    groups = None if part.groups is None else dict(zip(rows, part.groups.tolist(), strict=True))
+    rows, groups = part.all_rows.tolist(), part.by_row()
     slices: dict[str, dict[int, Any]] = {}
     for column in evaluation.slices:
         if column not in part.data.column_names:

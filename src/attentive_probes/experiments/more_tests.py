@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset, Value
 
+from attentive_probes.data.groups import groups_of
 from attentive_probes.data.image_split import ImageSplit, check_apart
 from attentive_probes.data.labels import LabelEncoder, Labels
 from attentive_probes.data.load import load_named
 from attentive_probes.data.open_split import open_split
+from attentive_probes.evaluation.split_scores import rows_of
 from attentive_probes.experiments.blocks import DataRecipe, TestSetRecipe
 from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.sweep import ProbeSweep
@@ -26,10 +28,12 @@ class MoreTest:
     Args:
         split: Its images, with the classes of the run.
         classes: Ids of the classes that answers are chosen among `(K,)`; `None` for all.
+        groups: Group `(N,)` of each row of the split, where what belongs together is known there as well.
     """
 
     split: ImageSplit
     classes: np.ndarray | None
+    groups: np.ndarray | None = None
 
 
 def open_tests(
@@ -66,7 +70,9 @@ def open_tests(
         if isinstance(train, ImageSplit) and train.knows_content and split.knows_content:
             check_apart(train, split)
         held = np.unique(encoder.column(Labels.of(dataset, column), name))
-        found[name] = MoreTest(split, held if wanted.only_its_classes else None)
+        known = data.group_column if data.group_column in dataset.column_names else None
+        groups = groups_of(dataset, images.image_column, known, data.group_pattern)
+        found[name] = MoreTest(split, held if wanted.only_its_classes else None, groups)
     return found
 
 
@@ -89,8 +95,10 @@ def run_tests(trainer: ProbeTrainer, tests: Mapping[str, MoreTest], baseline: st
         if any(name in head.tests for head in trainer.results.heads):
             continue
         scores = score_test(trainer, one.split, baseline, classes=one.classes)
+        best = scores[trainer.results.best.name]
+        groups = None if one.groups is None else one.groups[rows_of(best, one.split)]
         for head in trainer.results.heads:
             if head.best_epoch and scores[head.name].are_finite:
-                head.tests[name] = scores[head.name].test_metrics(scores[baseline])
+                head.tests[name] = scores[head.name].test_metrics(scores[baseline], groups)
         trainer.results.data[name] = {"images": scores[baseline].num_images, "unreadable": None}
         trainer.save_results()

@@ -13,7 +13,8 @@ import torch
 
 from attentive_probes.data.folds import folds_of
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.evaluation.candidates import Candidate
+from attentive_probes.evaluation.candidates import Candidate, class_weights, strata_of
+from attentive_probes.evaluation.statistics import clustered_error
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.data import cache_splits
 from attentive_probes.experiments.prepare import prepare
@@ -41,6 +42,8 @@ class Judged:
         facts: Trained parameters, megabytes, milliseconds per image, bytes of cached tokens, licence.
         sweep: Its heads, untrained.
         pool: Its tokens.
+        groups: Group `(N,)` of each of the images, where these are no independent draws.
+        strata: Class `(N,)` of each, where classes are to count the same.
     """
 
     backbone: str
@@ -50,13 +53,22 @@ class Judged:
     facts: dict[str, Any] = field(default_factory=dict)
     sweep: ProbeSweep | None = None
     pool: TokenCache | None = None
+    groups: np.ndarray | None = None
+    strata: np.ndarray | None = None
 
     @property
     def best(self) -> Candidate:
         """The candidate with the best mean of those that can be saved."""
-        return max(
-            (one for one in self.candidates if one.can_win), key=lambda one: (one.by_image.mean(), -one.parameters)
-        )
+        able = [one for one in self.candidates if one.can_win]
+        return max(able, key=lambda one: (self.values_of(one).mean(), -one.parameters))
+
+    def values_of(self, candidate: Candidate) -> np.ndarray:
+        """What a candidate is worth on each image `(N,)`; the mean is what it is judged by."""
+        return class_weights(len(candidate.by_image), self.strata) * candidate.by_image
+
+    def error_of(self, values: np.ndarray) -> float:
+        """Standard error of the mean of values `(N,)` over these images."""
+        return clustered_error(values, self.groups, self.strata)
 
 
 def round_recipe(recipe: Recipe, num_images: int | None, draw: int = 0) -> Recipe:
@@ -108,7 +120,9 @@ def judge(recipe: Recipe, *, with_speed: bool = True) -> Judged:
     folds = folds_of(pool.labels.numpy(), FOLDS, recipe.data.split_seed, groups)
     candidates = cross_validate(sweep, references, recipe.train, pool, folds, accelerator)
     seconds = time.perf_counter() - start
-    return Judged(recipe.backbone.name, candidates, len(pool), seconds, _facts(sweep, pool, with_speed), sweep, pool)
+    strata = strata_of(recipe.train.selection_metric, pool.labels.numpy())
+    facts = _facts(sweep, pool, with_speed)
+    return Judged(recipe.backbone.name, candidates, len(pool), seconds, facts, sweep, pool, groups, strata)
 
 
 def _facts(sweep: ProbeSweep, pool: TokenCache, with_speed: bool) -> dict[str, Any]:
@@ -141,5 +155,5 @@ def _milliseconds(sweep: ProbeSweep, count: int) -> float:
 
 def behind_best(rounds: Sequence[Judged]) -> Mapping[str, np.ndarray]:
     """Backbone -> how much less often than the best one's its best head was right, image by image `(N,)`."""
-    best = max(rounds, key=lambda one: one.best.by_image.mean())
-    return {one.backbone: best.best.by_image - one.best.by_image for one in rounds}
+    best = max(rounds, key=lambda one: one.values_of(one.best).mean())
+    return {one.backbone: best.values_of(best.best) - one.values_of(one.best) for one in rounds}

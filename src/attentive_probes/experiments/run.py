@@ -13,7 +13,7 @@ from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.disk import check_space
 from attentive_probes.evaluation.results import READING, SweepResults
-from attentive_probes.evaluation.run_files import ATTENTION_PICTURE, RECIPE, SPLITS
+from attentive_probes.evaluation.run_files import ATTENTION_PICTURE, PROBES, RECIPE, SPLITS
 from attentive_probes.experiments.add_references import add_references
 from attentive_probes.experiments.audit import MOST_IMAGES, audit_reading, audit_splits, held_splits
 from attentive_probes.experiments.data import (
@@ -31,10 +31,11 @@ from attentive_probes.experiments.split_files import write_splits
 from attentive_probes.experiments.splits import RawSplits
 from attentive_probes.probe.setup import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.training.checkpoint import bytes_of_run, claimed, save_best
+from attentive_probes.training.calibration import calibrate
+from attentive_probes.training.checkpoint import bytes_of_run, claimed, replace_whole, save_best
 from attentive_probes.training.profile import Profile, profile_run
 from attentive_probes.training.refit import refit
-from attentive_probes.training.report import warn
+from attentive_probes.training.report import note_groups, warn
 from attentive_probes.training.trainer import ProbeTrainer
 
 SELECTED_ON_TEST = (
@@ -43,10 +44,15 @@ SELECTED_ON_TEST = (
 )
 
 
-PROTOCOL_OF_FOLDS = (
-    "Head and settings are selected by cross-validation over training and validation images; heads are kept at the end "
-    f"of their schedule; the test split is scored once, after training. {READING}"
+PROTOCOL_OF_SELECTION = (
+    "Head and settings are selected {}; heads are judged and kept at the end of their schedule, which no image of them "
+    f"chose; the test split is scored once, after training. {READING}"
 )
+ADVICE = {
+    True: "More groups would say more.",
+    False: "selection.folds=5 judges heads by all groups of training and validation; more groups would say more.",
+}
+BY = {True: "by cross-validation over training and validation images", False: "on the validation split"}
 
 
 def run_recipe(recipe: Recipe) -> SweepResults:
@@ -81,6 +87,7 @@ def _run(
         sweep, references = selected.sweep, selected.references
     trainer = _trainer(recipe, sweep, splits, raw, by_folds)
     results = trainer.train()
+    note_groups(results, raw.num_groups(), ADVICE[by_folds])
     _choose(recipe, trainer, splits, selected, raw)
     if splits["test"] is not None and not trainer.is_tested:
         results = trainer.test(splits["test"], recipe.evaluation.baseline, details)
@@ -90,12 +97,14 @@ def _run(
     if missing := {name: reference for name, reference in references.items() if name not in known}:
         add_references(missing, trainer, splits, details)
     if recipe.evaluation.report:
-        _audit(recipe, trainer, opened, splits)
+        _audit(recipe, trainer, opened, splits, raw)
     trainer.save_results()
     if trainer.accelerator.is_main_process:
-        save_best(trainer.folder, results.winner)
         if recipe.evaluation.report:
-            _show(recipe, trainer, opened["test"])
+            _draw(recipe, trainer, opened["test"])
+        save_best(trainer.folder, results.winner)  # whole, with its picture
+        if recipe.evaluation.report:
+            write_report(trainer.folder)
     return results
 
 
@@ -104,9 +113,11 @@ def _trainer(
 ) -> ProbeTrainer:
     """The trainer of a run, with what is known before it begins written down."""
     data, arguments = recipe.data, recipe.train
-    if by_folds:  # as heads were judged there
+    chooses = recipe.selection is not None
+    if chooses:  # no epoch is chosen by the images that judge; references have none either
         arguments = replace(arguments, select_epoch=False)
     options: dict[str, Any] = {"images": data.images, "augmentation": data.augmentation}
+    options["groups"] = raw.parts["validation"].by_row()
     trainer = ProbeTrainer(sweep, arguments, splits["train"], splits["validation"], **options)
     if trainer.accelerator.is_main_process:
         recipe.save(trainer.folder / RECIPE)
@@ -114,9 +125,9 @@ def _trainer(
         if raw.rows:
             write_splits(raw, data, trainer.folder / SPLITS)
         trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text("utf-8"))
-    trainer.results.dataset = describe_dataset(data)
-    if by_folds:
-        trainer.results.protocol = PROTOCOL_OF_FOLDS
+    trainer.results.dataset, trainer.chooses_later = describe_dataset(data), chooses
+    if chooses:
+        trainer.results.protocol = PROTOCOL_OF_SELECTION.format(BY[by_folds])
     if data.validation_split is not None and data.validation_split == data.test_split:
         trainer.results.protocol = SELECTED_ON_TEST
     return trainer
@@ -130,13 +141,21 @@ def _choose(
     if recipe.selection is None:
         return
     if selected is not None:
-        results.selection = {**selected.found, "refit": refit(trainer, splits["pool"]) if recipe.selection.refit else 0}
+        results.selection = {**selected.found, "refit": results.selection.get("refit", 0)}
     elif not results.selection:
         groups = raw.parts["validation"].groups_at(splits["validation"].images.numpy())
         results.selection = select_on_validation(recipe, trainer, splits, groups)
+    calibrate(trainer)  # the winner, on images that it did not learn from
+    if trainer.accelerator.is_main_process:  # it was saved before it was one
+        replace_whole(trainer.probe(), trainer.folder / PROBES / results.best.name)
+    if selected is not None and recipe.selection.refit:
+        results.selection["refit"] = refit(trainer, splits["pool"])
+    trainer.save_results()
 
 
-def _audit(recipe: Recipe, trainer: ProbeTrainer, opened: Mapping[str, Any], caches: Mapping[str, Any]) -> None:
+def _audit(
+    recipe: Recipe, trainer: ProbeTrainer, opened: Mapping[str, Any], caches: Mapping[str, Any], raw: RawSplits
+) -> None:
     """Look for copies, wrong labels and the like, where that costs seconds: cached tokens of not too many images."""
     found = held_splits(opened, caches)
     if recipe.data.tokens != "cached" or recipe.data.problem_type != "single_label_classification":
@@ -145,7 +164,7 @@ def _audit(recipe: Recipe, trainer: ProbeTrainer, opened: Mapping[str, Any], cac
         return
     reading = audit_reading(trainer.sweep, found.caches)
     if reading is not None:
-        audit = audit_splits(trainer.sweep, found.splits, found.caches, reading, trainer.accelerator)
+        audit = audit_splits(trainer.sweep, found.splits, found.caches, reading, trainer.accelerator, raw)
         if trainer.accelerator.is_main_process:
             audit.save(trainer.folder)
             warn(trainer.results, *audit.warnings)
@@ -153,8 +172,8 @@ def _audit(recipe: Recipe, trainer: ProbeTrainer, opened: Mapping[str, Any], cac
                 draw_audit(audit, found.splits, trainer.folder)
 
 
-def _show(recipe: Recipe, trainer: ProbeTrainer, test: ImageSplit | ImageStream | None) -> None:
-    """Pictures and the report of a run whose numbers are written."""
+def _draw(recipe: Recipe, trainer: ProbeTrainer, test: ImageSplit | ImageStream | None) -> None:
+    """The pictures of a run whose numbers are written."""
     if isinstance(test, ImageSplit) and has_matplotlib():
         draw_pictures(recipe.evaluation, trainer.sweep, trainer.results, test, trainer.folder)
         picture = trainer.folder / ATTENTION_PICTURE
@@ -162,7 +181,6 @@ def _show(recipe: Recipe, trainer: ProbeTrainer, test: ImageSplit | ImageStream 
             shown = named_head(recipe.evaluation.attention_head, trainer.results)
             trainer.attach(ATTENTION_PICTURE, picture.read_bytes(), shown)
             trainer.save_results()
-    write_report(trainer.folder)
 
 
 def profile_recipe(recipe: Recipe) -> Profile:

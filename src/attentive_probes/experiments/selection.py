@@ -11,7 +11,7 @@ import numpy as np
 
 from attentive_probes.data.folds import folds_of
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.evaluation.candidates import Candidate, Choice, choose
+from attentive_probes.evaluation.candidates import Candidate, Choice, choose, strata_of
 from attentive_probes.evaluation.families import BEST
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.evaluation.run_files import FOLDS
@@ -100,27 +100,32 @@ def select_by_folds(recipe: Recipe, sweep: ProbeSweep, pool: TokenCache, groups:
         for name, reference in references.items()
     }
     count = f"{selection.folds}-fold cross-validation of {len(classes)} images"
-    found = describe(choice, winner, count + (f" in {len(np.unique(groups))} groups" if groups is not None else ""))
+    found = describe(choice, winner, count + _in_groups(groups))
     return Selected(fresh(sweep, kept), settled, found)
 
 
 def select_on_validation(
     recipe: Recipe, trainer: ProbeTrainer, splits: Mapping[str, TokenCache | None], groups: np.ndarray | None
 ) -> dict[str, Any]:
-    """Choose among the heads of a run, at their best epochs, and its references, on the validation split."""
+    """Choose among the heads of a run, at the end of their schedule, and its references, on the validation split."""
     train, validation = splits["train"], splits["validation"]
     assert recipe.selection is not None and train is not None and validation is not None
     candidates = candidates_on(trainer.sweep, recipe.evaluation.references, train, validation, trainer.accelerator)
     choice = _choose(recipe.selection, candidates, recipe.train.selection_metric, validation.labels.numpy(), groups)
     winner = next(one for one in candidates if one.name == choice.winner)
-    return describe(choice, winner, f"the validation split of {len(validation)} images")
+    count = f"the validation split of {len(validation)} images"
+    return describe(choice, winner, count + _in_groups(groups))
+
+
+def _in_groups(groups: np.ndarray | None) -> str:
+    return "" if groups is None else f" in {len(np.unique(groups))} groups"
 
 
 def describe(choice: Choice, winner: Candidate, where: str) -> dict[str, Any]:
     """What `SweepResults.selection` tells of a choice."""
     return {
         "winner": winner.name if winner.heads else winner.family,
-        "method": f"Selected on {where}, by the mean over images and seeds.",
+        "method": f"Selected on {where}, by the mean over images and seeds, heads at the end of their schedule.",
         "sentence": choice.sentence,
         "standings": [{**asdict(one), "is_told_apart": one.is_told_apart} for one in choice.standings],
     }
@@ -133,11 +138,9 @@ def _choose(
     classes: np.ndarray,
     groups: np.ndarray | None,
 ) -> Choice:
-    weights = None
-    if metric == "balanced_accuracy":
-        counts = np.bincount(classes)
-        weights = len(classes) / ((counts > 0).sum() * counts[classes])
-    return choose(candidates, weights=weights, groups=groups, one_standard_error=selection.one_standard_error)
+    return choose(
+        candidates, strata=strata_of(metric, classes), groups=groups, one_standard_error=selection.one_standard_error
+    )
 
 
 def _needed(recipe: Recipe, winner: Candidate, best: Sequence[Candidate]) -> Collection[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from attentive_probes.data.groups import check_groups_apart, groups_of, hold_out_groups
+from attentive_probes.data.groups import check_groups_apart, groups_of, with_copies
 from attentive_probes.data.hold_out import hold_out, low_shot
-from attentive_probes.data.images import check_columns
+from attentive_probes.data.image_content import NOTHING, find_content
+from attentive_probes.data.images import check_columns, encoded_images
 from attentive_probes.data.label_tables import make_table
 from attentive_probes.data.labels import LabelEncoder, Labels, names_of
 from attentive_probes.data.load import AnyData, load_named, same_rows
@@ -31,17 +32,34 @@ class Part:
     Args:
         data: The images.
         rows: Where they lie in the split that they were drawn from; `None` for all of it.
-        groups: What belongs together, if that is known.
+        groups: What belongs together, if that is known: what the data say, and copies of an image.
+        content: A hash `(N,)` of the bytes of each image, where these were read.
     """
 
     data: AnyData
     rows: np.ndarray | None = None
     groups: np.ndarray | None = None
+    content: np.ndarray | None = None
 
     def select(self, places: np.ndarray) -> Part:
         """Some of them."""
         rows = places if self.rows is None else self.rows[places]
-        return Part(self.data.select(places), rows, None if self.groups is None else self.groups[places])
+        groups, content = (None if part is None else part[places] for part in (self.groups, self.content))
+        return Part(self.data.select(places), rows, groups, content)
+
+    def by_row(self) -> dict[int, str] | None:
+        """Row in the split that it was drawn from -> what its image belongs to; `None` if nothing is known of it."""
+        if self.groups is None:
+            return None
+        return dict(zip(self.all_rows.tolist(), self.groups.tolist(), strict=True))
+
+    def copies(self) -> np.ndarray:
+        """The name of the content `(N,)` of each image, as text; an image that cannot be read is like no other one."""
+        assert self.content is not None
+        names = self.content.astype(np.uint64).astype(str).astype(object)
+        is_blank = self.content == np.frombuffer(NOTHING, np.uint64)
+        names[is_blank] = [f"row {row}" for row in self.all_rows[is_blank].tolist()]
+        return names.astype(str)
 
     @property
     def all_rows(self) -> np.ndarray:
@@ -72,6 +90,11 @@ class RawSplits:
         known = [groups for groups in found if groups is not None]
         return np.concatenate(known) if len(known) == len(found) else None
 
+    def num_groups(self) -> dict[str, int]:
+        """Name of each held split that judges -> number of its groups, where these are known."""
+        judges = {name: self.parts[name] for name in ROLES[1:] if name in self.parts}
+        return {name: len(np.unique(part.groups)) for name, part in judges.items() if part.groups is not None}
+
     @property
     def rows(self) -> dict[str, np.ndarray]:
         """Where the images of a split that was drawn lie in the one it was drawn from."""
@@ -89,13 +112,16 @@ def load_splits(data: DataRecipe) -> RawSplits:
     loaded = load_named_of(data, [name for name in named.values() if name is not None])
     parts = {role: _part(data, loaded[name]) for role, name in named.items() if name is not None}
     table = label_table(data, parts["train"].data)
+    check_groups_apart({role: part.groups for role, part in parts.items() if part.groups is not None})
+    is_cut = data.validation_split is None or (data.test_split is None and data.test_fraction is not None)
+    if is_cut or data.tokens == "cached":
+        parts = _with_copies(data, parts)
     for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
         if role not in parts and fraction is not None:
             parts["train"], parts[role] = _hold_out(data, parts["train"], table, role, fraction)
     if data.keep is not None:
         listed = read_keep(Path(data.keep))
         parts = {role: kept_of(role, part, listed, data.keep) for role, part in parts.items()}
-    check_groups_apart({role: part.groups for role, part in parts.items() if part.groups is not None})
     if data.shots is not None or data.fraction is not None:
         _keep_few(data, parts, table)
     return RawSplits(parts, table)
@@ -109,15 +135,32 @@ def _part(data: DataRecipe, split: AnyData) -> Part:
     return Part(split, None, groups_of(split, data.images.image_column, data.group_column, data.group_pattern))
 
 
+def _with_copies(data: DataRecipe, parts: Mapping[str, Part]) -> dict[str, Part]:
+    """The parts with the content of their images, of which copies are a group, also across the splits."""
+    if not all(isinstance(part.data, Dataset) for part in parts.values()):
+        return dict(parts)
+    found = {}
+    for role, part in parts.items():
+        check_columns(role, part.data.column_names, data.images)
+        images = encoded_images(part.data.with_format(None), data.images, role)
+        found[role] = replace(part, content=find_content(images, data.images.image_column, None, role).digests)
+    known = [part.groups for part in parts.values() if part.groups is not None]
+    named = np.concatenate(known) if len(known) == len(parts) else None
+    together = with_copies(named, np.concatenate([part.copies() for part in found.values()]))
+    if together is None:
+        return found
+    ends = np.cumsum([len(part.data) for part in found.values()])[:-1]
+    pieces = dict(zip(found, np.split(together, ends), strict=True))
+    return {role: replace(part, groups=pieces[role]) for role, part in found.items()}
+
+
 def _hold_out(data: DataRecipe, train: Part, table: LabelTable, role: str, fraction: float) -> tuple[Part, Part]:
     """What stays of a training split, and what is held out of it for another role."""
     if isinstance(train.data, IterableDataset):
         raise ValueError(f"Nothing can be held out of a stream; name a data.{role}_split.")
     classes = _classes(data, train.data, table, "train")
-    if train.groups is None:
-        kept, held = hold_out(classes, fraction, data.split_seed, role)
-    else:
-        kept, held = hold_out_groups(classes, train.groups, fraction, data.split_seed)
+    units = train.copies() if train.groups is None else train.groups
+    kept, held = hold_out(classes, units, fraction, data.split_seed, role)
     return train.select(kept), train.select(held)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from attentive_probes.evaluation.records import add_rows, gather, save_records
+from attentive_probes.evaluation.records import add_rows, gather, read_rows, save_records
 from attentive_probes.evaluation.run_files import RECIPE, RESULTS, ROWS
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
@@ -82,8 +82,14 @@ def identity(recipe: Recipe) -> str:
 
 def is_done(cell: Cell) -> bool:
     """Whether the rows of this very run are there."""
-    text = _noted(Path(cell.recipe.train.output_dir) / ROWS)
-    return text is not None and json.loads(text)["identity"] == identity(cell.recipe)
+    path = Path(cell.recipe.train.output_dir) / ROWS
+    if not path.exists():
+        return False
+    try:
+        return read_rows(path).get("identity") == identity(cell.recipe)
+    except ValueError as error:
+        logger.warning("%s The run is done again.", error)
+        return False
 
 
 def failures(cells: list[Cell]) -> dict[str, str]:

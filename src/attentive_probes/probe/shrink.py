@@ -37,6 +37,7 @@ def shrink_probe(
             head, state = cut_head(probe.head, probe.config.head_config, num_queries, wanted)
             config = deepcopy(probe.config)
             set_head(config, head)
+            config.temperature = None  # that of the whole head; a part is calibrated anew
             smaller = type(probe)(config, probe.backbone)
             smaller.head.load_state_dict(state)
             smaller.head.is_trained, smaller.image_processor = probe.head.is_trained, probe.image_processor

@@ -13,10 +13,10 @@ from torch import Tensor
 from attentive_probes.backbones.geometry import PROJECTED
 from attentive_probes.data.decode import open_image
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.probabilities import best_scores
 from attentive_probes.tokens import kinds_by_tap
 
 REMEDY = "send another one"
-FUNCTIONS = ("softmax", "sigmoid", "none")
 
 
 class SharedPass:
@@ -101,22 +101,16 @@ def answer_of(
     Args:
         probe: The probe.
         logits: `(C,)`.
-        function_to_apply: `softmax`, `sigmoid` or `none`; by default what goes with the problem of the probe.
+        function_to_apply: `softmax` or `sigmoid`, both calibrated as everywhere, or `none` for the logits; by default
+            what goes with the problem of the probe.
         top_k: Number of labels; by default 5, all if there are fewer.
 
     Raises:
         ValueError: If there is no such function, `top_k` is not positive, or the logits are not finite.
     """
-    problem = probe.config.problem_type
-    usual = {"multi_label_classification": "sigmoid", "regression": "none"}.get(problem, "softmax")
-    function = function_to_apply or usual
-    if function not in FUNCTIONS:
-        raise ValueError(f"function_to_apply is {function!r}; it must be one of {', '.join(FUNCTIONS)}.")
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+    if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
         raise ValueError(f"top_k is {top_k!r}; it must be a whole number of at least 1.")
     if not logits.isfinite().all():
         raise ValueError("The probe gives no finite scores for this image.")
-    scores = {"softmax": lambda: logits.softmax(-1), "sigmoid": logits.sigmoid, "none": lambda: logits}[function]()
-    best = scores.topk(min(top_k or 5, len(scores)))
-    pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    return [{"label": probe.config.id2label[place], "score": score} for score, place in pairs]
+    best = best_scores(logits, probe.config, 5 if top_k is None else top_k, function_to_apply)
+    return [{"label": label, "score": score} for label, score in best]

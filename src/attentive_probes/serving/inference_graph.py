@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from attentive_probes.evaluation.prediction import as_scores
 from attentive_probes.layers.normalization import BatchNorm
 from attentive_probes.layers.queries import Queries
 from attentive_probes.layers.token_statistics import TokenStatistics
@@ -18,6 +17,7 @@ from attentive_probes.poolings.base import fold
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.probabilities import as_scores
 from attentive_probes.serving.pixel_graph import PixelGraph
 from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
 

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from attentive_probes.analysis.layer_looks import layer_look, layer_look_figure, write_layer_look
 from attentive_probes.analysis.look_figure import look_figure, write_looks
-from attentive_probes.analysis.looks import answers_of, look_through
+from attentive_probes.analysis.looks import look_through
 from attentive_probes.analysis.overlays import evidence_overlay, map_overlay, shared_scales
 from attentive_probes.data.decode import open_image
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.probabilities import best_scores
 from attentive_probes.serving.heads import REMEDY, SharedPass
 from attentive_probes.tokens import kinds_by_tap
 
@@ -63,7 +64,7 @@ def answer(probe: ProbeForImageClassification, reading: Reading) -> dict[str, fl
     """The best classes with their probabilities; the numbers themselves of a regression."""
     with torch.no_grad():
         logits = probe.head(reading.sequence).logits[0]
-    best = answers_of(probe, logits, TOP)
+    best = best_scores(logits, probe.config, TOP)
     if probe.config.problem_type == "regression":
         return ", ".join(f"{name}: {value:.4g}" for name, value in best)
     return dict(best)

@@ -20,7 +20,8 @@ TINY = 1e-30
 def calibrate(trainer: ProbeTrainer) -> None:
     """Note the temperature of the selected head of a run with one label per image, unless it is known.
 
-    One more pass over the validation split, for that head alone; a stream is not read again.
+    One more pass over the validation split, for that head alone; a stream is not read again. Whoever changes which head
+    is selected calls this afterwards.
 
     Args:
         trainer: The run, its heads at their best epochs.

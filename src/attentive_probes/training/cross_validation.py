@@ -140,6 +140,41 @@ def _judged(name: str, reference: Reference, train: Features, held: Features, nu
     }
 
 
+def judge_candidate(
+    sweep: ProbeSweep,
+    references: Mapping[str, Reference],
+    arguments: ProbeTrainingArguments,
+    cache: TokenCache,
+    places: np.ndarray,
+    held: np.ndarray,
+    candidate: Candidate,
+    accelerator: Accelerator,
+) -> np.ndarray | None:
+    """Train a candidate, its first seed, on some images, and say which of others it is right about.
+
+    Args:
+        sweep: The heads that candidates are made of.
+        references: The references likewise.
+        arguments: Training settings.
+        cache: Cached tokens of all images.
+        places: Images `(K,)` to learn from.
+        held: Images `(V,)` to judge.
+        candidate: One that `cross_validate` gave.
+        accelerator: Where to run.
+
+    Returns:
+        Truth values `(V,)`; `None` if it diverges.
+    """
+    if candidate.heads:
+        head = candidate.heads[0]
+        scores = fit_heads(fresh(sweep, {head: sweep.runs[head]}), arguments, cache, places, held, accelerator).scores
+        found = scores.get(head)
+        return found.correct if isinstance(found, ClassScores) else None
+    reference = {candidate.family: references[candidate.family].with_setting(candidate.settings)}
+    features = _features(sweep, reference, cache, accelerator)
+    return _of_references(sweep, reference, features, places, held)[candidate.name]
+
+
 def candidates_on(
     sweep: ProbeSweep,
     references: Mapping[str, Reference],

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 
+from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.history import append_history
 from attentive_probes.evaluation.run_files import CHECKPOINTS, RESULTS
+from attentive_probes.evaluation.split_scores import Scores, rows_of
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import settled, write_states
 from attentive_probes.training.report import note_doubts, note_sizes, note_validation, tell_trackers
@@ -48,10 +52,11 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
         losses = loop.run_epoch(epoch + 1, save)
         epoch += 1
         with settled(sweep):
-            scores = loop.evaluate()
+            scores = loop.evaluate(sorted(sweep.active)[:1] if trainer.groups is not None else ())
             metrics = {name: found.metrics() for name, found in scores.items() if found.are_finite}
+            intervals = validation_intervals(trainer, {name: scores[name] for name in metrics})
             results.seconds = time.perf_counter() - start
-            selection.update(epoch, results.seconds, sweep.learned, losses, metrics, loop.diverged)
+            selection.update(epoch, results.seconds, sweep.learned, losses, metrics, loop.diverged, intervals)
             is_due = _agreed(time.perf_counter() - saved > arguments.save_seconds)
             is_last = loop.finished or all(selection.results[name].diverged is not None for name in sweep.active)
             if is_main:
@@ -72,6 +77,19 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
         tell_trackers(trainer.accelerator, epoch, losses, metrics)
     note_doubts(results)
     loop.close()
+
+
+def validation_intervals(trainer: ProbeTrainer, scores: Mapping[str, Scores]) -> dict[str, list[float]]:
+    """Head -> interval of its top-1 accuracy on validation, by groups where these are known."""
+    groups = None
+    if trainer.groups is not None and scores:
+        by_name = next((one for one in scores.values() if getattr(one, "records", None) is not None), None)
+        if by_name is not None:
+            rows = rows_of(by_name, trainer.validation_split)
+            groups = np.array([trainer.groups[row] for row in rows.tolist()])
+    classes = {name: one for name, one in scores.items() if isinstance(one, ClassScores)}
+    found = {name: one.intervals(groups).get("top1_interval") for name, one in classes.items()}
+    return {name: interval for name, interval in found.items() if interval is not None}
 
 
 def _tell(trainer: ProbeTrainer, loop: TrainingLoop, epoch: int) -> None:

@@ -15,8 +15,7 @@ from tqdm.auto import tqdm
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.details import TestDetails
-from attentive_probes.evaluation.split_scores import Scores, score_split
-from attentive_probes.evaluation.target_scores import TargetScores
+from attentive_probes.evaluation.split_scores import Scores, rows_of, score_split
 from attentive_probes.processes import bar_is_off
 from attentive_probes.training.splits import AnySplit
 from attentive_probes.writing import whole_file
@@ -57,6 +56,7 @@ def score_test(
             probabilities=bool(details.metrics),
             tick=bar.update,
             classes=None if classes is None else torch.from_numpy(classes),
+            temperatures={head.name: head.temperature for head in trainer.results.heads},
         )
 
 
@@ -64,7 +64,7 @@ def note_test(
     trainer: ProbeTrainer, scores: dict[str, Scores], split: AnySplit, baseline: str, details: TestDetails
 ) -> None:
     """Put test metrics into the results of a run; arguments as of `score_test`, and the scores that it gave."""
-    rows = _rows_of(scores[trainer.results.best.name], split) if details.are_asked_for else None
+    rows = rows_of(scores[trainer.results.best.name], split) if details.are_asked_for else None
     groups = None if rows is None else details.groups_of(rows)
     for result in trainer.results.heads:
         found = scores[result.name]
@@ -78,8 +78,8 @@ def note_test(
         trainer.results.protocol += f" Images come in groups, {count} of them in test; intervals are those of groups."
 
 
-def save_answers(scores: Mapping[str, Scores], split: AnySplit, path: Path) -> None:
-    """Write what every head answered about every test image as Parquet: head, row, correct, probability.
+def save_answers(scores: Mapping[str, Scores], split: AnySplit, path: Path, details: TestDetails) -> None:
+    """Write what every head answered about every test image as Parquet: head, row, correct, probability, and group.
 
     Raises:
         OSError: If it cannot be written.
@@ -91,15 +91,8 @@ def save_answers(scores: Mapping[str, Scores], split: AnySplit, path: Path) -> N
             rows = split.rows[records.rows] if isinstance(split, ImageSplit) else records.rows
             correct = records.answers == records.labels
             columns = {"row": rows, "correct": correct, "probability": records.confidence.astype(np.float32)}
+            if (groups := details.groups_of(rows)) is not None:
+                columns["group"] = groups
             parts.append(pa.table({"head": pa.array([name] * len(rows)).dictionary_encode(), **columns}))
     with whole_file(path) as partial:
         pq.write_table(pa.concat_tables(parts).unify_dictionaries(), partial, compression="zstd")
-
-
-def _rows_of(scores: Scores, split: AnySplit) -> np.ndarray:
-    """Rows `(N,)` of the scored images in what was read."""
-    images = (
-        scores.rows if isinstance(scores, TargetScores) else None if scores.records is None else scores.records.rows
-    )
-    assert images is not None
-    return split.rows[images] if isinstance(split, ImageSplit) else images

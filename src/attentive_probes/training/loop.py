@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -151,12 +151,14 @@ class TrainingLoop:
         self.progress = EpochProgress(progress.steps, progress.totals.to(self.device))
         self.bar.update(steps_done * self.arguments.batch_size)
 
-    def evaluate(self) -> dict[str, Scores]:
-        """Scores of every head on the validation split; the draws of dropout and noise go on as if there were none."""
+    def evaluate(self, keep: Collection[str] = ()) -> dict[str, Scores]:
+        """Scores of every head on the validation split; the draws of dropout and noise go on as if there were none.
+
+        The answers of the heads of `keep` are kept image by image.
+        """
         random_state = torch.get_rng_state()
-        scores = score_split(
-            self.sweep, self.validation_loader, self.accelerator, precision=self.arguments.mixed_precision
-        )
+        precision = self.arguments.mixed_precision
+        scores = score_split(self.sweep, self.validation_loader, self.accelerator, precision=precision, keep=keep)
         torch.set_rng_state(random_state)
         return scores if self.scale is None else {name: self.scale.restored_scores(s) for name, s in scores.items()}
 

@@ -14,8 +14,8 @@ from transformers import PreTrainedConfig
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.evaluation.doubts import doubts_of
 from attentive_probes.evaluation.families import head_named
+from attentive_probes.evaluation.resampling import FEW_GROUPS
 from attentive_probes.evaluation.results import HeadResult, SweepResults
-from attentive_probes.evaluation.statistics import proportion_interval
 from attentive_probes.hub.markdown import one_line
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import QueryPooling
@@ -113,17 +113,12 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
 
 
 def note_validation(results: SweepResults, num_images: int) -> None:
-    """Note how sure the validation accuracies are, and warn of a validation split that is too small to select on.
+    """Warn of a validation split that is too small to select on.
 
     Args:
-        results: The results of a run, whose heads have their values at their best epoch.
+        results: The results of a run.
         num_images: Images of the validation split.
     """
-    for head in results.heads:
-        if "top1" in head.validation:
-            head.validation_interval = [
-                100 * end for end in proportion_interval(round(head.validation["top1"] / 100 * num_images), num_images)
-            ]
     if num_images < FEW_IMAGES and results.arguments["select_epoch"]:
         warn(
             results,
@@ -152,6 +147,14 @@ def note_sizes(
     for name, split in splits.items():
         results.data[name] = split_size(split, arguments.num_workers)
         note_split(results, name, split, config)
+
+
+def note_groups(results: SweepResults, counts: Mapping[str, int], advice: str) -> None:
+    """Note how many groups judge, and warn of few: name of a split -> number of its groups."""
+    for name, count in counts.items():
+        results.data.setdefault(name, {})["groups"] = count
+        if count < FEW_GROUPS:
+            warn(results, f"The {name} split holds {count} groups: intervals are those of so few draws. {advice}")
 
 
 def note_split(results: SweepResults, name: str, split: AnySplit, config: PreTrainedConfig) -> None:

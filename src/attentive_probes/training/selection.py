@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from torch import Tensor
 
 from attentive_probes.evaluation.families import cost, settings_of
-from attentive_probes.evaluation.metrics import METRICS_OF, SMALLER_IS_BETTER
+from attentive_probes.evaluation.metrics import METRICS_OF
 from attentive_probes.evaluation.results import HeadResult
 from attentive_probes.naming import unknown_name
 from attentive_probes.training.checkpoint import HeadStates
@@ -54,6 +54,7 @@ class EpochSelection:
         train_losses: Mapping[str, float],
         validation: Mapping[str, Mapping[str, float]],
         diverged: Mapping[str, int] | None = None,
+        intervals: Mapping[str, list[float]] | None = None,
     ) -> None:
         """Note an epoch.
 
@@ -64,6 +65,7 @@ class EpochSelection:
             train_losses: Name -> mean training loss of each head that took part.
             validation: Name -> metrics, of the heads whose scores are finite numbers.
             diverged: Name -> step at which a head diverged; its epoch has no metrics.
+            intervals: Name -> interval of the accuracy on validation, where it is known.
         """
         for name, loss in train_losses.items():
             result, step = self.results[name], (diverged or {}).get(name)
@@ -75,6 +77,7 @@ class EpochSelection:
             result.history.append({"epoch": epoch, "train_loss": loss, **metrics})
             if metrics and (self.is_last or not result.best_epoch or self._better(metrics, result.validation)):
                 result.validation, result.best_epoch, result.seconds = metrics, epoch, seconds
+                result.validation_interval = (intervals or {}).get(name)
                 self.states[name] = learned(name)
             elif name not in self.states:
                 self.states[name] = learned(name)
@@ -111,6 +114,4 @@ class EpochSelection:
         self.states = states
 
     def _better(self, new: Mapping[str, float], old: Mapping[str, float]) -> bool:
-        if self.metric in SMALLER_IS_BETTER:
-            return new[self.metric] < old[self.metric]
-        return new[self.metric] > old[self.metric]
+        return cost(new[self.metric], self.metric) < cost(old[self.metric], self.metric)

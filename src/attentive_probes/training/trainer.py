@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate.utils import set_seed
@@ -67,9 +68,12 @@ class ProbeTrainer:
             default nothing.
         image_processor: By default the one that came with the backbone.
         shuffle_buffer: Images of a training stream that wait to be drawn from; 0 keeps its order.
+        groups: Row of a validation image -> what it belongs to, by which intervals are clustered; `None` for no groups.
 
     Attributes:
         results: What is known so far.
+        chooses_later: Whether the winner is chosen after training, among more than the heads; whoever does so calls
+            `calibrate` then.
 
     Raises:
         ValueError: If the output folder holds another run, a split or an argument does not fit, or there is no image
@@ -87,6 +91,7 @@ class ProbeTrainer:
         augmentation: Augmentation | None = None,
         image_processor: BaseImageProcessor | None = None,
         shuffle_buffer: int = 1000,
+        groups: Mapping[int, str] | None = None,
     ):
         self._model, self.sweep = model, model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)
         self.arguments, self.folder = arguments, Path(arguments.output_dir)
@@ -114,7 +119,7 @@ class ProbeTrainer:
         note_sizes(self.results, self.sweep.config, arguments, **named)
         self.identity = identity_of(self.sweep, named, augmentation, self.processor)
         goes_on(self.folder, arguments, self.results, self.identity)
-        self._tested = False
+        self._tested, self.groups, self.chooses_later = False, groups, False
         self.baseline_scores: Scores | None = None
         self._attachments: list[tuple[str | None, str, str | bytes]] = []
 
@@ -195,7 +200,7 @@ class ProbeTrainer:
         if self.accelerator.is_main_process:
             save_tested(self.folder, scores[baseline], scores[self.results.best.name], self.sweep, split)
             if details.answers:
-                save_answers(scores, split, self.folder / ANSWERS)
+                save_answers(scores, split, self.folder / ANSWERS, details)
         self.results.data["test"]["images"] = scores[baseline].num_images  # also of a stream: those that count
         note_doubts(self.results)
         self.save_results()
@@ -239,7 +244,8 @@ class ProbeTrainer:
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
         take_best(self.sweep, selection, self.scale)
-        calibrate(self)
+        if not self.chooses_later:
+            calibrate(self)
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
                 save_whole(self.probe(name), self.folder / PROBES / name)
