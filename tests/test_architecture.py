@@ -89,14 +89,13 @@ def test_optional_libraries_are_imported_where_they_are_used(path):
 @pytest.mark.parametrize(
     "path", sorted([*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")]), ids=str
 )
-def test_files_and_functions_are_short(path):
-    """Files up to 250 lines; functions up to 40, docstring apart."""
-    assert len(path.read_text().splitlines()) <= 250
+def test_functions_are_short(path):
+    """Functions up to 50 lines, docstring apart; a file is as long as its idea."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-            assert length <= 40, f"{node.name} has {length} lines"
+            assert length <= 50, f"{node.name} has {length} lines"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -136,7 +136,7 @@ def test_few_images(run, tmp_path, caplog):
     assert high - low > 40 and "The validation split holds 4 images" in " ".join(results.warnings)
     assert "The train split has no image of 7 of 12 classes (c5, c6, c7, c8, c9, ...)." in results.warnings
     assert results.references[0].settings["k"] <= 27 and results.references[0].test["top1"] == 100
-    assert "1 classes have a single image" in caplog.text
+    assert "1 classes have all of their images in training" in caplog.text
 
 
 def test_the_seed_of_the_split_is_its_own(tmp_path):

@@ -82,7 +82,7 @@ def values_of(results):
 
 PLACES = [
     (epochs, "save_run", 0), (epochs, "write_states", 3), (references, "evaluate_reference", 1),
-    (run_module, "_show", 0),
+    (run_module, "_draw", 0),
 ]  # fmt: skip
 MORE_PLACES = [
     (run_module, "ProbeTrainer", 0), (epochs, "save_run", 2), (epochs, "write_states", 0),

@@ -36,8 +36,9 @@ def evaluate(
     options = ImageOptions(image_column, label_column, unreadable, label_separator=label_separator)
     columns = {"image_column": image_column, "label_column": label_column}
     data = load_split(dataset, split, name=name, revision=revision, streaming=streaming, **columns)
-    asks = group_column is not None or group_pattern is not None
-    groups = groups_of(data, image_column, group_column, group_pattern).tolist() if asks else None
+    groups = None
+    if group_column is not None or group_pattern is not None:
+        groups = groups_of(data, image_column, group_column, group_pattern)
     loaded = ProbeForImageClassification.from_pretrained(probe)
     metrics = evaluate_probe(loaded, data, options, batch_size=batch_size, groups=groups)
     console.print_json(json.dumps(metrics))

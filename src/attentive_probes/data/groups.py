@@ -68,6 +68,15 @@ def with_copies(groups: np.ndarray | None, content: np.ndarray) -> np.ndarray | 
     return joined(groups, content)
 
 
+def counted(names: np.ndarray) -> np.ndarray:
+    """How many equal names came before each, `(N,)`."""
+    _, places, counts = np.unique(names, return_inverse=True, return_counts=True)
+    order = np.argsort(places, kind="stable")
+    found = np.empty(len(names), np.int64)
+    found[order] = np.arange(len(names)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return found
+
+
 def joined(*namings: np.ndarray, pairs: Collection[tuple[int, int]] = ()) -> np.ndarray:
     """Groups `(N,)` of what belongs together by any of several namings, or in pairs; each has the first name in it."""
     count, edges = len(namings[0]), [np.array(sorted(pairs), np.int64).reshape(-1, 2).T]

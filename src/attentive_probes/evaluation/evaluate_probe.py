@@ -23,7 +23,7 @@ def evaluate_probe(
     *,
     batch_size: int = 256,
     num_workers: int = 0,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Metrics of a probe on a labelled split, in percent, with 95% intervals.
 

@@ -29,9 +29,9 @@ COLUMNS = (
     "head_milliseconds", "token_bytes", "training_seconds", "watt_hours", "hardware", "date", "version", "command",
 )  # fmt: skip
 NUMBERS = (
-    "train_images", "validation_images", "test_images", "test_groups", "learning_rate", "weight_decay", "seed", "epochs",
-    "validation", "test", "test_low", "test_high", "trained_parameters", "multiply_adds", "head_milliseconds", "token_bytes",
-    "training_seconds", "watt_hours",
+    "train_images", "validation_images", "test_images", "test_groups", "learning_rate", "weight_decay", "seed",
+    "epochs", "validation", "test", "test_low", "test_high", "trained_parameters", "multiply_adds",
+    "head_milliseconds", "token_bytes", "training_seconds", "watt_hours",
 )  # fmt: skip
 TRUTHS = ("has_won", "is_selected")
 OLDER_RULE = (

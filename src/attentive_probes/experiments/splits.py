@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from attentive_probes.data.groups import check_groups_apart, groups_of, with_copies
+from attentive_probes.data.groups import check_groups_apart, counted, groups_of, with_copies
 from attentive_probes.data.hold_out import hold_out, low_shot
 from attentive_probes.data.image_content import NOTHING, find_content
 from attentive_probes.data.images import check_columns, encoded_images
@@ -22,6 +23,7 @@ from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.split_files import kept_of, read_keep
 from attentive_probes.probe.label_table import LabelTable
 
+logger = logging.getLogger(__name__)
 ROLES = ("train", "validation", "test")
 
 
@@ -160,7 +162,15 @@ def _hold_out(data: DataRecipe, train: Part, table: LabelTable, role: str, fract
         raise ValueError(f"Nothing can be held out of a stream; name a data.{role}_split.")
     classes = _classes(data, train.data, table, "train")
     units = train.copies() if train.groups is None else train.groups
-    kept, held = hold_out(classes, units, fraction, data.split_seed, role)
+    try:
+        kept, held = hold_out(classes, units, fraction, data.split_seed, role)
+    except ValueError:
+        if data.group_column is not None or data.group_pattern is not None:
+            raise
+        alone = np.char.add(np.char.add(train.copies(), " "), counted(train.copies()).astype(str))
+        kept, held = hold_out(classes, alone, fraction, data.split_seed, role)
+        logger.warning("Every class is one image and its copies, so copies are in training and in %s.", role)
+        train = replace(train, groups=None)
     return train.select(kept), train.select(held)
 
 
