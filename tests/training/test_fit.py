@@ -16,8 +16,7 @@ from attentive_probes.tokens import Reading
 from attentive_probes.training.cross_validation import cross_validate
 from attentive_probes.training.fit import fit_heads, fresh
 from attentive_probes.training.report import head_rates
-from attentive_probes.training.rules import usual_batch_size, usual_epochs
-from attentive_probes.training.splits import fit_to_images
+from attentive_probes.training.rules import fit_to_images, usual_batch_size, usual_epochs
 from spawned import on_processes
 from tiny import image_split
 

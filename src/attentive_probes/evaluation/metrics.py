@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from attentive_probes.evaluation import ranking
@@ -61,40 +60,73 @@ def class_scores(scores: Tensor, labels: Tensor) -> ClassScores:
 def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
     """Mean over labels of the average precision, in percent: scores and zeros or ones `(B, C)`.
 
-    Precision at each positive image in order of falling score, averaged; labels without a positive image are left out.
+    Precision among all images that score as high as each positive one, averaged, so that the order of equal scores does
+    not count; labels without a positive image are left out.
 
     Raises:
         ValueError: If a score is no number.
     """
-    _check_numbers(scores)
-    order = scores.argsort(dim=0, descending=True, stable=True)
-    hits = labels.gather(0, order).double()
-    ranks = torch.arange(1, len(scores) + 1, device=scores.device)[:, None]
-    positives = hits.sum(0)
-    precisions = (hits * hits.cumsum(0) / ranks).sum(0)
-    return 100 * (precisions[positives > 0] / positives[positives > 0]).mean().item()
+    return 100 * _over_columns(lambda column, truth: ranking.auprc(column, truth > 0), scores, labels)
 
 
 def mean_absolute_error(scores: Tensor, labels: Tensor) -> float:
     """Mean distance of predictions `(B,)` or `(B, C)` from their targets.
 
+    Of several targets each is in units of its own deviation, so that none outweighs the others by its unit.
+
     Raises:
         ValueError: If a score is no number.
     """
-    _check_numbers(scores)
-    return (scores.double().reshape(labels.shape) - labels.double()).abs().mean().item()
+    return float(np.mean(absolute_errors(scores, labels) / _units(labels)))
+
+
+def absolute_errors(scores: Tensor, labels: Tensor) -> np.ndarray:
+    """Mean distance of predictions from each target, in its own unit, `(C,)`; shapes as above.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    found, targets = _columns(scores, labels)
+    return np.abs(found - targets).mean(0)
+
+
+def squared_error(scores: Tensor, labels: Tensor) -> float:
+    """Mean squared distance of predictions from their targets, units as of `mean_absolute_error`.
+
+    Raises:
+        ValueError: If a score is no number.
+    """
+    found, targets = _columns(scores, labels)
+    return float(np.mean(np.square(found - targets).mean(0) / _units(labels) ** 2))
 
 
 def r2(scores: Tensor, labels: Tensor) -> float:
-    """Share of the targets' variance that predictions `(B,)` or `(B, C)` explain; 1 is perfect, 0 is the mean.
+    """Share of the variance that predictions `(B,)` or `(B, C)` explain, the mean over targets; 0 is their mean.
+
+    Targets that are constant are left out.
 
     Raises:
         ValueError: If a score is no number.
     """
+    return _over_columns(_explained, scores, labels)
+
+
+def _explained(scores: np.ndarray, labels: np.ndarray) -> float:
+    total = float(np.square(labels - labels.mean()).sum())
+    return 1 - float(np.square(labels - scores).sum()) / total if total else float("nan")
+
+
+def _columns(scores: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and targets `(B, C)` in double precision."""
     _check_numbers(scores)
-    labels = labels.double()
-    residual = (labels - scores.double().reshape(labels.shape)).square().sum()
-    return (1 - residual / (labels - labels.mean(0)).square().sum()).item()
+    return tuple(part.reshape(len(labels), -1).double().cpu().numpy() for part in (scores, labels))  # type: ignore[return-value]  # two
+
+
+def _units(labels: Tensor) -> np.ndarray:
+    """What targets are measured in, `(C,)`: their deviations, where there are several."""
+    targets = labels.reshape(len(labels), -1).double().cpu().numpy()
+    deviations = targets.std(0)
+    return np.where(deviations > 0, deviations, 1.0) if targets.shape[1] > 1 else np.ones(1)
 
 
 def spearman(scores: Tensor, labels: Tensor) -> float:
@@ -127,9 +159,7 @@ def mean_auroc(scores: Tensor, labels: Tensor) -> float:
 
 
 def _over_columns(metric: Callable[[np.ndarray, np.ndarray], float], scores: Tensor, labels: Tensor) -> float:
-    _check_numbers(scores)
-    columns = labels.reshape(len(labels), -1).double().cpu().numpy()
-    found = scores.reshape(len(labels), -1).double().cpu().numpy()
+    found, columns = _columns(scores, labels)
     values = [metric(found[:, i], columns[:, i]) for i in range(columns.shape[1])]
     known = [value for value in values if np.isfinite(value)]
     return float(np.mean(known)) if known else float("nan")
@@ -188,7 +218,7 @@ def check_metrics(metrics: dict[str, Any]) -> None:
     lengths = {"_interval": tuple[float, float], "_difference": tuple[float, float, float]}
     for name, value in metrics.items():
         hint: Any = next((hint for ending, hint in lengths.items() if name.endswith(ending)), float)
-        hint = list[Any] if name in ("per_class", "confusion", "reliability") else hint
+        hint = list[Any] if name in ("per_class", "confusion", "reliability", "per_target") else hint
         hint = dict[str, dict[str, Any]] if name == "slices" else hint
         may_be_none = not name.endswith("_difference")
         if not (value is None and may_be_none) and not fits(value, hint):

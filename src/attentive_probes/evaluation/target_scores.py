@@ -10,7 +10,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from attentive_probes.evaluation.metrics import METRICS_OF, Metric, all_metrics
+from attentive_probes.evaluation.metrics import METRICS_OF, Metric, absolute_errors, all_metrics, r2, squared_error
 from attentive_probes.evaluation.resampling import Resampled, compare_resampled, interval_of, resample
 
 
@@ -54,14 +54,22 @@ class TargetScores:
     def metrics(self) -> dict[str, float]:
         """The loss (cross-entropy of each label, or squared error, averaged) and all metrics of the problem.
 
+        Squared errors of several targets are in units of their deviations, as their absolute ones.
+
         Raises:
             ValueError: If a score is no number.
         """
         metrics = all_metrics(self.logits, self.labels, self.problem_type)
+        if self.problem_type == "regression":
+            return {"loss": squared_error(self.logits, self.labels), **metrics}
         targets = self.labels.reshape(self.logits.shape).to(self.logits.dtype)
-        is_regression = self.problem_type == "regression"
-        loss = (F.mse_loss if is_regression else F.binary_cross_entropy_with_logits)(self.logits, targets)
-        return {"loss": loss.item(), **metrics}
+        return {"loss": F.binary_cross_entropy_with_logits(self.logits, targets).item(), **metrics}
+
+    def per_target(self) -> list[list[float]]:
+        """Mean absolute error, in its own unit, and share of variance explained, of each target of a regression."""
+        labels, logits = (part.reshape(len(self.labels), -1) for part in (self.labels, self.logits))
+        errors = absolute_errors(logits, labels).tolist()
+        return [[error, r2(logits[:, i], labels[:, i])] for i, error in enumerate(errors)]
 
     def intervals(self, groups: np.ndarray | None = None) -> dict[str, list[float]]:
         """`<metric>_interval` (bootstrap), where known; of images in groups `(N,)`, by these."""
@@ -83,6 +91,8 @@ class TargetScores:
         if groups is not None and self.groups is None:
             return replace(self, groups=groups).test_metrics(replace(baseline, groups=groups))
         metrics: dict[str, Any] = {**self.metrics(), **self.intervals()}
+        if self.problem_type == "regression" and self.labels.ndim == 2 and self.labels.shape[1] > 1:
+            metrics["per_target"] = self.per_target()
         theirs = baseline.metrics()
         for name, values in self.resampled.items():
             compared = compare_resampled(metrics[name] - theirs[name], values, baseline.resampled[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from transformers import AutoConfig
 
 from attentive_probes.backbones.load import build_model
+from attentive_probes.data.load import rows_of
+from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.checks import backbone_options
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.probe.configuration_probe import ProbeConfig
@@ -20,7 +23,7 @@ from attentive_probes.probe.files import add_adapter
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import build_head, describe_probe, layouts_of, reading_of, set_head
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.rules import fitting_batch_size
+from attentive_probes.training.rules import steps_of
 
 PACKAGE = Path(__file__).parents[1]
 SHAPES, SETS = PACKAGE / "backbones" / "published_shapes.csv", PACKAGE / "data" / "published_sets.csv"
@@ -81,7 +84,8 @@ def plan_recipe(recipe: Recipe) -> Plan:
         ValueError: If the shape of the backbone, or the number of classes, is not known here, or a head does not fit.
     """
     sizes = _row(SETS, "dataset", recipe.data.dataset) or {}
-    images = {name: int(sizes[name]) for name in ("train", "validation", "test") if sizes.get(name)}
+    known = {name: int(sizes[name]) for name in ("train", "validation", "test") if sizes.get(name)}
+    images = _role_sizes(recipe.data, known)
     num_labels = recipe.data.num_labels or len(recipe.data.labels or ()) or int(sizes.get("classes") or 0)
     if not num_labels:
         raise ValueError("The number of classes is not known without the data; set data.num_labels for a dry run.")
@@ -89,7 +93,6 @@ def plan_recipe(recipe: Recipe) -> Plan:
     with torch.device("meta"):
         model = build_model(config.backbone_config)
     heads = _heads(recipe, config)
-    count = round(images.get("train", 0) * (1 - _held_out(recipe)))
     readings = {reading_of(config, run.head) for run in recipe.head_runs().values()}
     items = {item: layouts_of(config, reading)[item.tap] for reading in readings for item in reading.items}
     per_image = sum(2 * layout.count(item.kind) * layout.width for item, layout in items.items())
@@ -97,7 +100,9 @@ def plan_recipe(recipe: Recipe) -> Plan:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     paper = recipe.paper
     notes, theirs = ([], []) if paper is None else (list(paper.notes), list(paper.theirs))
-    return Plan(heads, parameters, num_labels, images, _steps(recipe.train, count), cached, notes, theirs)
+    return Plan(
+        heads, parameters, num_labels, images, _steps(recipe.train, images.get("train", 0)), cached, notes, theirs
+    )
 
 
 def _heads(recipe: Recipe, config: ProbeConfig) -> list[PlannedHead]:
@@ -149,18 +154,30 @@ def _described(recipe: Recipe, num_labels: int) -> ProbeConfig:
     return config
 
 
-def _held_out(recipe: Recipe) -> float:
-    data = recipe.data
-    return (data.validation_fraction if data.validation_split is None else 0) + (data.test_fraction or 0)
+def _role_sizes(data: DataRecipe, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Split of a run -> its number of images, from those of the data; what is held out comes off training."""
+    if not sizes:
+        return {}
+    named = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
+    found = {}
+    for role, split in named.items():
+        try:
+            parts = [] if split is None else rows_of(split, dict(sizes))
+        except (ValueError, KeyError, AssertionError):  # a split of another name: nothing is known of it
+            continue
+        if parts:
+            found[role] = sum(last - first for _, first, last in parts)
+    for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
+        if named[role] is None and fraction is not None and "train" in found:
+            found[role] = round(fraction * found["train"])
+            found["train"] -= found[role]
+    return found
 
 
 def _steps(arguments: ProbeTrainingArguments, count: int) -> int:
     if arguments.max_steps > 0:
         return arguments.max_steps
-    if not count or not arguments.batch_size or not arguments.num_train_epochs:
-        return 0
-    batch = fitting_batch_size(count, arguments.batch_size) if arguments.fit_batch_size else arguments.batch_size
-    return max(arguments.min_steps, arguments.num_train_epochs * max(1, count // batch))
+    return steps_of(arguments, count).total if count else 0
 
 
 def _row(path: Path, key: str, value: str) -> dict[str, str] | None:

@@ -15,7 +15,8 @@ from attentive_probes.experiments.splits import RawSplits, load_splits
 from attentive_probes.probe.files import add_adapter, read_config
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.training.splits import check_batches, fit_to_images, num_images_of
+from attentive_probes.training.rules import fit_to_images
+from attentive_probes.training.splits import check_batches, num_images_of
 
 
 def prepare(recipe: Recipe) -> tuple[ProbeSweep, RawSplits, dict[str, ImageSplit | ImageStream | None]]:

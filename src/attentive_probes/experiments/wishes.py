@@ -15,7 +15,7 @@ from attentive_probes.experiments.run import profile_recipe
 from attentive_probes.experiments.shipped import find_recipe, is_shipped
 from attentive_probes.processes import process_state
 from attentive_probes.training.profile import Profile
-from attentive_probes.training.rules import usual_batch_size, usual_epochs
+from attentive_probes.training.rules import steps_of
 
 logger = logging.getLogger(__name__)
 COLUMNS = "data.images."
@@ -96,13 +96,15 @@ def expected_seconds(recipe: Recipe, profile: Profile, num_images: int, num_head
         num_heads: Number of heads of the profile.
     """
     folds = recipe.selection.folds if recipe.selection is not None else 0
-    train = num_images * (1 - (recipe.data.test_fraction or 0))
-    batch = recipe.train.batch_size or usual_batch_size(int(train))
-    epochs = recipe.train.num_train_epochs or usual_epochs(max(1, int(train) // batch))
-    passes = epochs * (max(0, folds - 1) + (1 if not folds else 0.3))  # what is left after a choice is a part
+    data = recipe.data
+    pool = int(num_images * (1 - (data.test_fraction or 0)))
+    train = int(pool * (1 - (data.validation_fraction if data.validation_split is None else 0)))
+    seen = steps_of(recipe.train, max(1, train)).images * (0.3 if folds else 1)  # what is left of a choice is a part
+    if folds:
+        seen += folds * steps_of(recipe.train, max(1, pool * (folds - 1) // folds)).images
     share = len(recipe.head_runs()) / num_heads
     once = num_images * (1 / profile.decode + 1 / profile.process + 1 / profile.backbone)
-    return once + passes * train * share / profile.heads
+    return once + seen * share / profile.heads
 
 
 def _smaller(recipe: Recipe) -> Iterator[Recipe]:

@@ -46,13 +46,24 @@ class SelfAttentionBlock(nn.Module):
         tokens = tokens + self.out_map(mixed.transpose(1, 2).flatten(2))
         return tokens + self.mlp(self.norm2(tokens))
 
+    def with_attention(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens after the block, and its attention; queries, keys and values are mapped once for both."""
+        queries, keys, values = self.split(tokens)
+        attention = _weights(queries, keys)
+        return self.finish(tokens, attention.to(values.dtype) @ values), attention
+
     def attention(self, tokens: Tensor) -> Tensor:
         """The attention of every token on every token, `(B, h, T, T)`, rows sum to 1."""
         queries, keys, _ = self.split(tokens)
-        logits = queries @ keys.mT * queries.shape[-1] ** -0.5
-        return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return _weights(queries, keys)
 
     def block_multiply_adds(self, num_tokens: int) -> int:
         """Multiply-adds per image."""
         width = self.qkv.in_features
         return num_tokens * (4 * width * width + self.mlp.multiply_adds()) + 2 * num_tokens * num_tokens * width
+
+
+def _weights(queries: Tensor, keys: Tensor) -> Tensor:
+    """Attention `(B, h, T, T)` of queries and keys `(B, h, T, d)`, in float32 at least."""
+    logits = queries @ keys.mT * queries.shape[-1] ** -0.5
+    return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))

@@ -138,7 +138,9 @@ class CaitPooling(Pooling):
         """Per image, see `Pooling`."""
         heads, mlp = self._only.num_attention_heads, self._only.mlp
         one = block_multiply_adds(self.num_features, self.num_tokens + 1, heads, mlp)
-        return MultiplyAdds(*(len(self.stages) * count for count in one))
+        later = len(self.stages) - 1  # blocks whose query depends on the image: it is mapped, and keys fold into it
+        total = MultiplyAdds(*(len(self.stages) * count for count in one))
+        return total._replace(folded=total.folded + later * 2 * self.num_features**2)
 
     @property
     def _only(self) -> ClassAttention:

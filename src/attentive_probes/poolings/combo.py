@@ -83,8 +83,8 @@ class ComboPooling(Pooling):
         *first, last = cast("list[SelfAttentionBlock]", list(self.stages))
         for block in first:
             states = block(states)
-        attention = last.attention(states)[:, :, 0, 1:]  # (B, h, N)
-        states = last(states)
+        states, attention = last.with_attention(states)
+        attention = attention[:, :, 0, 1:]  # (B, h, N)
         shares = self.relevance().to(exact_type(attention))
         maps = (attention[:, :, None] * shares[:, None]).flatten(2)
         return Pooled(self.norm(states[:, 0]), maps)

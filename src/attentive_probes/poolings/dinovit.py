@@ -38,8 +38,8 @@ class DinoVitPooling(SelfAttentionBlock, Pooling):
 
     def forward(self, tokens: Tensor) -> Pooled:  # type: ignore[override]  # the block, then the mean
         """Pool tokens `(B, T, D)`."""
-        attention, values = self.attention(tokens), self.split(tokens)[2]
-        return Pooled(self.finish(tokens, attention.to(values.dtype) @ values).mean(1), attention.mean(2))
+        states, attention = self.with_attention(tokens)
+        return Pooled(states.mean(1), attention.mean(2))
 
     def block_attention(self, tokens: Tensor) -> Tensor:
         """The attention of every token on every token, `(B, h, T, T)`, rows sum to 1."""

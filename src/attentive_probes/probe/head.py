@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,7 @@ class ProbeHead(nn.Module):
     Attributes:
         is_trained: Whether its tensors are those of a training that ended, not fresh ones.
         drops: Whether it drops features in training.
+        draw: Seed of what it draws at random in its next pass; `None` draws as PyTorch is seeded.
         shape: What heads have in common that can be classified in one product.
 
     Raises:
@@ -47,6 +49,7 @@ class ProbeHead(nn.Module):
 
     reading: Reading
     pooling: Pooling
+    draw: int | None
 
     def __init__(
         self, config: HeadConfig, width: int, layout: SequenceLayout, num_labels: int, reading: Reading | None = None
@@ -63,7 +66,7 @@ class ProbeHead(nn.Module):
             raise ValueError("Features that serve in parts cannot be normed over all of them; use batchnorm or none.")
         self.dropout = nested_dropout(config.dropout, parts) if parts else nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.pooling.num_features, num_labels)
-        self.is_trained = False
+        self.is_trained, self.draw = False, None
         self.drops = config.dropout > 0 or len(parts) > 1
         self.shape = (self.pooling.num_features, num_labels, *are_alike(self.norm))
 
@@ -80,12 +83,24 @@ class ProbeHead(nn.Module):
 
     @property
     def is_noisy(self) -> bool:
-        """Whether this head, as it is now, adds noise to what it reads."""
-        return self.training and self.token_noise > 0
+        """Whether this head, as it is now, draws at random on the way to its features."""
+        drops = getattr(self.pooling, "attention_dropout", 0.0) > 0
+        return self.training and (self.token_noise > 0 or drops)
+
+    @contextmanager
+    def drawing(self, stage: int) -> Iterator[None]:
+        """A context in which this head draws at random by its own seed, and nobody else notices."""
+        if self.draw is None:
+            yield
+            return
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(spread_seed(self.draw, stage))
+            yield
 
     def perturb(self, sequence: Tensor) -> Tensor:
         """Add the training noise of ALF (arXiv 2601.09322) to a sequence `(B, T, D)`; nothing in evaluation."""
-        if not self.is_noisy:
+        if not self.training or not self.token_noise:
             return sequence
         is_hit = torch.rand(len(sequence), 1, 1, device=sequence.device) < self.token_noise_probability
         return sequence + self.token_noise * torch.randn_like(sequence) * is_hit
@@ -108,7 +123,20 @@ def pool_heads(heads: Sequence[ProbeHead], sequence: Tensor) -> list[Pooled]:
     """
     quiet = [head for head in heads if not head.is_noisy]
     pooled = iter(pool_together([head.pooling for head in quiet], TokenStatistics(sequence)) if quiet else ())
-    return [head.pooling(head.perturb(sequence)) if head.is_noisy else next(pooled) for head in heads]
+    return [_pooled_alone(head, sequence) if head.is_noisy else next(pooled) for head in heads]
+
+
+def _pooled_alone(head: ProbeHead, sequence: Tensor) -> Pooled:
+    with head.drawing(0):
+        return head.pooling(head.perturb(sequence))
+
+
+def spread_seed(*numbers: int) -> int:
+    """One seed of several numbers, such that others are far away."""
+    found = 0
+    for number in numbers:
+        found = ((found + number + 1) * 0x9E3779B97F4A7C15 ^ (found >> 31)) % 2**63  # multiples of 2^64 / phi lie apart
+    return found
 
 
 def classify_together(heads: Sequence[ProbeHead], pooled: Sequence[Pooled]) -> list[HeadOutput]:
@@ -143,6 +171,9 @@ def _stacked(features: Sequence[Tensor]) -> Tensor:
 
 def _classified(heads: Sequence[ProbeHead], features: Tensor) -> Sequence[Tensor]:
     """Logits `(B, C)` of heads of one shape from their features `(G, B, F)`, or `(1, B, F)`."""
+    if len(heads) == 1 and heads[0].training and heads[0].drops:
+        with heads[0].drawing(1):
+            return [heads[0].classifier(heads[0].dropout(features[0]))]
     if len(heads) == 1:
         return [heads[0].classifier(heads[0].dropout(features[0]))]
     weights = torch.stack([head.classifier.weight for head in heads])  # (G, C, F)

@@ -22,7 +22,7 @@ class HeadRun:
             `auto*3` or `auto/3` lie around that. `None` takes that of the training arguments.
         weight_decay: Its weight decay; `None` takes that of the training arguments.
         seed: Seed of all that is random about it: initial weights, order and views of images. Heads of different seeds
-            see different batches. `None` takes that of the training arguments, and 0 for the weights.
+            see different batches. `None` takes that of the training arguments.
         family: Name of what it is one way of, among which one is chosen: the same head at other rates or layers. A grid
             names it after the head that it crosses; `None` is the head's own name.
 

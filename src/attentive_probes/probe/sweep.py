@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from attentive_probes.backbones import Backbone, OwnBackbone
 from attentive_probes.poolings import Pooled
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.files import add_adapter
-from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads
+from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads, spread_seed
 from attentive_probes.probe.head_run import HeadRun, check_heads
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.setup import build_head, describe_probe, loading_of, store_head
@@ -67,6 +68,7 @@ class ProbeSweep(nn.Module):
         self.image_processor = processor
         # A ModuleList, because names such as `ep-lr0.01` are no module names.
         self._heads = nn.ModuleList(heads.values() if heads else (self._build(run) for run in runs.values()))
+        self._untouched = {} if heads else {name: _writes(head) for name, head in self.heads.items()}
 
     @classmethod
     def from_backbone(
@@ -234,7 +236,37 @@ class ProbeSweep(nn.Module):
             groups.setdefault((head.reading, head.token_norm), []).append(name)
         return groups
 
+    @torch.no_grad()
+    def seed_weights(self, seed: int) -> None:
+        """Draw the initial weights of heads that name no seed from the seed of a training.
+
+        Heads that were given, trained or written to since they were built stay as they are.
+        """
+        for name, head in self.heads.items():
+            run = self.runs[name]
+            if run.seed is None and seed and not head.is_trained and self._untouched.get(name) == _writes(head):
+                drawn = self._build(replace(run, seed=seed))
+                head.load_state_dict(
+                    {key: value.to(head.state_dict()[key]) for key, value in drawn.state_dict().items()}
+                )
+
+    def seed_draws(self, seed: int, step: Sequence[int]) -> None:
+        """Seed what heads draw at random in the pass that follows, each by itself: company changes nothing of it.
+
+        Args:
+            seed: Of the training; a head may have its own.
+            step: What tells the pass from others: the number of the step, of its part, and of the process.
+        """
+        for name, head in self.heads.items():
+            own = self.runs[name].seed
+            head.draw = spread_seed(seed if own is None else own, *step)
+
     def _build(self, run: HeadRun) -> ProbeHead:
         with torch.random.fork_rng():
             torch.manual_seed(run.seed or 0)
             return build_head(self.config, run.head)
+
+
+def _writes(head: ProbeHead) -> int:
+    """How often the tensors of a head were written to."""
+    return sum(tensor._version for tensor in (*head.parameters(), *head.buffers()))

@@ -22,8 +22,8 @@ from attentive_probes.training.checkpoint import HeadStates
 from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import settled
 from attentive_probes.training.report import head_rates
-from attentive_probes.training.rules import balanced_class_weights
-from attentive_probes.training.splits import fit_to_images, heads_by_seed
+from attentive_probes.training.rules import balanced_class_weights, fit_to_images
+from attentive_probes.training.splits import heads_by_seed
 
 
 class Fitted(NamedTuple):

@@ -30,7 +30,7 @@ from attentive_probes.training.losses import summed_losses, total_weight
 from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule
 from attentive_probes.training.outcome import begin
 from attentive_probes.training.report import adapter_rates
-from attentive_probes.training.rules import epochs_for
+from attentive_probes.training.rules import total_steps
 from attentive_probes.training.targets import TargetScale
 
 # Of each seed: its heads, where their batch comes from, and its parts.
@@ -88,6 +88,7 @@ class TrainingLoop:
         self.device = accelerator.device
         self.class_weights = None if class_weights is None else class_weights.to(self.device)
         keep_freed_memory()
+        sweep.seed_weights(arguments.seed)
         begin(sweep, scale)
         sweep.to(self.device)
         self._start_alike()
@@ -203,7 +204,9 @@ class TrainingLoop:
         for names, split, parts in step:
             batches = on_device(parts, self.device)
             total = total_weight([batch["labels"] for batch in batches], self.class_weights)
-            for part in batches:
+            for number, part in enumerate(batches):
+                rank = (self.accelerator.process_index, self.accelerator.num_processes)
+                self.sweep.seed_draws(self.arguments.seed, (self.steps_done, number, *rank))
                 losses = self._losses(names, part, split) / total
                 self.scaler.scale(losses.sum()).backward()
                 self.gradients.add_losses(names, losses.detach())
@@ -243,7 +246,5 @@ class TrainingLoop:
         return EpochProgress(0, torch.zeros(len(self.sweep.runs), device=self.device))
 
     def _count_steps(self) -> int:
-        if self.arguments.max_steps > 0:
-            return self.arguments.max_steps
-        per_epoch = len(self.train_loaders[0][1])
-        return per_epoch * epochs_for(self.arguments.num_train_epochs, per_epoch, self.arguments.min_steps)
+        is_stream = isinstance(self.train_loaders[0][1].split, ImageStream)
+        return total_steps(self.arguments, 1 if is_stream else len(self.train_loaders[0][1]))

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from attentive_probes.evaluation.split_scores import SplitSums
 from attentive_probes.poolings import Pooled
 from attentive_probes.probe.configuration_probe import HeadConfig
-from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads
+from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads, spread_seed
 from attentive_probes.probe.sweep import HeadRun
 from attentive_probes.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, check_ranges
 from attentive_probes.tokens import DEFAULT_TAP, TokenLayout, Tokens
@@ -116,7 +116,8 @@ class OnlineProbes(nn.Module):
         gradients = self._gradients()
         gradients.zero()
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
-            torch.manual_seed(self._steps)  # for dropout and noise: the same after a resume
+            for name, head in self.heads.items():  # for dropout and noise: the same after a resume, and in company
+                head.draw = spread_seed(self.runs[name].seed or 0, self._steps)
             labels = labels.to(device)
             total, problem_type = total_weight([labels]), self.config.problem_type
             outputs = self._run(by_tap).values()

@@ -25,15 +25,8 @@ from attentive_probes.fingerprint import bytes_fingerprint
 from attentive_probes.layers.normalization import BatchNorm
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.rules import (
-    LARGEST_BATCH,
-    balanced_class_weights,
-    fitting_batch_size,
-    usual_batch_size,
-    usual_epochs,
-)
+from attentive_probes.training.rules import balanced_class_weights
 
-ADAPTER_RATE = 2e-3  # of an adapter whose heads have automatic rates
 AnySplit: TypeAlias = ImageSplit | ImageStream | TokenCache
 AnyDataset: TypeAlias = Union[Dataset, IterableDataset, TorchDataset, AnySplit]  # noqa: UP007 (datasets are untyped)
 
@@ -114,32 +107,6 @@ def split_size(split: AnySplit, num_workers: int) -> dict[str, Any]:
         "images": None if isinstance(split, ImageStream) else len(split),
         "unreadable": None if on_the_way and num_workers else split.num_unreadable,
     }
-
-
-def fit_to_images(arguments: ProbeTrainingArguments, num_images: int | None) -> ProbeTrainingArguments:
-    """The arguments with everything named: what is left to us fits the number of training images.
-
-    Batch size and epochs are the usual ones for so many images; a batch size fills an epoch evenly on demand.
-
-    Args:
-        arguments: Training settings.
-        num_images: Number of training images; `None` for a stream, whose length is unknown.
-
-    Raises:
-        ValueError: If an epoch of a stream, or of too few images, is to be filled evenly.
-    """
-    size, epochs, rate = arguments.batch_size, arguments.num_train_epochs, arguments.lora_learning_rate
-    if rate is None and isinstance(arguments.learning_rate, str):
-        rate = ADAPTER_RATE
-    if num_images is None:
-        if arguments.fit_batch_size:
-            raise ValueError("A stream has no known length; switch fit_batch_size off.")
-        size, epochs = size or LARGEST_BATCH, epochs or 1
-    else:
-        size = size or usual_batch_size(num_images)
-        size = fitting_batch_size(size, num_images) if arguments.fit_batch_size else size
-        epochs = epochs or usual_epochs(StepPlan(size, arguments.drop_last).num_steps(num_images))
-    return replace(arguments, batch_size=size, num_train_epochs=epochs, lora_learning_rate=rate)
 
 
 def num_images_of(split: AnySplit) -> int | None:

@@ -38,13 +38,13 @@ from attentive_probes.training.loop import TrainingLoop
 from attentive_probes.training.outcome import take_best
 from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_doubts, note_sizes
 from attentive_probes.training.resume import goes_on, identity_of, load_finished, save_tested
+from attentive_probes.training.rules import fit_to_images
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import (
     AnyDataset,
     AnySplit,
     check_batches,
     class_weights_of,
-    fit_to_images,
     heads_by_seed,
     num_images_of,
     open_any,
