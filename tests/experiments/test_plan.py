@@ -65,7 +65,9 @@ def test_figures_that_are_known():
     heads = {head.name: head for head in plan.heads}
     assert heads["ep32"].parameters == 1_383_400 and heads["ep48-d8"].parameters == 207_592
     assert (heads["ep32"].published, heads["ep32"].is_second_hand) == (75.46, False) and heads["ep12"].is_second_hand
-    assert plan.steps == 90 * (round(0.99 * 1_281_167) // 4096) and plan.images["train"] == 1_281_167
+    train = round(0.99 * 1_281_167)
+    assert plan.steps == 90 * (train // 4096)
+    assert plan.images == {"train": train, "validation": 1_281_167 - train, "test": 50_000}
 
 
 def test_what_cannot_be_known_is_said(tmp_path):

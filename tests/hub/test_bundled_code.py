@@ -110,8 +110,8 @@ def test_copies_releases_and_workers(tmp_path, tiny_backbone):
     for name in ("probe", "later"):
         probe.save_pretrained(tmp_path / name)
     code = tmp_path / "later" / "modeling_attentive_probe.py"
-    line = "logits, attention, features = self.head(self.head.read(tokens))"
-    assert code.read_text().count(line) == 1
+    line = "logits, attention, features = self.head(self.read(pixel_values))"
+    assert code.read_text().count(line) == 2
     code.write_text(code.read_text().replace(line, f"{line}; logits = logits * 3"))
     torch.save((pixels, probe(pixels).logits.detach()), tmp_path / "expected.pt")
     check = "torch.testing.assert_close({}.eval()(pixels).logits, {} * expected)\n"

@@ -12,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from attentive_probes.backbones.geometry import Geometry
 from attentive_probes.backbones.pixels import PixelNormalization
-from attentive_probes.fingerprint import tensor_fingerprint
+from attentive_probes.fingerprint import BETWEEN, is_older, older_fingerprint, same_tensors, tensor_fingerprint
 from attentive_probes.tokens import Layouts, Tokens
 
 
@@ -47,13 +47,36 @@ class Backbone(nn.Module, ABC):
         """Run the model once on normalized images `(B, channels, H, W)` and hand over the tokens of each tap."""
 
     @abstractmethod
+    def weights(self) -> dict[str, Tensor] | None:
+        """Name -> the tensors that a probe is trained on; `None` if they are not all in memory, or quantized."""
+
     def fingerprint(self) -> str | None:
-        """Precision and hash of the weights; `None` if they are not all in memory."""
+        """Precision and hash of the weights and of which is where; `None` where `weights` is."""
+        weights = self.weights()
+        if weights is None:
+            return None
+        return f"{str(self.dtype).removeprefix('torch.')}:{tensor_fingerprint(weights, self._digests)}"
+
+    def has_fingerprint(self, stored: str) -> bool:
+        """Whether the weights, which are in memory, are those of a stored fingerprint, maybe of an older release."""
+        weights, found = self.weights(), self.fingerprint()
+        assert weights is not None and found is not None
+        if is_older(stored):
+            return stored == f"{found.partition(':')[0]}:{older_fingerprint(weights, self._digests)}"
+        return same_tensors(found, stored)
 
     def hash_weights(self) -> str | None:
-        """Hash of all that is stored of the backbone, each tensor once; `None` if they are not all in memory."""
+        """Hash of all that is stored of the backbone; `None` if it is not all in memory."""
         state = self.state_dict(keep_vars=True)
         return None if any(t.is_meta for t in state.values()) else tensor_fingerprint(state, self._digests)
+
+    def has_hash(self, stored: str) -> bool:
+        """Whether a stored hash, maybe of an older release, is that of this backbone."""
+        found = self.hash_weights()
+        assert found is not None
+        if is_older(stored) and BETWEEN in found:
+            return stored == older_fingerprint(self.state_dict(keep_vars=True), self._digests)
+        return same_tensors(found, stored)
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -15,7 +15,8 @@ BLOCK = "block"
 STAGE = "stage"
 PROJECTED = "projected"
 FLAT_TAPS = ("prenorm", "final")
-BLOCK_TAPS = (BLOCK, "premlp")
+NORMED = "normed"
+BLOCK_TAPS = (BLOCK, "premlp", NORMED)
 INNER_TAPS = ("attn", "ffn")  # of a block, where its parts are found
 
 

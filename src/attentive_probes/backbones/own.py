@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from attentive_probes.backbones.base import Backbone, keep_weights
 from attentive_probes.backbones.geometry import ALL, LAST, Geometry
-from attentive_probes.fingerprint import tensor_fingerprint
 from attentive_probes.tokens import Layouts, TokenLayout, Tokens
 
 
@@ -75,10 +74,9 @@ class OwnBackbone(Backbone):
                 )
             receive(tap, found[tap])
 
-    def fingerprint(self) -> str:
-        """Precision and hash of the state dict."""
-        state = self.model.state_dict(keep_vars=True)
-        return f"{str(self.dtype).removeprefix('torch.')}:{tensor_fingerprint(state, self._digests)}"
+    def weights(self) -> dict[str, Tensor]:
+        """The state dict."""
+        return self.model.state_dict(keep_vars=True)
 
     def describe(self) -> dict[str, Any]:
         """The name of the module's class."""

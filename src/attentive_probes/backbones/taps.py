@@ -6,6 +6,7 @@
 | `prenorm` | the last block's output, before the final norm |
 | `final` | the final norm of the last block's output, also where `last_hidden_state` goes without it (CLIP) |
 | `block:i` | the output of block i, from 0; negative numbers count from the end |
+| `normed:i` | the final norm of the output of block i, as DINOv2's evaluation reads its last blocks |
 | `premlp:i` | the normed residual stream of block i between attention and MLP |
 | `attn:i` | what the attention of block i adds, before any scale and the residual |
 | `ffn:i` | the activation inside the MLP of block i, as wide as that |
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from attentive_probes.backbones.geometry import BLOCK, LAST, PROJECTED, STAGE
+from attentive_probes.backbones.geometry import BLOCK, LAST, NORMED, PROJECTED, STAGE
 from attentive_probes.backbones.inputs import format_of
 from attentive_probes.backbones.trunk import attention_of, blocks_of, down_map_of, state_of
 
@@ -69,6 +70,9 @@ def find_point(model: PreTrainedModel, tap: str, stages: Sequence[nn.Module] = (
         block = blocks[int(number)]
         if name in INNER:
             return INNER[name](block)
+        if name == NORMED:
+            norm = _final_norm(model)
+            return TapPoint(block, () if norm is None else (norm,))
         return TapPoint(block if name == BLOCK else _child(block, PRE_MLP_NORMS, f"tap {tap!r}"))
     norm = _final_norm(model) if tap in ("final", PROJECTED) else None
     projection = _projection(model) if tap == PROJECTED else None

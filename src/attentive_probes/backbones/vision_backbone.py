@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
@@ -17,10 +18,11 @@ from attentive_probes.backbones.load import build_model, load_model
 from attentive_probes.backbones.processors import image_size_of
 from attentive_probes.backbones.taps import TapPoint, find_point, read_taps
 from attentive_probes.backbones.trunk import blocks_of
-from attentive_probes.fingerprint import fingerprint_of, tensor_fingerprint
+from attentive_probes.fingerprint import fingerprint_of
 from attentive_probes.tokens import Layouts, Tokens
 
 PROJECTION = "visual_projection."
+COMPILED = re.compile(r"(^|\.)_orig_mod\.")  # what `torch.compile` puts around a module
 PLACES = ("revision", "subfolder", "cache_dir", "local_files_only")  # no token: it would travel with the backbone
 
 
@@ -83,17 +85,12 @@ class VisionBackbone(Backbone):
         backbone.origin = {"name": name, "config": config, "geometry": geometry, "taps": tuple(taps), **places}
         return backbone
 
-    def fingerprint(self) -> str | None:
-        """Precision and hash of the weights; `None` if they are not all in memory, or quantized.
-
-        The projection of a tower, which is loaded only where it is read, does not count.
-        """
+    def weights(self) -> dict[str, Tensor] | None:
+        """As in the parent; the projection of a tower, which is loaded only where it is read, does not count."""
         vars_too = {"keep_vars": True}  # a hash is remembered by the tensor itself
         state = self.model.state_dict(**vars_too) if self.adapter is None else self.adapter.base_tensors(**vars_too)
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTION)}
-        if self.is_quantized or any(tensor.is_meta for tensor in state.values()):
-            return None
-        return f"{str(self.dtype).removeprefix('torch.')}:{tensor_fingerprint(state, self._digests)}"
+        state = {COMPILED.sub(r"\1", name): tensor for name, tensor in state.items() if not name.startswith(PROJECTION)}
+        return None if self.is_quantized or any(tensor.is_meta for tensor in state.values()) else state
 
     def hash_weights(self) -> str | None:
         """Hash of all that is stored of the backbone, each tensor once; `None` if they are not all in memory.

@@ -30,7 +30,7 @@ def predict(
 ) -> None:
     """Classify image files, as they come."""
     from attentive_probes.analysis.explained_files import explain_files
-    from attentive_probes.evaluation.prediction import Prediction, find_images, predict_files
+    from attentive_probes.evaluation.prediction import Prediction, find_images, identity_of, predict_files
     from attentive_probes.evaluation.prediction_files import read_list, write_predictions
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
     from attentive_probes.processes import process_state
@@ -49,7 +49,9 @@ def predict(
             answer = ", ".join(f"{label} {score:.3f}" for label, score in pairs)
             typer.echo(f"{row.path}: {answer}{'' if row.status == 'ok' else f' ({row.status})'}")
     else:
-        count = write_predictions(make, files, output, len(label or []) or min(top_k, model.config.num_labels), resume)
+        num_labels = len(label or []) or min(top_k, model.config.num_labels)
+        told = {"num_labels": num_labels, "labels": label or [], "threshold": threshold, "unreadable": unreadable}
+        count = write_predictions(make, files, output, num_labels, resume, identity_of(model, **told))
         typer.echo(f"{count} of {len(files)} images written to {output}")
     if explain is not None:
         typer.echo(f"{explain_files(model, files, explain)} pictures written to {explain}")

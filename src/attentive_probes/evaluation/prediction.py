@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from attentive_probes.data.decode import open_image
 from attentive_probes.data.listing import Folder
+from attentive_probes.fingerprint import fingerprint_of, tensors_checksum
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -39,6 +40,19 @@ class Prediction:
     labels: tuple[str, ...]
     scores: tuple[float, ...]
     status: str = OK
+
+
+def identity_of(probe: ProbeForImageClassification, **options: Any) -> dict[str, Any]:
+    """What predictions depend on beside the files: the probe, by its tensors and its configuration, and options."""
+    config = probe.config
+    return {
+        "probe": tensors_checksum(probe.head.state_dict()),
+        "adapter": config.adapter_checksum,
+        "backbone": config.backbone_fingerprint,
+        "classes": fingerprint_of({"id2label": config.id2label, "head": config.head}),
+        "temperature": config.temperature,
+        **options,
+    }
 
 
 def find_images(paths: Iterable[str | os.PathLike]) -> list[Path]:

@@ -60,6 +60,11 @@ def _check_sizes(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSp
         )
 
 
+def _is_of(sweep: ProbeSweep, stored: str) -> bool:
+    """Whether a stored fingerprint is that of the backbone of a sweep."""
+    return sweep.backbone.weights() is not None and sweep.backbone.has_fingerprint(stored)
+
+
 def start_from(sweep: ProbeSweep, probe: str) -> None:
     """Give the only head of a sweep the weights of a trained probe (folder or Hub id) on the same backbone.
 
@@ -75,7 +80,7 @@ def start_from(sweep: ProbeSweep, probe: str) -> None:
         "backbone": (stored.backbone_fingerprint, sweep.config.backbone_fingerprint),
     }
     for what, (theirs, ours) in pairs.items():
-        if theirs != ours:
+        if theirs != ours and not (what == "backbone" and _is_of(sweep, str(theirs))):
             raise ValueError(
                 f"The probe {probe!r} cannot be the start: its {what} is {theirs}, that of the run is {ours}."
             )

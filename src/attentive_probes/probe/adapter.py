@@ -101,9 +101,12 @@ class LoraAdapter:
         """
         self.config.base_model_name_or_path, self.config.revision = base, revision
         self._peft_model.save_pretrained(folder, save_embedding_layers=False)
-        state = require_peft().get_peft_model_state_dict(self._peft_model, save_embedding_layers=False)
-        check_written(Path(folder), "adapter_model", state)
+        check_written(Path(folder), "adapter_model", self.stored_tensors())
         (Path(folder) / "README.md").unlink(missing_ok=True)  # PEFT's empty form; the probe has its own card
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Name -> tensor, as PEFT writes them."""
+        return require_peft().get_peft_model_state_dict(self._peft_model, save_embedding_layers=False)
 
     @contextmanager
     def unmerged(self) -> Iterator[None]:

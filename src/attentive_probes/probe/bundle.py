@@ -53,6 +53,7 @@ def unpacked():
 NAME = "attentive_probes" if importlib.util.find_spec("attentive_probes") else unpacked()
 ProbeConfig = importlib.import_module(NAME + ".{config}").ProbeConfig
 ProbeForImageClassification = importlib.import_module(NAME + ".{model}").ProbeForImageClassification
+ProbeModel = importlib.import_module(NAME + ".{model}").ProbeModel
 '''
 
 

@@ -22,6 +22,8 @@ TYPES: dict[str, Any] = {
     "pooling_package": str | None,
     "lora": bool | dict[str, Any],
     "temperature": float | None,
+    "tensors_checksum": str | None,
+    "adapter_checksum": str | None,
     "id2label": dict[Any, str] | None,
     "label2id": dict[str, int] | None,
     "problem_type": str | None,

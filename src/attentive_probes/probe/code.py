@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 CODE_FILE = "modeling_attentive_probe.py"
 AUTO_MAP = {
     "AutoConfig": "modeling_attentive_probe.ProbeConfig",
-    "AutoModel": "modeling_attentive_probe.ProbeForImageClassification",
+    "AutoModel": "modeling_attentive_probe.ProbeModel",
     "AutoModelForImageClassification": "modeling_attentive_probe.ProbeForImageClassification",
 }
 

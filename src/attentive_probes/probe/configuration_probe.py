@@ -13,7 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 from attentive_probes.foreign_files import foreign
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.check_config import check_stored
-from attentive_probes.ranges import BELOW_ONE, NOT_NEGATIVE, SHARE, check_ranges
+from attentive_probes.ranges import BELOW_ONE, NOT_NEGATIVE, OPTIONAL_NOT_NEGATIVE, SHARE, check_ranges
 from attentive_probes.tokens import Reading
 
 SCHEMA_VERSION = 1
@@ -36,6 +36,8 @@ class HeadConfig:
         token_noise: Standard deviation of Gaussian noise on every coordinate of the normalized tokens, in training only
             (ALF: 0.05, on tokens of unit length).
         token_noise_probability: Share of the images that get noise.
+        classifier_init_std: Standard deviation of the initial weights of the classifier, whose biases are then 0
+            (DINOv2: 0.01); `None` starts as PyTorch does.
 
     Raises:
         ValueError: If a name is unknown, the reading is malformed, the dropout is not in [0, 1), the noise is negative
@@ -50,6 +52,7 @@ class HeadConfig:
     dropout: float = 0.0
     token_noise: float = 0.0
     token_noise_probability: float = 0.5
+    classifier_init_std: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping) or not all(isinstance(key, str) for key in self.options):
@@ -60,7 +63,8 @@ class HeadConfig:
             raise ValueError(unknown_name("token_norm", self.token_norm, TOKEN_NORMS))
         if self.feature_norm not in FEATURE_NORMS:
             raise ValueError(unknown_name("feature_norm", self.feature_norm, FEATURE_NORMS))
-        check_ranges(self, {"dropout": BELOW_ONE, "token_noise": NOT_NEGATIVE, "token_noise_probability": SHARE})
+        ranges = {"dropout": BELOW_ONE, "token_noise": NOT_NEGATIVE, "token_noise_probability": SHARE}
+        check_ranges(self, {**ranges, "classifier_init_std": OPTIONAL_NOT_NEGATIVE})
 
     @property
     def reading(self) -> Reading:
@@ -92,6 +96,9 @@ class ProbeConfig(PreTrainedConfig):
             describes it.
         temperature: What logits are divided by for probabilities that mean what they say, as fitted on the validation
             split of the training; `None` for 1. Logits themselves are as they were trained.
+        tensors_checksum: Hash of the learned tensors as they were saved, checked when they are loaded; `None` checks
+            nothing.
+        adapter_checksum: Likewise of the adapter in the folder `lora`.
         schema_version: Version of this layout of `config.json`.
     """
 
@@ -115,6 +122,8 @@ class ProbeConfig(PreTrainedConfig):
     pooling_package: str | None = None
     lora: bool | dict[str, Any] = False
     temperature: float | None = None
+    tensors_checksum: str | None = None
+    adapter_checksum: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:

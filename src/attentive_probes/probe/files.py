@@ -14,6 +14,8 @@ from transformers import BaseImageProcessor
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from attentive_probes.backbones import Backbone, fit_processor, load_image_processor, register_backbone_code
+from attentive_probes.fingerprint import tensors_checksum
+from attentive_probes.foreign_files import foreign
 from attentive_probes.probe.arguments import HUB, check_problem
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.lora import FOLDER as ADAPTER_FOLDER
@@ -22,6 +24,7 @@ from attentive_probes.probe.setup import geometry_of, processor_of, require_pool
 from attentive_probes.probe.weights import check_weights, fit_own_backbone, load_backbone
 
 BACKBONE_FOLDER = "backbone"
+ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def read_config(
@@ -140,9 +143,23 @@ def attach_adapter(
         if isinstance(config.lora, dict) and not _has(probe, "adapter_config.json", {**arguments, "subfolder": inside}):
             rebuild_lora(backbone, config.lora, learned_of(probe, hub_arguments))  # as from a checkpoint of `Trainer`
             return
+        _check_adapter(config, probe, {**arguments, "subfolder": inside})
         load_lora(backbone, probe, subfolder=inside, **arguments)
     elif lora is not None:
         add_adapter(config, backbone, lora)
+
+
+def _check_adapter(config: ProbeConfig, probe: str, hub_arguments: dict[str, Any]) -> None:
+    """Check that the file of a stored adapter holds what was saved."""
+    path = cached_file(probe, ADAPTER_FILE, _raise_exceptions_for_missing_entries=False, **hub_arguments)
+    if path is None or config.adapter_checksum is None:
+        return
+    with foreign(path, "the adapter of a probe"):
+        if tensors_checksum(load_file(path)) != config.adapter_checksum:
+            raise ValueError(
+                "its tensors are not those that were saved: it is damaged, or was trained further elsewhere; copy it "
+                "again, or set adapter_checksum to null in config.json if others are meant"
+            )
 
 
 def add_adapter(config: ProbeConfig, backbone: Backbone, lora: Any, seed: int = 0) -> None:

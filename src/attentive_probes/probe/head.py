@@ -66,6 +66,9 @@ class ProbeHead(nn.Module):
             raise ValueError("Features that serve in parts cannot be normed over all of them; use batchnorm or none.")
         self.dropout = nested_dropout(config.dropout, parts) if parts else nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.pooling.num_features, num_labels)
+        if config.classifier_init_std is not None:
+            nn.init.normal_(self.classifier.weight, std=config.classifier_init_std)
+            nn.init.zeros_(self.classifier.bias)
         self.is_trained, self.draw = False, None
         self.drops = config.dropout > 0 or len(parts) > 1
         self.shape = (self.pooling.num_features, num_labels, *are_alike(self.norm))

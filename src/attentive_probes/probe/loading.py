@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from attentive_probes.backbones import Backbone
+from attentive_probes.fingerprint import tensors_checksum
 from attentive_probes.foreign_files import foreign
 from attentive_probes.probe.arguments import HUB, LABELS, take, take_placement
 from attentive_probes.probe.configuration_probe import ProbeConfig
@@ -53,6 +55,34 @@ def load_probe(
     return probe, info
 
 
+def check_tensors(tensors: Mapping[str, Tensor], checksum: str | None, entry: str) -> None:
+    """Check that tensors are those that were saved.
+
+    Args:
+        tensors: What a file holds.
+        checksum: As the configuration has it; `None` checks nothing.
+        entry: Where it has it.
+
+    Raises:
+        ValueError: If they are others.
+    """
+    if checksum is not None and tensors_checksum(tensors) != checksum:
+        raise ValueError(
+            f"its tensors are not those that were saved: it is damaged, or was written by other means; copy it again, "
+            f"or set {entry} to null in config.json if others are meant"
+        )
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the saved probe of a folder still holds the tensors that were saved, as far as it says which."""
+    try:
+        checksum = json.loads((folder / "config.json").read_text("utf-8")).get("tensors_checksum")
+        path = folder / SAFE_WEIGHTS_NAME
+        return checksum is None or not path.exists() or tensors_checksum(load_file(path)) == checksum
+    except Exception:  # whatever a damaged file can cause
+        return False
+
+
 def other_causes(probe: object) -> tuple[type[Exception], ...]:
     """Errors of reading a probe that are no fault of its files: those of the way to the Hub, or of a device "meta"."""
     of_hub = () if Path(str(probe)).is_dir() else (OSError,)
@@ -77,7 +107,9 @@ def check_head(config: ProbeConfig, probe: str, hub_arguments: dict[str, Any], m
     with torch.device("meta"):
         expected = build_head(config, config.head_config).state_dict()
     with foreign(path, "the tensors of a probe"):
-        found = {key.removeprefix("head."): tensor for key, tensor in load_file(path).items()}
+        stored = load_file(path)
+        check_tensors(stored, config.tensors_checksum, "tensors_checksum")
+        found = {key.removeprefix("head."): tensor for key, tensor in stored.items()}
         for name, tensor in expected.items():
             if name in found and not may_differ and found[name].shape != tensor.shape:
                 raise ValueError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attentive_probes.backbones import Backbone, VisionBackbone
 from attentive_probes.backbones.base import keep_weights
 from attentive_probes.backbones.trunk import trunk_prefixes
+from attentive_probes.fingerprint import same_tensors
 from attentive_probes.probe.adapter import LoraAdapter, quiet, require_peft
 from attentive_probes.probe.tensors import plain_state
 
@@ -142,7 +143,9 @@ def _attach(backbone: Backbone, peft_model: Any, weights: str | None) -> LoraAda
             parameter.data = parameter.data.float()  # learned in float32, whatever the backbone's precision
     keep_weights(backbone)
     backbone.adapter = adapter = LoraAdapter(backbone, peft_model)
-    adapter.changes_weights = backbone.fingerprint() != weights
+    found = backbone.fingerprint()
+    is_same = found is weights is None or (found is not None and weights is not None and same_tensors(found, weights))
+    adapter.changes_weights = not is_same
     backbone.train(backbone.training)
     return adapter
 

@@ -20,7 +20,7 @@ from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.files import add_adapter
 from attentive_probes.probe.foreign import ForeignMethods
 from attentive_probes.probe.loading import load_probe, other_causes
-from attentive_probes.probe.output import ProbeOutput
+from attentive_probes.probe.output import ProbeFeatures, ProbeOutput
 from attentive_probes.probe.saving import is_first_process, save_probe
 from attentive_probes.probe.setup import build_head, describe_probe, geometry_of, loading_of, set_head
 from attentive_probes.probe.shrink import shrink_probe
@@ -221,6 +221,10 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         """
         return shrink_probe(self, num_queries, num_features)
 
+    def read(self, pixel_values: Tensor) -> Tensor:
+        """The sequence `(B, T, D)` that the head reads of images `(B, channels, H, W)`."""
+        return self.head.read(self.backbone(pixel_values, kinds_by_tap([self.head.reading])))
+
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **kwargs: Any
     ) -> ProbeOutput | tuple:
@@ -235,13 +239,27 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         Raises:
             ValueError: If the images have another size than the probe was built for.
         """
-        tokens = self.backbone(pixel_values, kinds_by_tap([self.head.reading]))
-        logits, attention, features = self.head(self.head.read(tokens))
+        logits, attention, features = self.head(self.read(pixel_values))
         loss = None if labels is None else ForSequenceClassificationLoss(labels, logits, self.config)
         output = ProbeOutput(loss, logits, attention, features)
         return output if return_dict is not False else output.to_tuple()
 
 
+class ProbeModel(ProbeForImageClassification):
+    """A probe as a model that gives features: what `AutoModel` and the pipeline of features load.
+
+    Its first output are the features `(B, F)` that the pooling made; logits and attention stand beside them.
+    """
+
+    def forward(  # type: ignore[override]  # of features there is no loss
+        self, pixel_values: Tensor, return_dict: bool | None = None, **kwargs: Any
+    ) -> ProbeFeatures | tuple:
+        """Read images; arguments as in the parent."""
+        logits, attention, features = self.head(self.read(pixel_values))
+        output = ProbeFeatures(features, attention, logits)
+        return output if return_dict is not False else output.to_tuple()
+
+
 if __name__.split(".")[0] == "attentive_probes":  # as in configuration_probe
-    for auto in (AutoModel, AutoModelForImageClassification):
-        auto.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)
+    AutoModel.register(ProbeConfig, ProbeModel, exist_ok=True)
+    AutoModelForImageClassification.register(ProbeConfig, ProbeForImageClassification, exist_ok=True)

@@ -23,3 +23,18 @@ class ProbeOutput(ModelOutput):
     logits: Tensor | None = None
     attention: Tensor | None = None
     features: Tensor | None = None
+
+
+@dataclass
+class ProbeFeatures(ModelOutput):
+    """Output of a probe as a model of features, which come first.
+
+    Args:
+        features: `(B, F)`, what the pooling made, before normalization.
+        attention: `(B, M, T)`, as in `ProbeOutput`.
+        logits: `(B, C)`.
+    """
+
+    features: Tensor | None = None
+    attention: Tensor | None = None
+    logits: Tensor | None = None

@@ -19,6 +19,7 @@ from attentive_probes.probe.files import add_adapter
 from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads, spread_seed
 from attentive_probes.probe.head_run import HeadRun, check_heads
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.named_heads import NamedHeads
 from attentive_probes.probe.setup import build_head, describe_probe, loading_of, store_head
 from attentive_probes.probe.weights import load_backbone, random_backbone
 from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
@@ -66,8 +67,7 @@ class ProbeSweep(nn.Module):
         self.runs = dict(runs)
         self.active = set(runs)
         self.image_processor = processor
-        # A ModuleList, because names such as `ep-lr0.01` are no module names.
-        self._heads = nn.ModuleList(heads.values() if heads else (self._build(run) for run in runs.values()))
+        self._heads = NamedHeads(heads or {name: self._build(run) for name, run in runs.items()})
         self._untouched = {} if heads else {name: _writes(head) for name, head in self.heads.items()}
 
     @classmethod
@@ -122,7 +122,7 @@ class ProbeSweep(nn.Module):
     @property
     def heads(self) -> dict[str, ProbeHead]:
         """Name -> head."""
-        return dict(zip(self.runs, self._heads, strict=True))  # type: ignore[arg-type]  # a ModuleList is untyped
+        return self._heads.by_name()
 
     @property
     def adapter_parameters(self) -> dict[str, nn.Parameter]:

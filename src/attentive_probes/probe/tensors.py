@@ -10,7 +10,8 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor, nn
 
-COMPILED = re.compile(r"(^|\.)_orig_mod\.")  # what `torch.compile` puts around a module
+from attentive_probes.backbones.vision_backbone import COMPILED
+
 WRAPPED = re.compile(r"\.(base_layer|original_module)\.")  # what PEFT puts around a layer
 
 

@@ -89,14 +89,14 @@ def check_weights(config: ProbeConfig, backbone: Backbone, source: str) -> None:
     Raises:
         ValueError: If it has other weights.
     """
-    found, stored = backbone.fingerprint(), config.backbone_fingerprint
+    found, stored, compared = backbone.fingerprint(), config.backbone_fingerprint, backbone
     precision = (stored or "").partition(":")[0]
     if found is None and not backbone.is_quantized:
         return  # not in memory
     is_comparable = found is not None and (stored is None or found.partition(":")[0] == precision)
     if not is_comparable and isinstance(backbone, VisionBackbone) and backbone.origin is not None:
-        full = backbone.reread(getattr(torch, precision or "float32"))
-        found = full.fingerprint()
+        compared = backbone.reread(getattr(torch, precision or "float32"))
+        found = compared.fingerprint()
         if backbone.is_quantized:
             backbone.full_fingerprint = found
     elif not is_comparable:
@@ -107,7 +107,7 @@ def check_weights(config: ProbeConfig, backbone: Backbone, source: str) -> None:
         return
     if stored is None:
         config.backbone_fingerprint = found
-    elif found is not None and found != stored:
+    elif found is not None and not compared.has_fingerprint(stored):
         raise ValueError(
             f"The weights of the backbone {source!r} have the fingerprint {found}, but the probe was trained on "
             f"{config.backbone_name_or_path or config.backbone_class!r} with {stored}; restore those weights, or load "

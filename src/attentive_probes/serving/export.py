@@ -18,7 +18,7 @@ import torch
 from torch.export import Dim
 
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.serving.export_formats import FORMATS, SUFFIXES, check_installed, quietly
+from attentive_probes.serving.export_formats import FORMATS, SUFFIXES, check_installed, quietly, write_sums
 from attentive_probes.serving.inference_graph import InferenceGraph, patch_of
 from attentive_probes.writing import whole_file
 
@@ -59,8 +59,9 @@ def export_probes(
     """Write one file that runs without this package, and compare it with the probes on images of noise.
 
     Batch normalization is folded into the classifier, queries are computed once, an adapter is merged, the batch size
-    is free; the probes stay as they are. Names of classes, problem, temperature, heads, backbone and image processor
-    lie in the metadata, as JSON.
+    is free, numbers are in float32; the probes stay as they are. Names of classes, problem, temperature, heads,
+    backbone and image processors lie in the metadata, as JSON. Beside the file lies `<name>.sha256`, for
+    `sha256sum --check`.
 
     Args:
         probes: A probe; or name -> probe of several that share a backbone, each with outputs of its own.
@@ -104,16 +105,23 @@ def export_probes(
         for file in files:  # weights may lie beside the graph
             with whole_file(path.parent / file.name) as partial:
                 shutil.copyfile(file, partial)
+        write_sums(path, [path.parent / file.name for file in files])
     return Exported(path, difference, size, described["inputs"], graph.outputs)
 
 
 def _copies(probes: Mapping[str, ProbeForImageClassification]) -> dict[str, ProbeForImageClassification]:
-    """The probes for the processor, adapters merged: whoever trains or serves the originals goes on."""
-    copies = deepcopy(dict(probes))
+    """The probes on the CPU in float32, adapters merged: whoever trains or serves the originals goes on."""
+    try:
+        copies = deepcopy(dict(probes))
+    except RuntimeError as error:  # tensors of a kind that cannot be copied
+        raise ValueError(
+            "A probe on quantized weights cannot be exported; load it without quantization_config, and export with "
+            "int8."
+        ) from error
     for probe in copies.values():
         if probe.backbone.adapter is not None:
             probe.merge_adapter()
-        probe.to("cpu").eval()
+        probe.to("cpu", torch.float32).eval()
     return copies
 
 
@@ -130,11 +138,12 @@ def metadata_of(probes: Mapping[str, ProbeForImageClassification], graph: Infere
             "problem_type": probe.config.problem_type,
             "temperature": probe.config.temperature,
             "head": probe.config.head,
+            "image_processor": None if probe.image_processor is None else probe.image_processor.to_dict(),
         }
         for name, probe in probes.items()
     }
     places = ("name_or_path", "revision", "fingerprint")
-    processor = first.image_processor
+    processors = [head["image_processor"] for head in heads.values()]
     return {
         "attentive_probes": version("attentive-probes"),
         "inputs": {graph.input_name: f"{str(example.dtype).removeprefix('torch.')} ({', '.join(shape)})"},
@@ -142,7 +151,7 @@ def metadata_of(probes: Mapping[str, ProbeForImageClassification], graph: Infere
         "heads": heads,
         "backbone": {place: getattr(first.config, f"backbone_{place}") for place in places},
         "image_size": list(first.config.image_size),
-        "image_processor": None if processor is None else processor.to_dict(),
+        "image_processor": processors[0] if all(one == processors[0] for one in processors) else None,
     }
 
 
@@ -155,6 +164,8 @@ def difference_of(
     if graph.any_size or graph.raw:
         (height, width), (p, q) = graph.geometry.image_size, patch_of(graph.geometry)
         sizes = [(height, width), (height + 2 * p, width + q)]
+    if graph.raw:
+        sizes += [(height, 12 * width), (12 * height, width)]  # as long as no usual photograph
     for batch, size in ((batch, size) for batch in (1, 3) for size in sizes):
         values = graph.example(batch, size)
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 import warnings
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attentive_probes.installation import how_to_install
+from attentive_probes.writing import write_whole
 
 Program = torch.export.ExportedProgram
 Run = Callable[[Tensor], Sequence[Tensor]]
@@ -32,6 +34,33 @@ class Format(NamedTuple):
 
     write: Callable[..., None]
     load: Callable[[Path], Run]
+
+
+def write_sums(path: Path, files: Sequence[Path]) -> None:
+    """Write `<path>.sha256`: the checksum and the name of each file of an export, a line each.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    write_whole(path.with_name(f"{path.name}.sha256"), "".join(lines))
+
+
+def load_exported(path: Path) -> Run:
+    """An exported file as a function of one input, checked against the sums that were written beside it.
+
+    Raises:
+        ValueError: If the file, or one that belongs to it, is not as it was written, or there are no sums.
+    """
+    sums = path.with_name(f"{path.name}.sha256")
+    if not sums.exists():
+        raise ValueError(f"There is no {sums.name} beside {path}; copy both, or export it again.")
+    for line in sums.read_text("utf-8").splitlines():
+        checksum, _, name = line.partition("  ")
+        file = path.parent / Path(name).name
+        if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+            raise ValueError(f"{file} is not as it was exported: it is damaged, or another one; copy it again.")
+    return FORMATS[SUFFIXES[path.suffix]].load(path)
 
 
 def check_installed(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -126,7 +127,7 @@ class InferenceGraph(nn.Module):
         self.heads = nn.ModuleList(
             InferenceHead(p.head, self._tokens(p.head.reading).to(p.device)) for p in probes.values()
         )
-        self.pixels = PixelGraph.of(first.image_processor, first.backbone.num_channels) if raw else None
+        self.pixels = _pixel_graphs(probes) if raw else None
         self.attention, self.any_size, self.raw = attention, any_size, raw
         self.outputs = []
         for name, config in zip(probes, self.configs, strict=True):
@@ -153,9 +154,8 @@ class InferenceGraph(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """What `outputs` names, of images or tokens."""
-        tokens = None if self.backbone is None else self._read(inputs if self.pixels is None else self.pixels(inputs))
         found = []
-        for config, each in zip(self.configs, self.heads, strict=True):
+        for config, each, tokens in zip(self.configs, self.heads, self._tokens_of(inputs), strict=True):
             head = cast(InferenceHead, each)
             logits, attention = head(inputs if tokens is None else head.read(tokens))
             found.append(as_scores(logits, config) if self.raw else logits)
@@ -163,14 +163,29 @@ class InferenceGraph(nn.Module):
         return tuple(found)
 
     def eager(self, probes: Mapping[str, ProbeForImageClassification], inputs: Tensor) -> tuple[Tensor, ...]:
-        """The same of images or tokens by the heads of the probes as they are, nothing of them fixed or folded."""
-        tokens = None if self.backbone is None else self._read(inputs if self.pixels is None else self.pixels(inputs))
+        """The same by the heads of the probes as they are, nothing of them fixed or folded.
+
+        Each reads raw images by a graph of its own processor, made for it alone.
+        """
         found = []
-        for config, probe in zip(self.configs, probes.values(), strict=True):
+        for config, probe, tokens in zip(self.configs, probes.values(), self._tokens_of(inputs), strict=True):
+            if self.raw:
+                own = PixelGraph.of(probe.image_processor, probe.backbone.num_channels)
+                tokens = self._read(own(inputs))
             output = probe.head(inputs if tokens is None else probe.head.read(tokens))
             found.append(as_scores(output.logits, config) if self.raw else output.logits)
             found += [output.attention] if self.attention else []
         return tuple(found)
+
+    def _tokens_of(self, inputs: Tensor) -> list[dict[str, Tokens] | None]:
+        """What each head reads: nothing but its input without a backbone; else one pass for those of one processor."""
+        if self.backbone is None:
+            return [None] * len(self.heads)
+        if self.pixels is None:
+            return [self._read(inputs)] * len(self.heads)
+        graphs = list(self.pixels)
+        passes = {graph: self._read(graph(inputs)) for graph in dict.fromkeys(graphs)}
+        return [passes[graph] for graph in graphs]
 
     def _read(self, pixel_values: Tensor) -> dict[str, Tokens]:
         assert self.backbone is not None
@@ -186,6 +201,18 @@ class InferenceGraph(nn.Module):
     def _tokens(self, reading: Reading) -> Tensor:
         layouts = self.geometry.layouts_of(reading.taps)
         return torch.zeros(1, reading.sequence_layout(layouts).num_tokens, reading.width(layouts))
+
+
+def _pixel_graphs(probes: Mapping[str, ProbeForImageClassification]) -> nn.ModuleList:
+    """What the image processor of each probe does to raw images, the same module for equal processors."""
+    graphs: dict[str, PixelGraph] = {}
+    keys = []
+    for probe in probes.values():
+        processor = probe.image_processor
+        keys.append("" if processor is None else json.dumps(processor.to_dict(), default=str, sort_keys=True))
+        if keys[-1] not in graphs:
+            graphs[keys[-1]] = PixelGraph.of(processor, probe.backbone.num_channels)
+    return nn.ModuleList(graphs[key] for key in keys)
 
 
 def patch_of(geometry: Any) -> tuple[int, int]:

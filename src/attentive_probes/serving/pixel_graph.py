@@ -44,7 +44,14 @@ FILTERS: dict[int, Callable[[Tensor], Tensor]] = {
     int(Image.Resampling.BICUBIC): _cubic,
     int(Image.Resampling.LANCZOS): _lanczos,
 }
-TRIALS = ((61, 83), (240, 131), (300, 300))  # sizes of images on which the graph is compared with the processor
+# Sizes of images on which the graph is compared with the processor: usual ones, and as long as a panorama.
+TRIALS = ((61, 83), (240, 131), (300, 300), (40, 900), (1100, 50))
+KNOWN = (  # what is understood of a processor; whatever else is set in one is refused
+    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
+    "image_mean", "image_std", "do_convert_rgb", "default_to_square", "data_format", "input_data_format",
+    "image_processor_type", "processor_class", "return_tensors", "device", "disable_grouping", "_name_or_path",
+)  # fmt: skip
+SIZES = ({"shortest_edge"}, {"height", "width"})  # keys of `size` and `crop_size` that are understood
 
 
 class PixelGraph(nn.Module):
@@ -82,6 +89,7 @@ class PixelGraph(nn.Module):
         normalization = PixelNormalization.of(processor, num_channels)
         if normalization is None:
             raise ValueError(why)
+        _check_understood(processor, why)
         images = _trials(num_channels)
         expected = [processor([image], return_tensors="pt")["pixel_values"] for image in images]
         size, resample = getattr(processor, "size", None) or {}, int(getattr(processor, "resample", None) or 2)
@@ -125,6 +133,23 @@ class PixelGraph(nn.Module):
         weights = self.filter(distances / factor.clamp(min=1))
         is_inside = (places >= 0) & (places < new)  # a crop larger than the image is filled with zeros
         return weights / weights.sum(1, keepdim=True).clamp(min=1e-6) * is_inside[:, None]
+
+
+def _check_understood(processor: BaseImageProcessor, why: str) -> None:
+    """Check that nothing is set in a processor that the graph does not do.
+
+    Raises:
+        ValueError: If something is; the text names it.
+    """
+    content = processor.to_dict()
+    unknown = [f"{key}={value!r}" for key, value in content.items() if key not in KNOWN and value]
+    for name, is_used in (("size", content.get("do_resize")), ("crop_size", content.get("do_center_crop"))):
+        size = content.get(name)
+        keys = {key for key, value in dict(size or {}).items() if value is not None}
+        if is_used and keys and keys not in SIZES:
+            unknown.append(f"{name}={dict(size)!r}")
+    if unknown:
+        raise ValueError(f"{why} It has {', '.join(unknown)[:200]}.")
 
 
 def _count(pixels: Tensor, dim: int) -> Tensor:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attentive_probes.evaluation.run_files import BEST, CHECKPOINTS, OF_ONE_RUN, PROBES, RESULTS, STATE
+from attentive_probes.probe.loading import is_whole
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import process_state
@@ -96,12 +97,12 @@ def clear_output_dir(folder: Path) -> None:
 
 
 def save_whole(probe: ProbeForImageClassification, folder: Path) -> None:
-    """Save a probe of a run so that its folder appears when it is whole; one that is there is whole, and stays.
+    """Save a probe of a run so that its folder appears when it is whole; one that is there stays, unless damaged.
 
     Raises:
         OSError: If it cannot be written.
     """
-    if not folder.exists():
+    if not folder.exists() or not is_whole(folder):
         with whole_folder(folder) as partial:
             probe.save_pretrained(partial)
 

@@ -14,6 +14,7 @@ from attentive_probes.evaluation.split_scores import SplitSums
 from attentive_probes.poolings import Pooled
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads, spread_seed
+from attentive_probes.probe.named_heads import NamedHeads, optimizer_by_name, restore_optimizer
 from attentive_probes.probe.sweep import HeadRun
 from attentive_probes.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, check_ranges
 from attentive_probes.tokens import DEFAULT_TAP, TokenLayout, Tokens
@@ -80,7 +81,7 @@ class OnlineProbes(nn.Module):
         }
         self._optimizer_settings = (optimizer, momentum)
         self._layouts: dict[str, TokenLayout] = {}
-        self._heads = nn.ModuleList()  # names such as `ep-lr0.01` are no module names
+        self._heads = NamedHeads({})
         self.optimizer: torch.optim.Optimizer | None = None
         self._stored_optimizer: dict[str, Any] | None = None
         self._steps = 0
@@ -90,7 +91,7 @@ class OnlineProbes(nn.Module):
     @property
     def heads(self) -> dict[str, ProbeHead]:
         """Name -> head; nothing before the first tokens."""
-        return dict(zip(self.runs, self._heads, strict=False))  # type: ignore[arg-type]  # a ModuleList is untyped
+        return self._heads.by_name()
 
     def update(self, tokens: AnyTokens, labels: Tensor) -> dict[str, Tensor]:
         """One training step of every head; returns their losses.
@@ -108,7 +109,7 @@ class OnlineProbes(nn.Module):
     def _step(self, by_tap: Mapping[str, Tokens], labels: Tensor) -> dict[str, Tensor]:
         assert self.optimizer is not None
         if self._stored_optimizer is not None:  # loaded here, where the heads are on the device that they stay on
-            self.optimizer.load_state_dict(self._stored_optimizer)
+            restore_optimizer(self.optimizer, self.heads, self._stored_optimizer)
             self._stored_optimizer = None
         self.train()
         device = next(iter(by_tap.values())).patches.device
@@ -169,11 +170,20 @@ class OnlineProbes(nn.Module):
         layouts = {tap: asdict(layout) for tap, layout in self._layouts.items()}
         optimizer = self._stored_optimizer
         if optimizer is None and self.optimizer is not None:
-            optimizer = self.optimizer.state_dict()
-        return {"layouts": layouts, "optimizer": optimizer, "steps": self._steps}
+            optimizer = optimizer_by_name(self.optimizer, self.heads)
+        return {"heads": list(self.runs), "layouts": layouts, "optimizer": optimizer, "steps": self._steps}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Build the heads of a checkpoint, before its tensors are loaded."""
+        """Build the heads of a checkpoint, before its tensors are loaded; their order does not count, their names do.
+
+        Raises:
+            ValueError: If it is of heads of other names.
+        """
+        if set(state.get("heads", ())) != set(self.runs):
+            raise ValueError(
+                f"The state is of the heads {state.get('heads', 'of an earlier release, which had no names')}, these "
+                f"are {list(self.runs)}; load it into heads of the same names."
+            )
         layouts = {tap: TokenLayout(**{**layout, "grid": tuple(layout["grid"])})
                    for tap, layout in state["layouts"].items()}  # fmt: skip
         if layouts and not self._heads:
@@ -194,13 +204,14 @@ class OnlineProbes(nn.Module):
 
     def _build(self, layouts: dict[str, TokenLayout], device: torch.device) -> None:
         self._layouts = layouts
-        for run in self.runs.values():
+        heads = {}
+        for key, run in self.runs.items():
             reading = run.head.reading
             with torch.random.fork_rng():
                 torch.manual_seed(run.seed or 0)
                 width, layout = reading.width(layouts), reading.sequence_layout(layouts)
-                self._heads.append(ProbeHead(run.head, width, layout, self.config.num_labels))
-        self._heads.to(device)
+                heads[key] = ProbeHead(run.head, width, layout, self.config.num_labels)
+        self._heads = NamedHeads(heads).to(device)
         name, momentum = self._optimizer_settings
         self.optimizer = build_optimizer(name, self.heads, self.rates, momentum)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from attentive_probes.training.online import AnyTokens, OnlineProbes
 from attentive_probes.writing import whole_file, write_whole
 
-FILE = "online_probes.pt"
-HISTORY = "online_probes.json"
+FILE = "online_probes"  # before the name of a callback, if it has one, and the ending
+FOLDER = "output_dir"
+logger = logging.getLogger(__name__)
 # Tokens and labels that a model gives for a batch; called in evaluation mode, without gradients.
 Read = Callable[[Any, Any], tuple[AnyTokens, Tensor]]
+IN_USE: WeakSet[Any] = WeakSet()  # the callbacks of Lightning that somebody holds
 
 
 class OnlineProbesCallback(TrainerCallback):
@@ -37,6 +41,10 @@ class OnlineProbesCallback(TrainerCallback):
         validation_batches: Labelled batches to be scored on.
         every: Training steps of the model between two steps of the heads.
         evaluate_every: Training steps of the model between two looks at the validation batches; also at the end.
+        name: What tells this callback from others of the same Trainer, in files and logs; by default nothing for the
+            first, `2` for the second, and so on.
+        resume_from: Folder of the checkpoint that the Trainer resumes from, if that is neither where it was written nor
+            in its output folder, nor named in its arguments.
     """
 
     def __init__(
@@ -48,8 +56,10 @@ class OnlineProbesCallback(TrainerCallback):
         *,
         every: int = 1,
         evaluate_every: int = 100,
+        name: str | None = None,
+        resume_from: str | Path | None = None,
     ):
-        self.probes, self.read = probes, read
+        self.probes, self.read, self.name, self.resume_from = probes, read, name, resume_from
         self.validation_batches, self.every, self.evaluate_every = validation_batches, every, evaluate_every
         self.history: list[dict[str, Any]] = []
         self._batches = _endless(train_batches)
@@ -57,12 +67,50 @@ class OnlineProbesCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Go on with the probes of the checkpoint that the model goes on with."""
-        stored = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / FILE
-        if state.global_step and stored.exists():
-            content = torch.load(stored, map_location="cpu", weights_only=True)
-            self.history = content["history"]
-            self.probes.load_state_dict(content["probes"])
+        """Go on with the probes of the checkpoint that the model goes on with.
+
+        Raises:
+            ValueError: If two callbacks of the Trainer have the same name.
+        """
+        self._join(state)
+        noted = state.stateful_callbacks.get(FILE, {})
+        before = noted.get(FOLDER) if isinstance(noted, dict) else None
+        state.stateful_callbacks[FILE] = {FOLDER: str(Path(str(args.output_dir)).resolve())}
+        if not state.global_step:
+            return
+        step = f"checkpoint-{state.global_step}"
+        given = self.resume_from or args.resume_from_checkpoint
+        places = [Path(str(given))] if given and str(given) != "True" else []
+        places += [Path(folder) / step for folder in (before, str(args.output_dir)) if folder]
+        stored = next((place / self._file(".pt") for place in places if (place / self._file(".pt")).exists()), None)
+        if stored is None:
+            looked = ", ".join(str(place / self._file(".pt")) for place in dict.fromkeys(places))
+            logger.warning(
+                "The model goes on at step %d, the online probes begin anew: there is no state of theirs (%s). Name "
+                "the checkpoint as resume_from.", state.global_step, looked,
+            )  # fmt: skip
+            return
+        content = torch.load(stored, map_location="cpu", weights_only=True)
+        self.history = content["history"]
+        self.probes.load_state_dict(content["probes"])
+
+    def _join(self, state: TrainerState) -> None:
+        """Take a name among the callbacks of a Trainer, which share its state."""
+        others = state.__dict__.setdefault("_online_probes", [])
+        if self in others:
+            return
+        names = [other.name for other in others]
+        if self.name is None:
+            self.name = next(name for name in ("", *map(str, range(2, 1000))) if name not in names)
+        elif self.name in names:
+            raise ValueError(
+                f"Two online probe callbacks of one Trainer are called {self.name!r}; their files would overwrite each "
+                "other. Pass another name."
+            )
+        others.append(self)
+
+    def _file(self, ending: str) -> str:
+        return f"{FILE}{'-' if self.name else ''}{self.name or ''}{ending}"
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A step of the heads, and a look at the validation batches, when it is time."""
@@ -71,37 +119,52 @@ class OnlineProbesCallback(TrainerCallback):
             if state.global_step % self.every == 0:
                 self.probes.to(next(model.parameters()).device).update(*self.read(model, next(self._batches)))
             if state.global_step % self.evaluate_every == 0 or state.global_step == state.max_steps:
+                seen = 0
                 for batch in self.validation_batches:
                     self.probes.observe(*self.read(model, batch))
-                found = _flat(self.probes.metrics())
+                    seen += 1
+                if not seen:
+                    raise ValueError("validation_batches gave no batch (again): pass a list or a DataLoader.")
+                found = _flat(self.probes.metrics(), self.name)
                 self.history.append({"step": state.global_step, **found})
                 state.log_history.append({"step": state.global_step, "epoch": state.epoch, **found})
                 if state.is_world_process_zero:
-                    path = Path(str(args.output_dir)) / HISTORY
+                    path = Path(str(args.output_dir)) / self._file(".json")
                     write_whole(path, json.dumps(self.history, indent=1) + "\n")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save the probes beside the model."""
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            with whole_file(folder / FILE) as partial:
+            with whole_file(folder / self._file(".pt")) as partial:
                 torch.save({"probes": self.probes.state_dict(), "history": self.history}, partial)
 
 
-def lightning_callback(probes: OnlineProbes, read: Read) -> Any:
+def lightning_callback(probes: OnlineProbes, read: Read, name: str | None = None) -> Any:
     """Online probes as a callback of Lightning: they learn from its training batches and are scored on validation ones.
 
-    Metrics are logged as `online/<head>/<metric>`; the state of the probes is a part of the checkpoints.
+    Metrics are logged as `online/<head>/<metric>`, or `online/<name>/...`; the state of the probes is a part of the
+    checkpoints.
 
     Args:
         probes: The heads.
         read: Tokens and labels that the module gives for a batch; see `OnlineProbesCallback`.
+        name: What tells this callback from others; by default nothing for the first that is in use, `2` for the second,
+            and so on.
 
     Raises:
         ValueError: If Lightning is not installed.
     """
+    used = {one.probes_name for one in IN_USE}
+    label = name if name is not None else next(n for n in ("", *map(str, range(2, 1000))) if n not in used)
 
     class LightningOnlineProbes(_lightning().Callback):  # type: ignore[misc]  # imported here, where it is needed
+        probes_name = label
+
+        @property
+        def state_key(self) -> str:
+            return f"{type(self).__name__}{'-' if label else ''}{label}"
+
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             with undisturbed(pl_module), torch.random.fork_rng():
                 probes.to(pl_module.device).update(*read(pl_module, batch))
@@ -115,7 +178,7 @@ def lightning_callback(probes: OnlineProbes, read: Read) -> Any:
 
         def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             if probes.heads:
-                found = _flat(probes.metrics())
+                found = _flat(probes.metrics(), label)
                 pl_module.log_dict({f"online/{key}": value for key, value in found.items()}, sync_dist=True)
 
         def state_dict(self) -> dict[str, Any]:
@@ -124,7 +187,9 @@ def lightning_callback(probes: OnlineProbes, read: Read) -> Any:
         def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
             probes.load_state_dict(state_dict)
 
-    return LightningOnlineProbes()
+    callback = LightningOnlineProbes()
+    IN_USE.add(callback)
+    return callback
 
 
 def _lightning() -> Any:
@@ -151,8 +216,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 def _endless(batches: Iterable[Any]) -> Iterator[Any]:
     while True:
-        yield from batches
+        count = 0
+        for batch in batches:
+            count += 1
+            yield batch
+        if not count:
+            raise ValueError("train_batches gave no batch (again): pass a list or a DataLoader.")
 
 
-def _flat(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {f"{name}/{key}": value for name, found in metrics.items() for key, value in found.items()}
+def _flat(metrics: Mapping[str, Mapping[str, float]], label: str | None) -> dict[str, float]:
+    before = f"{label}/" if label else ""
+    return {f"{before}{name}/{key}": value for name, found in metrics.items() for key, value in found.items()}
