@@ -126,6 +126,8 @@ def _trainer(
             write_splits(raw, data, trainer.folder / SPLITS)
         trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text("utf-8"))
     trainer.results.dataset, trainer.chooses_later = describe_dataset(data), chooses
+    for name, content in raw.contents(data.images.label_column).items():
+        trainer.results.data.setdefault(name, {})["content"] = content
     if chooses:
         trainer.results.protocol = PROTOCOL_OF_SELECTION.format(BY[by_folds])
     if data.validation_split is not None and data.validation_split == data.test_split:

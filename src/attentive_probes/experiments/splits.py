@@ -21,6 +21,7 @@ from attentive_probes.data.labels import LabelEncoder, Labels, names_of
 from attentive_probes.data.load import AnyData, load_named, same_rows
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.split_files import kept_of, read_keep
+from attentive_probes.fingerprint import bytes_fingerprint
 from attentive_probes.probe.label_table import LabelTable
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,18 @@ class RawSplits:
         """Name of each held split that judges -> number of its groups, where these are known."""
         judges = {name: self.parts[name] for name in ROLES[1:] if name in self.parts}
         return {name: len(np.unique(part.groups)) for name, part in judges.items() if part.groups is not None}
+
+    def contents(self, label_column: str) -> dict[str, str]:
+        """Name of each split whose images were read -> a hash of these and their labels, whatever their order."""
+        found = {}
+        for name, part in self.parts.items():
+            if part.content is not None:
+                labels = part.data.select_columns([label_column])[label_column]
+                names = names_of(part.data.features.get(label_column))
+                texts = [names[i] if names is not None and isinstance(i, int) and i >= 0 else i for i in labels]
+                pairs = sorted(f"{digest} {text}" for digest, text in zip(part.copies().tolist(), texts, strict=True))
+                found[name] = bytes_fingerprint("\n".join(pairs))
+        return found
 
     @property
     def rows(self) -> dict[str, np.ndarray]:

@@ -145,7 +145,7 @@ def note_sizes(
 ) -> None:
     """Note how many images splits have, and warn of classes that one of them lacks."""
     for name, split in splits.items():
-        results.data[name] = split_size(split, arguments.num_workers)
+        results.data.setdefault(name, {}).update(split_size(split, arguments.num_workers))
         note_split(results, name, split, config)
 
 
