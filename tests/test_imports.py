@@ -60,7 +60,7 @@ def test_auto_classes_know_probes(tmp_path, tiny_backbone, before, first):
     ProbeForImageClassification.from_backbone(tiny_backbone("vit"), head, num_labels=3).save_pretrained(tmp_path)
     code = f"{before}import attentive_probes\nfrom transformers import {first}\n"
     code += f"print(type({first}.from_pretrained(sys.argv[1])).__name__)"
-    expected = "ProbeConfig" if first == "AutoConfig" else "ProbeForImageClassification"
+    expected = {"AutoConfig": "ProbeConfig", "AutoModel": "ProbeModel"}.get(first, "ProbeForImageClassification")
     assert run(code, tmp_path).splitlines()[-1] == expected
 
 

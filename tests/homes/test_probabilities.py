@@ -34,6 +34,7 @@ T = 3.0
 
 @pytest.fixture(scope="module")
 def probe(tiny_backbone):
+    torch.manual_seed(0)
     probe = ProbeForImageClassification.from_backbone(
         tiny_backbone("vit"), HeadConfig("ep", {"num_queries": 4}), labels=["band 0", "band 1", "band 2"]
     ).eval()

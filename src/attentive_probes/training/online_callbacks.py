@@ -113,7 +113,11 @@ class OnlineProbesCallback(TrainerCallback):
         return f"{FILE}{'-' if self.name else ''}{self.name or ''}{ending}"
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """A step of the heads, and a look at the validation batches, when it is time."""
+        """A step of the heads, and a look at the validation batches, when it is time.
+
+        Raises:
+            ValueError: If `validation_batches` gives no batch, as an iterator does when it is read a second time.
+        """
         model = kwargs["model"]
         with undisturbed(model), torch.random.fork_rng():
             if state.global_step % self.every == 0:
