@@ -45,7 +45,7 @@ probe = ProbeForImageClassification.from_pretrained(repo, revision=revision).eva
 with ThreadPoolExecutor(8) as pool, torch.inference_mode():
     many = list(pool.map(lambda _: probe(**pixels).logits.clone(), range(64)))
 assert all(torch.allclose(one, found[0], atol=1e-6) for one in many)
-best = found[0].softmax(-1).max().item()
+best = (found[0] / (probe.config.temperature or 1)).softmax(-1).max().item()
 assert abs(answers[0][0]["score"] - best) < 1e-5
 torch.save(found[0], out)
 """
@@ -87,16 +87,17 @@ def test_from_training_to_two_revisions(hub, recipe_file, tiny_backbone, tmp_pat
     assert "lora/adapter_config.json" not in hub.files(REPO)
 
     image_dataset(1, seed=5)[0]["image"].save(tmp_path / "image.png")
-    logits = {}
+    logits, temperatures = {}, {}
     for revision, origin in (("main", folder), ("lora", tmp_path / "lora" / "probes" / "ep")):
         (tmp_path / "load.py").write_text(LOAD)
         python(tmp_path / "load.py", REPO, revision, tmp_path / "image.png", tmp_path / f"{revision}.pt")
         logits[revision] = torch.load(tmp_path / f"{revision}.pt")
         here = ProbeForImageClassification.from_pretrained(origin).eval()
         pixels = here.image_processor(Image.open(tmp_path / "image.png"), return_tensors="pt")["pixel_values"]
+        temperatures[revision] = here.config.temperature or 1
         torch.testing.assert_close(logits[revision], here(pixels).logits, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(logits["main"], logits["lora"])
-    best = logits["main"].softmax(-1).max().item()
+    best = (logits["main"] / temperatures["main"]).softmax(-1).max().item()
     assert all(abs(answer[0]["score"] - best) < 1e-5 for answer in served_answers(tmp_path))
 
 

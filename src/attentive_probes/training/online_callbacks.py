@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ FOLDER = "output_dir"
 logger = logging.getLogger(__name__)
 # Tokens and labels that a model gives for a batch; called in evaluation mode, without gradients.
 Read = Callable[[Any, Any], tuple[AnyTokens, Tensor]]
-IN_USE: WeakSet[Any] = WeakSet()  # the callbacks of Lightning that somebody holds
 
 
 class OnlineProbesCallback(TrainerCallback):
@@ -153,20 +151,25 @@ def lightning_callback(probes: OnlineProbes, read: Read, name: str | None = None
     Args:
         probes: The heads.
         read: Tokens and labels that the module gives for a batch; see `OnlineProbesCallback`.
-        name: What tells this callback from others; by default nothing for the first that is in use, `2` for the second,
-            and so on.
+        name: What tells this callback from others of the same trainer; by default nothing for the first, `2` for the
+            second, and so on.
 
     Raises:
         ValueError: If Lightning is not installed.
     """
-    used = {one.probes_name for one in IN_USE}
-    label = name if name is not None else next(n for n in ("", *map(str, range(2, 1000))) if n not in used)
 
     class LightningOnlineProbes(_lightning().Callback):  # type: ignore[misc]  # imported here, where it is needed
-        probes_name = label
+        probes_name = name
+
+        def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+            if self.probes_name is None:  # checkpoints are read after this
+                others = [one for one in trainer.callbacks if type(one).__name__ == type(self).__name__]
+                place = next(place for place, one in enumerate(others, 1) if one is self)
+                self.probes_name = "" if place == 1 else str(place)
 
         @property
         def state_key(self) -> str:
+            label = f"{id(self)}" if self.probes_name is None else self.probes_name  # by itself until it has a trainer
             return f"{type(self).__name__}{'-' if label else ''}{label}"
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -182,7 +185,7 @@ def lightning_callback(probes: OnlineProbes, read: Read, name: str | None = None
 
         def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             if probes.heads:
-                found = _flat(probes.metrics(), label)
+                found = _flat(probes.metrics(), self.probes_name or "")
                 pl_module.log_dict({f"online/{key}": value for key, value in found.items()}, sync_dist=True)
 
         def state_dict(self) -> dict[str, Any]:
@@ -191,9 +194,7 @@ def lightning_callback(probes: OnlineProbes, read: Read, name: str | None = None
         def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
             probes.load_state_dict(state_dict)
 
-    callback = LightningOnlineProbes()
-    IN_USE.add(callback)
-    return callback
+    return LightningOnlineProbes()
 
 
 def _lightning() -> Any:
