@@ -174,6 +174,9 @@ def test_groups_go_through_a_run(patients):
     right = answers[answers["head"] == "linear"]
     expected = clustered_interval(right["correct"].to_numpy(), right["group"].to_numpy())
     assert results.head("linear").test["top1_interval"] == pytest.approx([100 * end for end in expected])
+    logistic = answers[answers["head"] == "logistic"]  # references answer the same images, in the same file
+    assert logistic["row"].tolist() == right["row"].tolist() and logistic["group"].tolist() == right["group"].tolist()
+    assert 100 * logistic["correct"].mean() == pytest.approx(results.references[0].test["top1"])
     assert f"in {results.data['validation']['groups']} groups" in results.selection["method"]
     widths = [high - low for low, high in (head.validation_interval for head in results.heads)]
     assert all(width > 0 for width in widths) and "top5_interval" not in results.references[0].test

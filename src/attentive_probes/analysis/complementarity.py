@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attentive_probes.evaluation.attention_spread import token_entropy
+
 DEAD = 0.1  # mean distance to uniform, in total variation, below which a query finds nothing
 
 
@@ -77,7 +79,7 @@ class ComplementaritySums:
         shared = [torch.minimum(maps[:, i : i + 1], maps).sum(-1).sum(0) for i in range(maps.shape[1])]
         self._add("cosine", (unit @ unit.mT).sum(0))
         self._add("intersection", torch.stack(shared))
-        self._add("entropy", -(maps * (maps + 1e-12).log()).sum(-1).sum(0))
+        self._add("entropy", token_entropy(maps).sum(0))
         self._add("coverage", (maps.amax(1) * count > 1).double().mean(-1).sum(0))
         self._add("uniformity", (maps - 1 / count).abs().sum(-1).sum(0) / 2)
         self._add("unit", unit.sum(0))

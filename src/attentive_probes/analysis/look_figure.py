@@ -140,7 +140,7 @@ def _colour_bars(figure: Any, top: float, reach: float, looks: Sequence[Look]) -
 def write_looks(looks: Sequence[Look], names: Sequence[str], path: Path) -> None:
     """Write the numbers of a picture, one row per image and query.
 
-    Peak is the largest attention, times uniform; entropy is that of the map over the image, in nats.
+    Peak is the largest attention, times uniform; entropy is that over the patches, in nats.
 
     Args:
         looks: Images as a probe sees them.
@@ -158,9 +158,7 @@ def write_looks(looks: Sequence[Look], names: Sequence[str], path: Path) -> None
             (predicted, score), order = look.answers[0], look.order
             for query, attention in enumerate(look.maps):
                 seen = attention[attention.isfinite()].clamp(min=0)
-                share = seen / seen.sum().clamp(min=1e-12)
-                entropy = -(share * (share + 1e-12).log()).sum()
                 added = f"{look.added[query]:.6g}" if len(look.added) == len(look.maps) else ""
                 texts = [as_cell(text) for text in (name, look.label or "", predicted)]
                 numbers = (f"{score:.6g}", query + 1, order.index(query) + 1, int(look.groups[query]) + 1)
-                writer.writerow([*texts, *numbers, added, f"{seen.max():.6g}", f"{entropy:.6g}"])
+                writer.writerow([*texts, *numbers, added, f"{seen.max():.6g}", f"{look.entropy[query]:.6g}"])

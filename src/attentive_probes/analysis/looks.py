@@ -14,6 +14,7 @@ from attentive_probes.analysis.contributions import Contributions, contributions
 from attentive_probes.analysis.placement import over_image, placement_of
 from attentive_probes.analysis.winner_map import WinnerMap, group_queries, merged_maps, winner_map
 from attentive_probes.data.decode import open_image
+from attentive_probes.evaluation.attention_spread import token_entropy
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.probabilities import best_scores
@@ -30,6 +31,7 @@ class Look:
         image: The image, upright, at most 512 pixels wide and high.
         answers: Names of the best classes with their probabilities, best first.
         label: Name of the right class, where it is known.
+        entropy: `(M,)`, entropy of the attention of each query over the patches, in nats.
         maps: `(M, height, width)`, attention in the pixels of the image, times uniform; NaN where nothing was seen.
         evidence: `(height, width)`, what each place added to the logit of the best class, over all queries.
         added: `(M,)`, what each query added to that logit; one number for a head that is not linear.
@@ -41,6 +43,7 @@ class Look:
     image: Image.Image
     answers: list[tuple[str, float]]
     label: str | None
+    entropy: Tensor
     maps: Tensor
     evidence: Tensor
     added: Tensor
@@ -143,6 +146,7 @@ def look_through(
                 image.resize(size, Image.Resampling.BICUBIC),
                 best_scores(logits[place], probe.config, top_k),
                 None if labels is None else labels[place],
+                token_entropy(attention[place].flatten(1)).cpu(),
                 maps,
                 over_image(added[place].sum(0, keepdim=True).cpu(), placement, size)[0],
                 found.values[place].sum(-1).cpu(),

@@ -191,9 +191,16 @@ def _bin_of(confidence: Tensor) -> Tensor:
 
 
 def score_classes(
-    scores: Tensor, labels: Tensor, confusion: bool = False, temperature: float | None = None
+    scores: Tensor,
+    labels: Tensor,
+    confusion: bool = False,
+    temperature: float | None = None,
+    images: Tensor | None = None,
 ) -> ClassScores:
-    """What scores `(N, C)` that are there already get right of labels `(N,)`; confidence is after the temperature."""
-    sums = ClassSums(1, scores.shape[1], confusion, temperatures=[temperature])
-    sums.add(scores[:, None], labels)
+    """What scores `(N, C)` that are there already get right of labels `(N,)`; confidence is after the temperature.
+
+    With identities of the images `(N,)`, the answers are kept image by image.
+    """
+    sums = ClassSums(1, scores.shape[1], confusion, () if images is None else [0], temperatures=[temperature])
+    sums.add(scores[:, None], labels, images)
     return sums.scores()[0]

@@ -19,7 +19,7 @@ RISE = 1.2  # of the validation loss over its least value
 
 def doubts_of(results: SweepResults) -> list[str]:
     """One sentence per doubt, with what would help, about a run whose training is over, and maybe tested."""
-    return [*_epochs(results), *_rates(results), *_fit(results.best), *_test(results)]
+    return [*_epochs(results), *_rates(results), *_attention(results), *_fit(results.best), *_test(results)]
 
 
 def _epochs(results: SweepResults) -> Iterator[str]:
@@ -43,6 +43,19 @@ def _rates(results: SweepResults) -> Iterator[str]:
                 f"The best learning rate of {family.name}, {best.learning_rate:g}, is the {which} of those that were "
                 f"tried ({tried[0]:g} to {tried[-1]:g}): try {more} ones."
             )
+
+
+def _attention(results: SweepResults) -> Iterator[str]:
+    for family in best_per_head(results.heads, results.selection_metric):
+        head = results.head(family.best.names[0])
+        spread = head.attention
+        if spread is None or head.query_learning_rate is None or not spread.is_even:
+            continue
+        yield (
+            f"The queries of {family.name} hardly moved: its attention is uniform (entropy {spread.entropy:.2f} of at "
+            f"most {spread.bound:.2f}), so that it sees little but the mean token. Try a query_learning_rate of "
+            f"{10 * head.query_learning_rate:g} instead of {head.query_learning_rate:g}, or more epochs."
+        )
 
 
 def _fit(best: HeadResult) -> Iterator[str]:

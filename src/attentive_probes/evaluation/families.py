@@ -70,7 +70,10 @@ def settings_of(heads: Sequence[HeadResult], metric: str) -> list[Setting]:
 
 def setting_key(head: HeadResult) -> str:
     """What is the same for heads of one setting: the whole head and how it was trained, all but the seed."""
-    return fingerprint_of({"head": head.head, "learning_rate": head.learning_rate, "weight_decay": head.weight_decay})
+    told = {"head": head.head, "learning_rate": head.learning_rate, "weight_decay": head.weight_decay}
+    if head.has_fast_queries:
+        told["query_learning_rate"] = head.query_learning_rate
+    return fingerprint_of(told)
 
 
 def best_of(values: Mapping[str, Sequence[float | None]], metric: str) -> str:

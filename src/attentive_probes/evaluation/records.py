@@ -24,14 +24,15 @@ COLUMNS = (
     "cell", "backbone_name", "backbone_revision", "dataset_name", "dataset_revision", "content", "splits",
     "train_images", "validation_images", "test_images", "test_groups", "adapter", "protocol", "metric",
     "selection_metric", "head",
-    "name", "pooling", "tokens", "options", "setting", "learning_rate", "weight_decay", "seed", "epochs", "has_won",
-    "is_selected", "validation", "test", "test_low", "test_high", "trained_parameters", "multiply_adds",
-    "head_milliseconds", "token_bytes", "training_seconds", "watt_hours", "hardware", "date", "version", "command",
+    "name", "pooling", "tokens", "options", "setting", "learning_rate", "query_learning_rate", "weight_decay", "seed",
+    "epochs", "has_won", "is_selected", "validation", "test", "test_low", "test_high", "trained_parameters",
+    "multiply_adds", "head_milliseconds", "token_bytes", "training_seconds", "watt_hours", "hardware", "date",
+    "version", "command",
 )  # fmt: skip
 NUMBERS = (
-    "train_images", "validation_images", "test_images", "test_groups", "learning_rate", "weight_decay", "seed",
-    "epochs", "validation", "test", "test_low", "test_high", "trained_parameters", "multiply_adds",
-    "head_milliseconds", "token_bytes", "training_seconds", "watt_hours",
+    "train_images", "validation_images", "test_images", "test_groups", "learning_rate", "query_learning_rate",
+    "weight_decay", "seed", "epochs", "validation", "test", "test_low", "test_high", "trained_parameters",
+    "multiply_adds", "head_milliseconds", "token_bytes", "training_seconds", "watt_hours",
 )  # fmt: skip
 TRUTHS = ("has_won", "is_selected")
 OLDER_RULE = (
@@ -101,7 +102,7 @@ def _of_head(head: HeadResult, results: SweepResults) -> dict[str, Any]:
         "pooling": head.head["pooling"],
         "tokens": " ".join(head.head.get("tokens", ["patches"])),
         "options": json.dumps(head.head.get("options", {}), sort_keys=True),
-        **{key: getattr(head, key) for key in ("learning_rate", "weight_decay", "seed")},
+        **{key: getattr(head, key) for key in ("learning_rate", "query_learning_rate", "weight_decay", "seed")},
         "setting": setting_key(head),
         "has_won": head.name in results.winning_heads,
         "selection_metric": results.selection_metric,

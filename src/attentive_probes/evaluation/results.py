@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from attentive_probes.evaluation.attention_spread import Spread
 from attentive_probes.evaluation.circumstances import hardware, library_versions
 from attentive_probes.evaluation.families import PRIMARY, Family, best_per_head, best_setting, settings_of
 from attentive_probes.evaluation.history import read_history
@@ -20,6 +21,7 @@ from attentive_probes.evaluation.statistics import holm
 from attentive_probes.foreign_files import check_fields, foreign
 from attentive_probes.writing import write_whole
 
+ENTROPY = "attention_entropy"  # among the validation metrics of a head that attends
 SCHEMA_VERSION, READABLE = 5, (1, 2, 3, 4, 5)
 OLDER_RULE = (
     "Selected by an older rule (schema {}): candidates were compared one by one with the best, heads maybe at the "
@@ -59,6 +61,10 @@ class HeadResult:
         test: Metrics on the test split, with `<metric>_interval`, `<metric>_difference` (mean, low, high) to the
             baseline, its p-value `<metric>_p`, and `<metric>_p_holm`, corrected for the number of comparisons.
         tests: Name of a further test split -> metrics there.
+        query_learning_rate: Peak learning rate of its queries, or of what says where to look in their place; `None`
+            where there is no such part, or in results of before, where it was the learning rate.
+        attention_bound: Entropy of uniform attention over the tokens that it reads, in nats: what `attention_entropy`
+            of its validation metrics, the mean over queries and images, can be at most; `None` without attention.
     """
 
     name: str
@@ -77,6 +83,19 @@ class HeadResult:
     history: list[dict[str, float | None]] = field(default_factory=list)
     test: dict[str, Any] | None = None
     tests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    query_learning_rate: float | None = None
+    attention_bound: float | None = None
+
+    @property
+    def attention(self) -> Spread | None:
+        """How evenly it spread its attention on the validation split; `None` without attention."""
+        entropy = self.validation.get(ENTROPY)
+        return None if entropy is None or self.attention_bound is None else Spread(entropy, self.attention_bound)
+
+    @property
+    def has_fast_queries(self) -> bool:
+        """Whether its queries have another rate than the rest of it."""
+        return self.query_learning_rate not in (None, self.learning_rate)
 
 
 @dataclass

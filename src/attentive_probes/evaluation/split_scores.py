@@ -14,6 +14,7 @@ from attentive_probes.data.batches import inputs_of
 from attentive_probes.data.finite import only_finite
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.steps import StepLoader
+from attentive_probes.evaluation.attention_spread import SpreadSums
 from attentive_probes.evaluation.class_scores import MAX_CONFUSION, ClassScores
 from attentive_probes.evaluation.class_sums import NO_IMAGE, ClassSums
 from attentive_probes.evaluation.target_scores import TargetScores
@@ -92,6 +93,7 @@ def score_split(
     tick: Callable[[int], object] | None = None,
     classes: Tensor | None = None,
     temperatures: Mapping[str, float | None] | None = None,
+    spread: SpreadSums | None = None,
 ) -> dict[str, Scores]:
     """Run all heads over a split in evaluation mode; every process gets what all of them found, each image once.
 
@@ -109,6 +111,7 @@ def score_split(
         tick: Called with the number of images of each batch, as far as this process can tell.
         classes: Ids `(K,)` of the classes that answers are chosen among; `None` for all.
         temperatures: Name of a head -> its temperature, for the probabilities that it gives; 1 for others.
+        spread: Where to add up how evenly heads that attend spread their attention.
 
     Raises:
         ValueError: If the split is empty, or the backbone gives tokens that are not finite for an image that is not to
@@ -118,7 +121,7 @@ def score_split(
     names = [name for name in sweep.runs if name in sweep.active]
     problem_type, num_labels = sweep.config.problem_type, len(sweep.config.id2label)
     sums = SplitSums(names, problem_type, num_labels, accelerator, confusion, keep, probabilities, temperatures)
-    for logits, labels, images in _scored(sweep, loader, accelerator, precision):
+    for logits, labels, images in _scored(sweep, loader, accelerator, precision, spread):
         sums.add(logits if classes is None else _among(logits, classes), labels, images)
         if tick is not None:
             tick(len(labels) * accelerator.num_processes)
@@ -133,7 +136,7 @@ def _among(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def _scored(
-    sweep: ProbeSweep, loader: StepLoader, accelerator: Accelerator, precision: str
+    sweep: ProbeSweep, loader: StepLoader, accelerator: Accelerator, precision: str, spread: SpreadSums | None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Logits `(B, H, C)` of all heads, labels and identities of this process's batches, in turn."""
     for parts in loader:
@@ -143,6 +146,8 @@ def _scored(
             tokens, batch = only_finite(tokens, batch, loader.split)
             with autocast(accelerator.device, "no"):
                 outputs = sweep.classify(sweep.sequences(tokens))
+            if spread is not None:
+                spread.add({n: one.attention for n, one in outputs.items() if not sweep.heads[n].pooling.is_fixed})
             yield torch.stack([output.logits for output in outputs.values()], dim=1), batch["labels"], batch["rows"]
 
 

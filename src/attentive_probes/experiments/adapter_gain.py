@@ -37,6 +37,7 @@ def adapter_gain(recipe: Recipe, name: str, winner: Judged) -> str:
     """
     assert winner.sweep is not None
     run = winner.sweep.runs.get(name) or next(iter(winner.sweep.runs.values()))
+    rates = {"learning_rate": run.learning_rate, "query_learning_rate": run.query_learning_rate}
     data = replace(recipe.data, tokens="online", validation_split=None, validation_fraction=HELD)
     data = replace(data, fraction=share_of(data, MOST_IMAGES))
     folder, epochs = Path(recipe.train.output_dir).parent, recipe.train.num_train_epochs or EPOCHS
@@ -46,7 +47,7 @@ def adapter_gain(recipe: Recipe, name: str, winner: Judged) -> str:
         one = Recipe(
             recipe.backbone,
             data,
-            {"head": HeadBlock(**run.head.to_dict(), learning_rate=run.learning_rate)},
+            {"head": HeadBlock(**run.head.to_dict(), **rates)},
             replace(train, output_dir=str(folder / ("adapter" if lora else "no-adapter"))),
             evaluation=EvaluationRecipe(),
             lora=lora,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.class_scores import ClassScores
@@ -22,11 +22,13 @@ from attentive_probes.evaluation.references import (
     read_features,
 )
 from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
-from attentive_probes.evaluation.run_files import PROBES
+from attentive_probes.evaluation.run_files import ANSWERS, PROBES
+from attentive_probes.evaluation.split_scores import rows_of
 from attentive_probes.evaluation.temperature import fit_temperature
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.probe.setup import reading_of
 from attentive_probes.training.checkpoint import save_whole
+from attentive_probes.training.final_test import save_answers
 from attentive_probes.training.trainer import ProbeTrainer
 
 
@@ -55,12 +57,16 @@ def add_references(
         both = zip(*(features[name].values() for name in ("train", "validation")), strict=True)
         joined = (Features(*(torch.cat(pair) for pair in zip(*parts, strict=True))) for parts in both)
         everything = dict(zip(features["train"], joined, strict=True))
+    tested: dict[str, ClassScores] = {}
     for name, reference in references.items():
         mine = {split: by_reading[readings[name]] for split, by_reading in features.items()}
         more = None if everything is None else everything[readings[name]]
-        result, model, scores = _result_of(name, reference, mine, more, trainer)
+        identities = _identities(splits.get("test"), mine.get("test"))
+        result, model, scores = _result_of(name, reference, mine, more, trainer, identities)
         if scores is not None and isinstance(trainer.baseline_scores, ClassScores):
-            groups = None if details is None else _groups(details, splits["test"], scores.num_images)
+            rows = None if scores.records is None else rows_of(scores, splits["test"])
+            groups = None if details is None or rows is None else details.groups_of(rows)
+            tested[name] = scores
             result.test = scores.test_metrics(trainer.baseline_scores, groups)
         trainer.results.references.append(result)
         if model is not None and trainer.accelerator.is_main_process:
@@ -71,11 +77,18 @@ def add_references(
             probe.files = card_files(among_heads, name, probe.config, trainer.attached(name))
             save_whole(probe, trainer.folder / PROBES / name)
     trainer.results.correct_for_number()
+    if tested and details is not None and details.answers and trainer.accelerator.is_main_process:
+        save_answers(tested, splits["test"], trainer.folder / ANSWERS, details, more=True)
     trainer.save_results()
 
 
 def _result_of(
-    name: str, reference: Reference, splits: Mapping[str, Features], more: Features | None, trainer: ProbeTrainer
+    name: str,
+    reference: Reference,
+    splits: Mapping[str, Features],
+    more: Features | None,
+    trainer: ProbeTrainer,
+    identities: Tensor | None,
 ) -> tuple[ReferenceResult, LinearModel | None, ClassScores | None]:
     """A reference with its best setting, its model, and its scores on the test split if there is one.
 
@@ -94,13 +107,15 @@ def _result_of(
     result = ReferenceResult(name, asdict(reference), found.settings, found.validation, temperature=temperature)
     if test is None or scores is None:
         return result, model, None
-    return result, model, score_classes(scores, test.labels, confusion=True, temperature=temperature)
+    return result, model, score_classes(scores, test.labels, True, temperature, identities)
 
 
-def _groups(details: TestDetails, split: Any, count: int) -> np.ndarray | None:
-    """The group of each scored image of the test split, in order, where it is known which were scored."""
-    rows = split.images.numpy() if isinstance(split, TokenCache) else getattr(split, "rows", np.empty(0))
-    return details.groups_of(rows) if len(rows) == count else None
+def _identities(split: Any, features: Features | None) -> Tensor | None:
+    """The identities `(N,)` of the scored images of the test split, in order, where it is known which were scored."""
+    if split is None or features is None:
+        return None
+    found = split.images if isinstance(split, TokenCache) else torch.arange(len(getattr(split, "rows", ())))
+    return found if len(found) == len(features.labels) else None
 
 
 def with_reference(results: SweepResults, reference: ReferenceResult, parameters: int) -> SweepResults:

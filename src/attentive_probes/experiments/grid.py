@@ -44,8 +44,9 @@ def cross(runs: Mapping[str, HeadRun], grid: Mapping[str, Sequence[Any]]) -> dic
         for values in product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
             crossed_run = _with(replace(run, family=run.family or name), settings)
-            if "learning_rate" in settings:
-                settings["learning_rate"] = crossed_run.learning_rate  # `auto` is a number by now
+            for key in ("learning_rate", "query_learning_rate"):
+                if key in settings:
+                    settings[key] = getattr(crossed_run, key)  # `auto` is a number by now
             suffixes = (f"{_short(key)}={_text(value)}" for key, value in settings.items())
             crossed["-".join([name, *suffixes])] = crossed_run
     return crossed
@@ -54,16 +55,21 @@ def cross(runs: Mapping[str, HeadRun], grid: Mapping[str, Sequence[Any]]) -> dic
 def _with(run: HeadRun, settings: Mapping[str, Any]) -> HeadRun:
     options = {key.removeprefix(OPTION): value for key, value in settings.items() if key.startswith(OPTION)}
     head = {key: value for key, value in settings.items() if key in HEAD_KEYS}
+    own = {key: value for key, value in settings.items() if key in RUN_KEYS}
+    if "learning_rate" in own and run.has_automatic_queries:
+        own = {"query_learning_rate": None, **own}
     head["options"] = {**run.head.options, **head.get("options", {}), **options}
     return replace(
         run,
         head=replace(run.head, **head),
-        **{key: value for key, value in settings.items() if key in RUN_KEYS},
+        **own,
     )
 
 
 def _short(key: str) -> str:
-    return {"learning_rate": "lr", "weight_decay": "wd"}.get(key, key.removeprefix(OPTION))
+    return {"learning_rate": "lr", "query_learning_rate": "qlr", "weight_decay": "wd"}.get(
+        key, key.removeprefix(OPTION)
+    )
 
 
 def _text(value: Any) -> str:

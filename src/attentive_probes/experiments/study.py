@@ -169,7 +169,8 @@ def apart(recipe: Recipe) -> list[Recipe]:
     found = []
     for run in recipe.head_runs().values():
         content: Any = OmegaConf.create(text)
-        block = {**run.head.to_dict(), "learning_rate": run.learning_rate, "weight_decay": run.weight_decay}
+        rates = ("learning_rate", "query_learning_rate", "weight_decay")
+        block = {**run.head.to_dict(), **{key: getattr(run, key) for key in rates}}
         family = run.family or next(iter(recipe.heads))
         content.heads = {family: {**block, "seed": run.seed}}
         content.grid, content.train.seed = {}, run.seed

@@ -151,7 +151,8 @@ def _contents(config: ProbeConfig) -> str:
 def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict[str, str]:
     settings = HeadConfig(**head.head)
     sizes = ", ".join(f"{split} {size['images']:,}" for split, size in results.data.items() if size.get("images"))
-    rates = f"{head.learning_rate:g}, weight decay {head.weight_decay:g}, {results.arguments['optimizer']}"
+    of_queries = f", queries {head.query_learning_rate:g}" if head.has_fast_queries else ""
+    rates = f"{head.learning_rate:g}{of_queries}, weight decay {head.weight_decay:g}, {results.arguments['optimizer']}"
     options = plain(json.dumps(settings.options)) if settings.options else ""
     epochs = f"{head.best_epoch} selected of {len(head.history)}; batch {results.arguments['batch_size']}"
     if not head.history and not head.learning_rate:

@@ -44,6 +44,7 @@ class AbmilpPooling(Pooling):
     """
 
     paper = "https://arxiv.org/abs/2412.03215"
+    query_parameters = frozenset({"gate"})
 
     positions: Tensor | None
 

@@ -47,6 +47,8 @@ class Pooling(nn.Module, ABC):
         folds: Whether the pooling is one call of `attend` between its `queries` and its `readout`, see `QueryPooling`;
             for some it depends on their options.
         learning_rate: Peak learning rate of AdamW that does well in most places, as `docs/protocol.md` has measured.
+        query_parameters: Parts of the names of those parameters that say where to look: queries, scores, gates.
+        query_speed: How many times faster than the others these learn, where rates are automatic.
         is_fixed: Whether it has neither parameters nor options, so that all heads that read the same pool alike.
     """
 
@@ -57,6 +59,12 @@ class Pooling(nn.Module, ABC):
     folds: bool = False
     is_fixed: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 0.01
+    query_parameters: ClassVar[frozenset[str]] = frozenset({"query"})
+    query_speed: ClassVar[float] = 1.0
+
+    def seeking_parameters(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter, of those that say where to look: `query_parameters` of this pooling and its parts."""
+        return {name: p for name, p in self.named_parameters() if self.query_parameters & set(name.split("."))}
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Pooled:

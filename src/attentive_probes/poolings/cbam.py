@@ -30,6 +30,7 @@ class CbamPooling(Pooling):
     """
 
     paper = "https://arxiv.org/abs/1807.06521"
+    query_parameters = frozenset({"fc1", "fc2", "conv"})
     order_matters = True
     attention_kind = "gates"
 

@@ -36,6 +36,7 @@ class ClipPooling(Pooling):
 
     paper = "https://arxiv.org/abs/2103.00020"
     learning_rate = 0.001
+    query_parameters = frozenset({"query_map"})
     order_matters = True
     attention_kind = "partial"
 

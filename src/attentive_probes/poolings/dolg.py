@@ -26,6 +26,7 @@ class DolgPooling(Pooling):
     """
 
     paper = "https://arxiv.org/abs/2108.02927"
+    query_parameters = frozenset({"score"})
     attention_kind = "gates"
 
     def __init__(self, width: int, layout: SequenceLayout):

@@ -41,6 +41,7 @@ class EfficientProbing(QueryPooling):
 
     paper = "https://arxiv.org/abs/2506.10178"
     learning_rate = 0.003
+    query_speed = 100.0
 
     def __init__(
         self,

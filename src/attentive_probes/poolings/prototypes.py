@@ -33,6 +33,7 @@ class PrototypePooling(Pooling):
     paper = "https://arxiv.org/abs/2509.24901"
     attention_kind = "gates"
     learning_rate = 0.003
+    query_parameters = frozenset({"prototypes"})
 
     def __init__(self, width: int, layout: SequenceLayout, *, num_prototypes: int = 128, binary: bool = True):
         super().__init__()

@@ -32,6 +32,7 @@ class SimPool(Pooling):
 
     paper = "https://arxiv.org/abs/2309.06891"
     learning_rate = 0.003
+    query_parameters = frozenset({"query_map"})
 
     def __init__(self, width: int, layout: SequenceLayout, *, num_attention_heads: int = 1, qkv_bias: bool = False):
         super().__init__()

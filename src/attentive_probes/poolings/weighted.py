@@ -24,6 +24,7 @@ class WeightedPooling(Pooling):
     """
 
     paper = "https://arxiv.org/abs/1802.05365"
+    query_parameters = frozenset({"logits"})
     order_matters = True
 
     def __init__(self, width: int, layout: SequenceLayout):

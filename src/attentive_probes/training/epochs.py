@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.history import append_history
+from attentive_probes.evaluation.results import ENTROPY
 from attentive_probes.evaluation.run_files import CHECKPOINTS, RESULTS
 from attentive_probes.evaluation.split_scores import Scores, rows_of
 from attentive_probes.training.loop import TrainingLoop
@@ -52,8 +53,10 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
         losses = loop.run_epoch(epoch + 1, save)
         epoch += 1
         with settled(sweep):
-            scores = loop.evaluate(sorted(sweep.active)[:1] if trainer.groups is not None else ())
+            scores, spreads = loop.evaluate(sorted(sweep.active)[:1] if trainer.groups is not None else ())
             metrics = {name: found.metrics() for name, found in scores.items() if found.are_finite}
+            for name in spreads.keys() & metrics.keys():
+                metrics[name][ENTROPY], selection.results[name].attention_bound = spreads[name]
             intervals = validation_intervals(trainer, {name: scores[name] for name in metrics})
             results.seconds = time.perf_counter() - start
             selection.update(epoch, results.seconds, sweep.learned, losses, metrics, loop.diverged, intervals)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
 
-from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.details import TestDetails
 from attentive_probes.evaluation.split_scores import Scores, rows_of, score_split
@@ -78,17 +78,29 @@ def note_test(
         trainer.results.protocol += f" Images come in groups, {count} of them in test; intervals are those of groups."
 
 
-def save_answers(scores: Mapping[str, Scores], split: AnySplit, path: Path, details: TestDetails) -> None:
+def save_answers(
+    scores: Mapping[str, Scores], split: AnySplit, path: Path, details: TestDetails, more: bool = False
+) -> None:
     """Write what every head answered about every test image as Parquet: head, row, correct, probability, and group.
+
+    Args:
+        scores: Name of a head or reference -> its scores, with what it answered image by image.
+        split: The test split.
+        path: The file.
+        details: Its groups.
+        more: Whether these join what the file holds, as references do after heads.
 
     Raises:
         OSError: If it cannot be written.
     """
     parts = []
+    if more and path.exists():
+        held = pq.read_table(path)
+        parts.append(held.filter(pc.invert(pc.is_in(held["head"].cast(pa.string()), pa.array(list(scores))))))
     for name, found in scores.items():
         records = found.records if isinstance(found, ClassScores) else None
         if records is not None and found.are_finite:
-            rows = split.rows[records.rows] if isinstance(split, ImageSplit) else records.rows
+            rows = rows_of(found, split)
             correct = records.answers == records.labels
             columns = {"row": rows, "correct": correct, "probability": records.confidence.astype(np.float32)}
             if (groups := details.groups_of(rows)) is not None:

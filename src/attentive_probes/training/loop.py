@@ -20,6 +20,7 @@ from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.steps import Batch, StepLoader
 from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.evaluation.attention_spread import Spread, SpreadSums
 from attentive_probes.evaluation.split_scores import Scores, score_split
 from attentive_probes.memory import keep_freed_memory
 from attentive_probes.probe.sweep import ProbeSweep
@@ -152,16 +153,22 @@ class TrainingLoop:
         self.progress = EpochProgress(progress.steps, progress.totals.to(self.device))
         self.bar.update(steps_done * self.arguments.batch_size)
 
-    def evaluate(self, keep: Collection[str] = ()) -> dict[str, Scores]:
-        """Scores of every head on the validation split; the draws of dropout and noise go on as if there were none.
+    def evaluate(self, keep: Collection[str] = ()) -> tuple[dict[str, Scores], dict[str, Spread]]:
+        """Scores of every head on the validation split, and how evenly those that attend spread their attention there.
 
-        The answers of the heads of `keep` are kept image by image.
+        The draws of dropout and noise go on as if there were none. The answers of the heads of `keep` are kept image by
+        image.
         """
         random_state = torch.get_rng_state()
         precision = self.arguments.mixed_precision
-        scores = score_split(self.sweep, self.validation_loader, self.accelerator, precision=precision, keep=keep)
+        sums = SpreadSums()
+        scores = score_split(
+            self.sweep, self.validation_loader, self.accelerator, precision=precision, keep=keep, spread=sums
+        )
         torch.set_rng_state(random_state)
-        return scores if self.scale is None else {name: self.scale.restored_scores(s) for name, s in scores.items()}
+        if self.scale is not None:
+            scores = {name: self.scale.restored_scores(found) for name, found in scores.items()}
+        return scores, sums.spreads(self.accelerator)
 
     def keep_only(self, names: set[str]) -> None:
         """Let the other heads rest."""

@@ -74,8 +74,9 @@ class OnlineProbes(nn.Module):
         self.config = PreTrainedConfig(num_labels=num_labels, problem_type=problem_type)
         self.rates = {
             name: HeadRates(
-                learning_rate if run.learning_rate is None else float(run.learning_rate),
+                run.rates(learning_rate)[0],
                 weight_decay if run.weight_decay is None else run.weight_decay,
+                run.rates(learning_rate)[1],
             )
             for name, run in self.runs.items()
         }

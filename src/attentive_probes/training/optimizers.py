@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from attentive_probes.layers.normalization import BatchNorm
+from attentive_probes.poolings import Pooling
 from attentive_probes.training.lars import LARS
 
 # Fused: with many small heads, one kernel per group instead of one per operation and tensor.
@@ -30,10 +31,16 @@ UNDECAYED = ("bias", "gamma", "scale", "query")
 
 @dataclass(frozen=True)
 class HeadRates:
-    """Learning rate at its peak and weight decay of one head."""
+    """Learning rate at its peak and weight decay of one head; its queries may have a rate of their own."""
 
     learning_rate: float
     weight_decay: float
+    query_learning_rate: float | None = None
+
+    def of(self, seeks: bool, decays: bool) -> HeadRates:
+        """Those of a part of the head: what says where to look or not, what weight decay shrinks or not."""
+        rate = self.query_learning_rate if seeks and self.query_learning_rate is not None else self.learning_rate
+        return HeadRates(rate, self.weight_decay if decays else 0.0)
 
 
 def build_optimizer(
@@ -46,13 +53,16 @@ def build_optimizer(
 ) -> Optimizer:
     """An optimizer over heads and adapter only, each with its own learning rate and weight decay.
 
-    Weight decay leaves out biases, norms, learned scales and queries; see `is_decayed`.
+    Weight decay leaves out biases, norms, learned scales and queries; see `is_decayed`. What says where to look has the
+    rate of queries; see `Pooling.seeking_parameters`.
     """
     by_rates: dict[HeadRates, list[nn.Parameter]] = {}
     for key, head in heads.items():
-        decayed, free = split_parameters(head)
-        by_rates.setdefault(rates[key], []).extend(decayed)
-        by_rates.setdefault(replace(rates[key], weight_decay=0.0), []).extend(free)
+        pooling = getattr(head, "pooling", None)
+        seeking = set(pooling.seeking_parameters().values()) if isinstance(pooling, Pooling) else set()
+        for decays, parameters in zip((True, False), split_parameters(head), strict=True):
+            for parameter in parameters:
+                by_rates.setdefault(rates[key].of(parameter in seeking, decays), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": parameters, "lr": rates.learning_rate, "weight_decay": rates.weight_decay}
         for rates, parameters in by_rates.items()

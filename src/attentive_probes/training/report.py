@@ -19,8 +19,7 @@ from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.hub.markdown import one_line
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import QueryPooling
-from attentive_probes.probe.head_run import HeadRun
-from attentive_probes.probe.rates import rate_of
+from attentive_probes.probe.rates import is_automatic
 from attentive_probes.probe.setup import layouts_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.arguments import ProbeTrainingArguments
@@ -33,37 +32,30 @@ FEW_IMAGES = 200  # of a validation split, below which a choice by it is a game 
 
 
 def head_rates(sweep: ProbeSweep, arguments: ProbeTrainingArguments) -> dict[str, HeadRates]:
-    """Name -> learning rate and weight decay of each head: its own, else those of the arguments.
+    """Name -> learning rates and weight decay of each head: its own, else those of the arguments.
 
     Raises:
         ValueError: If the half-cosine of a head would go up, or an automatic rate is asked for with another optimizer
             than AdamW.
     """
     scale = arguments.batch_size / 256 if arguments.scale_learning_rate else 1.0
-    rates = {
-        name: HeadRates(
-            scale * _rate_of(run, arguments),
-            arguments.weight_decay if run.weight_decay is None else run.weight_decay,
-        )
-        for name, run in sweep.runs.items()
-    }
-    for name, rate in rates.items():
-        if arguments.min_learning_rate > rate.learning_rate:
+    rates: dict[str, HeadRates] = {}
+    for name, run in sweep.runs.items():
+        if is_automatic(arguments.learning_rate) and run.learning_rate is None and arguments.optimizer != "adamw":
+            raise ValueError(
+                f"learning_rate={arguments.learning_rate} was measured with adamw; state a rate for "
+                f"{arguments.optimizer}."
+            )
+        rate, query_rate = (scale * value for value in run.rates(arguments.learning_rate))
+        decay = arguments.weight_decay if run.weight_decay is None else run.weight_decay
+        rates[name] = HeadRates(rate, decay, query_rate)
+    for name, found in rates.items():
+        if arguments.min_learning_rate > found.learning_rate:
             raise ValueError(
                 f"min_learning_rate is {arguments.min_learning_rate}, above the learning rate of the head {name!r}, "
-                f"{rate.learning_rate:g}; the half-cosine goes down."
+                f"{found.learning_rate:g}; the half-cosine goes down."
             )
     return rates
-
-
-def _rate_of(run: HeadRun, arguments: ProbeTrainingArguments) -> float:
-    if run.learning_rate is not None:
-        return float(run.learning_rate)
-    if isinstance(arguments.learning_rate, str) and arguments.optimizer != "adamw":
-        raise ValueError(
-            f"learning_rate={arguments.learning_rate} was measured with adamw; state a rate for {arguments.optimizer}."
-        )
-    return rate_of(arguments.learning_rate, run.head.pooling)
 
 
 def adapter_rates(arguments: ProbeTrainingArguments) -> HeadRates:
@@ -90,6 +82,9 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
                 name=name,
                 head=run.head.to_dict(),
                 learning_rate=rates[name].learning_rate,
+                query_learning_rate=rates[name].query_learning_rate
+                if heads[name].pooling.seeking_parameters()
+                else None,
                 weight_decay=rates[name].weight_decay,
                 trainable_parameters=in_adapter + sum(p.numel() for p in heads[name].parameters()),
                 seed=arguments.seed if run.seed is None else run.seed,

@@ -114,8 +114,8 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
         ValueError: If it has not; the text names the difference.
     """
     state = load_checked(folder / CHECKPOINTS / STATE)
-    settings = ("name", "head", "learning_rate", "weight_decay", "seed")
-    held = [[head[key] for key in settings] for head in state["results"]]
+    settings = ("name", "head", "learning_rate", "query_learning_rate", "weight_decay", "seed")
+    held = [[head.get(key) for key in settings] for head in state["results"]]
     if held != [[getattr(head, key) for key in settings] for head in results.heads]:
         raise ValueError(f"The run in {str(folder)!r} has other heads; resume it with the same ones.")
     theirs = {**state["arguments"], **state["identity"]}
