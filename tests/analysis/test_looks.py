@@ -1,6 +1,7 @@
 """Images as a probe sees them: answers, maps on one scale, what each query added."""
 
 import csv
+import math
 
 import numpy as np
 import pytest
@@ -83,6 +84,7 @@ def test_pictures_and_numbers(ending, tiny_backbone, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 and rows[0]["image"] == "'=a.png" and rows[0]["label"] == "'=band 2"
     assert sorted(int(row["rank"]) for row in rows[:4]) == [1, 2, 3, 4]
+    assert all(0 < float(row["entropy"]) <= math.log(16) + 1e-4 for row in rows)  # over 16 patches, not over pixels
     with pytest.raises(ValueError, match="no image"):
         look_figure([], tmp_path / "none.png")
 

@@ -101,10 +101,11 @@ def costs() -> str:
 
 
 def rates() -> str:
-    by_rate: dict[float, list[str]] = {}
+    by_rate: dict[tuple[float, float], list[str]] = {}
     for name, pooling in POOLINGS.items():
-        by_rate.setdefault(pooling.learning_rate, []).append(f"`{name}`")
-    return rows_of(["`auto`", "poolings"], [[rate, " ".join(names)] for rate, names in sorted(by_rate.items())])
+        by_rate.setdefault((pooling.learning_rate, pooling.query_speed), []).append(f"`{name}`")
+    rows = [[rate, f"{rate * speed:g}", " ".join(names)] for (rate, speed), names in sorted(by_rate.items())]
+    return rows_of(["`auto`", "of queries", "poolings"], rows)
 
 
 def tap_table() -> str:

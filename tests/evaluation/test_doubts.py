@@ -34,6 +34,17 @@ def test_the_best_rate_at_the_edge(rates, said):
     assert (f"0.1, is the {said} of those" in found) if said else found == ""
 
 
+def test_no_advice_from_what_cannot_be_told_apart():
+    """An edge that is no better than its neighbour by its error, or a head that guesses, says nothing about rates."""
+    heads = [head(rate, top1) for rate, top1 in ((0.1, 80.0), (1.0, 79.0))]
+    heads[0].validation_interval = [77.4, 82.4]
+    assert doubts(*heads) == ""
+    heads[0].validation_interval = [79.5, 80.5]
+    assert "is the smallest" in doubts(*heads)
+    data = {"validation": {"images": 1000, "largest_class": 79.6}, "test": {"images": 1000}}
+    assert doubts_of(SweepResults(heads, "top1", {}, {}, data)) == []
+
+
 def test_epochs_and_fit():
     """The last epoch was the best; the validation loss rises while the training loss falls."""
     assert "was best in its last epoch (3)" in doubts(head(best_epoch=3))

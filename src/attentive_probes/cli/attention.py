@@ -21,10 +21,18 @@ def attention(
     max_images: Annotated[int, typer.Option(min=1, max=64, help="Images to draw.")] = 12,
     queries: Annotated[int, typer.Option(min=1, help="Queries to draw per image, those that added most.")] = 8,
     groups: Annotated[int, typer.Option(min=1, help="Groups of queries in the winner map.")] = 8,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of masks, white on the object, in class folders and of names as the images are."),
+    ] = None,
 ) -> None:
-    """Draw where the queries of a probe look, what each added to its answer, and which wins each place."""
+    """Draw where the queries of a probe look, what each added to its answer, and which wins each place.
+
+    With masks, tell how much of its attention and evidence lies on the object in all images, beside chance.
+    """
     from attentive_probes.analysis.look_figure import look_figure, write_looks
     from attentive_probes.analysis.looks import look_at
+    from attentive_probes.analysis.on_object import mask_of, on_object
     from attentive_probes.analysis.plots import require_matplotlib
     from attentive_probes.data.decode import open_image
     from attentive_probes.evaluation.prediction import find_images
@@ -34,10 +42,13 @@ def attention(
     begin()
     require_matplotlib()
     files = find_images(images)
+    of_files = None if masks is None else [mask_of(path, masks) for path in files]
     if len(files) > max_images:
         console.print(f"{max_images} of {len(files)} images are drawn; --max-images draws more.")
-    files = files[:max_images]
     loaded = ProbeForImageClassification.from_pretrained(probe)
+    if of_files is not None:
+        console.print(on_object(loaded, files, of_files).table())
+    files = files[:max_images]
     table = LabelTable.from_config(loaded.config)
     ids = [table.id_of(path.parent.name) for path in files]
     channels = loaded.backbone.num_channels

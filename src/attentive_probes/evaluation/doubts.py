@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import fisher_exact
 
-from attentive_probes.evaluation.families import best_per_head
+from attentive_probes.evaluation.families import best_per_head, value_of
 from attentive_probes.evaluation.results import HeadResult, SweepResults
 from attentive_probes.evaluation.statistics import reach, student_p
 
@@ -35,14 +35,36 @@ def _epochs(results: SweepResults) -> Iterator[str]:
 
 def _rates(results: SweepResults) -> Iterator[str]:
     for family in best_per_head(results.heads, results.selection_metric):
-        tried = sorted({head.learning_rate for head in results.heads if (head.family or head.name) == family.name})
+        members = [head for head in results.heads if (head.family or head.name) == family.name]
+        tried = sorted({head.learning_rate for head in members})
         best = results.head(family.best.names[0])
-        if len(tried) > 1 and best.validation and best.learning_rate in (tried[0], tried[-1]):
-            which, more = ("smallest", "smaller") if best.learning_rate == tried[0] else ("largest", "larger")
-            yield (
-                f"The best learning rate of {family.name}, {best.learning_rate:g}, is the {which} of those that were "
-                f"tried ({tried[0]:g} to {tried[-1]:g}): try {more} ones."
-            )
+        if len(tried) < 2 or best.learning_rate not in (tried[0], tried[-1]) or not best.validation:
+            continue
+        is_least = best.learning_rate == tried[0]
+        beside = [head for head in members if head.learning_rate == (tried[1] if is_least else tried[-2])]
+        if _is_guessing(best, results) or not _is_ahead(best, beside, results.selection_metric):
+            continue
+        which, more = ("smallest", "smaller") if is_least else ("largest", "larger")
+        yield (
+            f"The best learning rate of {family.name}, {best.learning_rate:g}, is the {which} of those that were "
+            f"tried ({tried[0]:g} to {tried[-1]:g}): try {more} ones."
+        )
+
+
+def _is_guessing(head: HeadResult, results: SweepResults) -> bool:
+    """Whether a head cannot be told from answering the most frequent class whatever it sees."""
+    largest = (results.data.get("validation") or {}).get("largest_class")
+    return largest is not None and head.validation_interval is not None and head.validation_interval[0] <= largest
+
+
+def _is_ahead(best: HeadResult, beside: list[HeadResult], metric: str) -> bool:
+    """Whether a head is better on validation than all heads at the rate beside its own, by more than its error."""
+    values = [found for head in beside if (found := value_of(head, metric)) is not None]
+    own = value_of(best, metric)
+    if own is None or not values:
+        return True
+    low, high = best.validation_interval if metric == "top1" and best.validation_interval else (own, own)
+    return min(abs(value - own) for value in values) > (high - low) / 2
 
 
 def _attention(results: SweepResults) -> Iterator[str]:

@@ -29,46 +29,36 @@ def results_table(results: SweepResults) -> Table:
     entries: list[HeadResult | ReferenceResult] = [*results.heads, *results.references]
     tested = [entry.test for entry in entries if entry.test]
     primary = next((key for key in PRIMARY if tested and key in tested[0]), "loss")
-    notes = [
-        selected_how(results),
-        *([SPREAD] if any(head.attention for head in results.heads) else []),
-        *results.warnings,
-    ]
+    attends = any(head.attention for head in results.heads)
+    notes = [selected_how(results), *([SPREAD] if attends else []), *results.warnings]
     if (comparisons := sum(f"{primary}_p_holm" in test for test in tested)) > 1:
         notes.insert(1, CORRECTED.format(comparisons))
     table = Table(
         title=f"{len(results.heads)} heads on one backbone pass ({results.adaptation}), {results.seconds:.0f} s",
         caption="\n".join(notes),
     )
-    for column in ("head", "parameters", "rate", "spread", f"val {metric}", "epoch", "seconds"):
+    for column in ("head", "parameters", "rate", f"val {metric}", "epoch", "seconds"):
         table.add_column(column, justify="left" if column == "head" else "right", no_wrap=True)
-    for column in (f"test {primary}", f"minus {results.baseline}", "p") if tested else ():
+    of_test = (f"test {primary}", f"minus {results.baseline}", "p") if tested else ()
+    for column in (*of_test, *(("spread",) if attends else ())):
         table.add_column(column, justify="right")
     for head in results.heads:
         value = head.validation.get(metric)
+        spread = "" if head.attention is None else f"{head.attention.share:.0%}"
         row = [
             f"{head.name} *" if head.name == results.winner else head.name,
             f"{head.trainable_parameters:,}",
             f"{head.learning_rate:g}",
-            "" if head.attention is None else f"{head.attention.share:.0%}",
             "diverged" if value is None else f"{value:.2f}",
             str(head.best_epoch),
             f"{head.seconds:.0f}",
         ]
-        table.add_row(*row, *(_test_cells(head, primary) if tested else ()))
+        table.add_row(*row, *(_test_cells(head, primary) if tested else ()), *([spread] if attends else []))
     if results.references:
         table.add_section()
     for reference in results.references:
         mark = " *" if reference.name == results.winner else ""
-        row = [
-            f"{reference.name} ({_settings_text(reference)}){mark}",
-            "",
-            "",
-            "",
-            f"{reference.validation:.2f}",
-            "",
-            "",
-        ]
+        row = [f"{reference.name} ({_settings_text(reference)}){mark}", "", "", f"{reference.validation:.2f}", "", ""]
         table.add_row(*row, *(_test_cells(reference, primary) if tested else ()))
     return table
 

@@ -53,10 +53,10 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
         losses = loop.run_epoch(epoch + 1, save)
         epoch += 1
         with settled(sweep):
-            scores, spreads = loop.evaluate(sorted(sweep.active)[:1] if trainer.groups is not None else ())
+            scores = loop.evaluate(sorted(sweep.active)[:1] if trainer.groups is not None else ())
             metrics = {name: found.metrics() for name, found in scores.items() if found.are_finite}
-            for name in spreads.keys() & metrics.keys():
-                metrics[name][ENTROPY], selection.results[name].attention_bound = spreads[name]
+            for name in loop.spreads.keys() & metrics.keys():
+                metrics[name][ENTROPY], selection.results[name].attention_bound = loop.spreads[name]
             intervals = validation_intervals(trainer, {name: scores[name] for name in metrics})
             results.seconds = time.perf_counter() - start
             selection.update(epoch, results.seconds, sweep.learned, losses, metrics, loop.diverged, intervals)
@@ -65,7 +65,7 @@ def run_epochs(trainer: ProbeTrainer, loop: TrainingLoop, selection: EpochSelect
             if is_main:
                 append_history(trainer.folder, [(name, selection.results[name].history[-1]) for name in losses])
             if is_due or is_last:
-                note_validation(results, next(iter(scores.values())).num_images)
+                note_validation(results, next(iter(scores.values())))
                 named = {"train": trainer.train_split, "validation": trainer.validation_split}
                 note_sizes(results, sweep.config, arguments, **named)  # again, for streams count as they are read
         loop.keep_only(selection.alive(sweep.active))

@@ -76,7 +76,7 @@ def fit_heads(
         loop.run_epoch(epoch, save=lambda: None)
         loop.keep_only(sweep.active - loop.diverged.keys())
     with settled(sweep):
-        scores = loop.evaluate()[0] if held is not None and sweep.active else {}
+        scores = loop.evaluate() if held is not None and sweep.active else {}
         scores = {name: found for name, found in scores.items() if found.are_finite}
         states = {name: sweep.learned(name) for name in sweep.runs if name in sweep.active}
     loop.close()

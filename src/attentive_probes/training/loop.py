@@ -70,6 +70,7 @@ class TrainingLoop:
 
     Attributes:
         diverged: Name -> step (from 1) at which the loss of a head was no finite number.
+        spreads: Name -> how evenly a head that attends spread its attention on the validation split, when last scored.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class TrainingLoop:
         self.scale = scale
         self.sweep, self.arguments, self.accelerator = sweep, arguments, accelerator
         self.train_loaders, self.validation_loader = train, validation
+        self.spreads: dict[str, Spread] = {}
         self.device = accelerator.device
         self.class_weights = None if class_weights is None else class_weights.to(self.device)
         keep_freed_memory()
@@ -153,11 +155,10 @@ class TrainingLoop:
         self.progress = EpochProgress(progress.steps, progress.totals.to(self.device))
         self.bar.update(steps_done * self.arguments.batch_size)
 
-    def evaluate(self, keep: Collection[str] = ()) -> tuple[dict[str, Scores], dict[str, Spread]]:
-        """Scores of every head on the validation split, and how evenly those that attend spread their attention there.
+    def evaluate(self, keep: Collection[str] = ()) -> dict[str, Scores]:
+        """Scores of every head on the validation split; the draws of dropout and noise go on as if there were none.
 
-        The draws of dropout and noise go on as if there were none. The answers of the heads of `keep` are kept image by
-        image.
+        The answers of the heads of `keep` are kept image by image; how heads spread their attention is in `spreads`.
         """
         random_state = torch.get_rng_state()
         precision = self.arguments.mixed_precision
@@ -168,7 +169,8 @@ class TrainingLoop:
         torch.set_rng_state(random_state)
         if self.scale is not None:
             scores = {name: self.scale.restored_scores(found) for name, found in scores.items()}
-        return scores, sums.spreads(self.accelerator)
+        self.spreads = sums.spreads(self.accelerator)
+        return scores
 
     def keep_only(self, names: set[str]) -> None:
         """Let the other heads rest."""

@@ -12,10 +12,12 @@ from accelerate import Accelerator
 from transformers import PreTrainedConfig
 
 from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.doubts import doubts_of
 from attentive_probes.evaluation.families import head_named
 from attentive_probes.evaluation.resampling import FEW_GROUPS
 from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.hub.markdown import one_line
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import QueryPooling
@@ -107,13 +109,17 @@ def empty_results(sweep: ProbeSweep, arguments: ProbeTrainingArguments, num_proc
     return results
 
 
-def note_validation(results: SweepResults, num_images: int) -> None:
-    """Warn of a validation split that is too small to select on.
+def note_validation(results: SweepResults, scores: Scores) -> None:
+    """Note what guessing reaches on the validation split, and warn if it is too small to select on.
 
     Args:
         results: The results of a run.
-        num_images: Images of the validation split.
+        scores: Of any head on that split.
     """
+    num_images = scores.num_images
+    if isinstance(scores, ClassScores):
+        largest = 100 * float(scores.counts.max()) / num_images
+        results.data.setdefault("validation", {})["largest_class"] = round(largest, 2)
     if num_images < FEW_IMAGES and results.arguments["select_epoch"]:
         warn(
             results,
