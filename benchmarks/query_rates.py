@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/query_rates.py BACKBONE DATA [KEY=VALUE ...] --tokens patches@block:6
 
 Every pooling at some multiples of its rate, its queries at some multiples of that, two seeds; batch size and epochs as
-`attentive-probes train DATA` takes them, unless a change of the recipe (`train.batch_size=64`) says otherwise. DATA has a
-validation and a test split (`data.test_split=test[:2000]`). Spread is the share of tokens that attention is spread over,
-by its entropy on validation. With masks of the test images, in class folders, attention on the object of the test folder
-`DATA/test` over chance, of all queries and of the best one.
+`attentive-probes train DATA` takes them, unless a change of the recipe says otherwise (`train.batch_size=64`). DATA has
+a validation and a test split (`data.test_split=test[:2000]`). Spread is the share of tokens that attention is spread
+over, by its entropy on validation. With `--masks`, a folder of masks of the test images in class folders, attention on
+the object of the test folder `DATA/test` over chance, of all queries and of the best one.
 """
 
 from __future__ import annotations

@@ -120,12 +120,19 @@ def test_selection_on_test_is_marked(run):
 
 @pytest.mark.slow
 def test_random_weights_are_a_control(run, tmp_path):
-    """An untrained backbone is named, gives other numbers, and its probes do not pose as those of the trained one."""
+    """An untrained backbone is named, gives other numbers, and is drawn anew when its probes are opened."""
     control, trained = run("backbone.random_weights=true", folder="control"), run()
     assert control.backbone["name"] == "random weights"
     assert control.heads[0].history != trained.heads[0].history
-    with pytest.raises(ValueError, match="names no backbone"):
-        ProbeForImageClassification.from_pretrained(tmp_path / "control" / "probes" / "gap")
+    folder = tmp_path / "control" / "probes" / "gap"
+    stored = json.loads((folder / "config.json").read_text())
+    assert stored["backbone_name_or_path"] is None and stored["backbone_seed"] == 0 and stored["backbone_fingerprint"]
+    first, second = (ProbeForImageClassification.from_pretrained(folder).eval() for _ in range(2))
+    pixels = torch.rand(2, 3, 16, 16)
+    assert torch.equal(first(pixels).logits, second(pixels).logits)
+    (folder / "config.json").write_text(json.dumps({**stored, "backbone_seed": 1}))
+    with pytest.raises(ValueError, match="untrained weights of seed 1"):
+        ProbeForImageClassification.from_pretrained(folder)
 
 
 def test_probes_of_a_cached_run_read_images(run, tmp_path, recipe_file):

@@ -34,6 +34,7 @@ class AimPooling(QueryPooling):
 
     paper = "https://arxiv.org/abs/2401.08541"
     learning_rate = 0.001
+    query_speed = 30.0
 
     def __init__(self, width: int, layout: SequenceLayout, *, num_attention_heads: int = 12, num_queries: int = 1):
         super().__init__()

@@ -33,6 +33,7 @@ class SiglipPooling(QueryPooling):
 
     paper = "https://arxiv.org/abs/2303.15343"
     learning_rate = 0.001
+    query_speed = 10.0
 
     def __init__(self, width: int, layout: SequenceLayout, *, num_attention_heads: int = 8, mlp_ratio: float = 4.0):
         super().__init__()

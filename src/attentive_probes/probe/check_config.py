@@ -12,6 +12,7 @@ TYPES: dict[str, Any] = {
     "backbone_name_or_path": str | None,
     "backbone_revision": str | None,
     "backbone_fingerprint": str | None,
+    "backbone_seed": int | None,
     "self_contained": bool,
     "backbone_class": str | None,
     "token_layouts": dict[str, dict[str, Any]] | None,

@@ -44,6 +44,8 @@ def load_backbone(
             f"The probe reads a backbone of its author's own, {config.backbone_class}; pass the module: "
             "from_pretrained(..., backbone=module)."
         )
+    if source is None and config.backbone_seed is not None:
+        return random_backbone(config, heads).to(dtype or torch.float32)
     if source is None:
         raise ValueError(
             "The probe names no backbone; pass backbone='<Hub id or folder>', or save it with "
@@ -116,9 +118,15 @@ def check_weights(config: ProbeConfig, backbone: Backbone, source: str) -> None:
 
 
 def random_backbone(config: ProbeConfig, heads: Iterable[HeadConfig]) -> VisionBackbone:
-    """The backbone of a probe with untrained weights, of seed 0; the configuration forgets where trained ones are."""
+    """The backbone of a probe with untrained weights; the configuration forgets where trained ones are.
+
+    They are drawn by `backbone_seed`, or by 0, which the configuration then notes.
+    """
     taps = {tap for head in heads for tap in head.reading.taps}
     config.backbone_name_or_path = config.backbone_revision = None
+    config.backbone_seed = config.backbone_seed or 0
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return VisionBackbone.from_config(config.backbone_config, geometry_of(config), taps)
+        torch.manual_seed(config.backbone_seed)
+        backbone = VisionBackbone.from_config(config.backbone_config, geometry_of(config), taps)
+    check_weights(config, backbone, f"untrained weights of seed {config.backbone_seed}")
+    return backbone
