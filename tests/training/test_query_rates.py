@@ -12,7 +12,7 @@ from attentive_probes.evaluation.results import HeadResult
 from attentive_probes.experiments.grid import cross
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.poolings import POOLINGS
+from attentive_probes.poolings import POOLINGS, build_pooling
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.probe.head_run import HeadRun
 from attentive_probes.tokens import SequenceLayout
@@ -77,6 +77,12 @@ def test_settings_are_told_apart_by_them():
     heads = [HeadResult("a", {"pooling": "ep"}, 0.1, 0.0, 1, query_learning_rate=rate) for rate in (None, 0.1, 0.3)]
     first, same, other = map(setting_key, heads)
     assert first == same != other
+
+
+def test_gates_have_no_spread():
+    """Where attention is not shared out, or is that of a plain mean, there is nothing that could be uniform."""
+    found = {name for name, pooling in POOLINGS.items() if build_pooling(name, WIDTH, LAYOUT, {}).shares_out}
+    assert POOLINGS.keys() - found == {"mean", "concat", "cbam", "dolg", "prototypes"}
 
 
 def test_entropy_over_tokens():

@@ -1,4 +1,7 @@
-"""How evenly heads spread their attention over tokens: a head whose queries did not move sees the mean token."""
+"""How evenly heads spread their attention over tokens: a head whose queries did not move sees the mean token.
+
+Of heads whose attention is shared out among tokens; gates, which are not, have no bound that means anything.
+"""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def _scored(
             with autocast(accelerator.device, "no"):
                 outputs = sweep.classify(sweep.sequences(tokens))
             if spread is not None:
-                spread.add({n: one.attention for n, one in outputs.items() if not sweep.heads[n].pooling.is_fixed})
+                spread.add({n: one.attention for n, one in outputs.items() if sweep.heads[n].pooling.shares_out})
             yield torch.stack([output.logits for output in outputs.values()], dim=1), batch["labels"], batch["rows"]
 
 

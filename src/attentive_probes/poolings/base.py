@@ -62,6 +62,11 @@ class Pooling(nn.Module, ABC):
     query_parameters: ClassVar[frozenset[str]] = frozenset({"query"})
     query_speed: ClassVar[float] = 1.0
 
+    @property
+    def shares_out(self) -> bool:
+        """Whether its attention is shared out among tokens by what they hold; gates, and plain means, are not."""
+        return self.attention_kind != "gates" and not self.is_fixed
+
     def seeking_parameters(self) -> dict[str, nn.Parameter]:
         """Name -> parameter, of those that say where to look: `query_parameters` of this pooling and its parts."""
         return {name: p for name, p in self.named_parameters() if self.query_parameters & set(name.split("."))}
