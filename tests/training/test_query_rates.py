@@ -121,4 +121,5 @@ def test_a_head_that_does_not_attend_is_warned_about(tmp_path):
     told = [text for text in results.warnings if "hardly moved" in text]
     assert len(told) == 1 and "queries of stays" in told[0] and "query_learning_rate of 0.001 instead" in told[0]
     assert [row["attention_entropy"] for row in moves.history][-1] < moves.history[0]["attention_entropy"]
+    assert f"moves {moves.attention.share:.0%}, stays 100%" in results.table().caption
     assert "attention" in (tmp_path / "run" / "report.html").read_text()

@@ -20,7 +20,7 @@ CHOSEN = "* {} Test scored once, 95% intervals; val: of the heads as they stand,
 EPOCHS = {True: "as was each epoch", False: "each head at its last epoch"}
 ALL_PAIRS = "p: of being as good as the best, corrected for all pairs."
 CORRECTED = "p: of no difference to the baseline, corrected for {} comparisons (Holm)"
-SPREAD = "spread: over what share of the tokens attention is spread on validation, by its entropy; 100% is uniform"
+SPREAD = "attention is spread over this share of the tokens, by its entropy on validation; 100% is uniform: {}"
 
 
 def results_table(results: SweepResults) -> Table:
@@ -29,8 +29,7 @@ def results_table(results: SweepResults) -> Table:
     entries: list[HeadResult | ReferenceResult] = [*results.heads, *results.references]
     tested = [entry.test for entry in entries if entry.test]
     primary = next((key for key in PRIMARY if tested and key in tested[0]), "loss")
-    attends = any(head.attention for head in results.heads)
-    notes = [selected_how(results), *([SPREAD] if attends else []), *results.warnings]
+    notes = [selected_how(results), *spread_note(results), *results.warnings]
     if (comparisons := sum(f"{primary}_p_holm" in test for test in tested)) > 1:
         notes.insert(1, CORRECTED.format(comparisons))
     table = Table(
@@ -39,12 +38,10 @@ def results_table(results: SweepResults) -> Table:
     )
     for column in ("head", "parameters", "rate", f"val {metric}", "epoch", "seconds"):
         table.add_column(column, justify="left" if column == "head" else "right", no_wrap=True)
-    of_test = (f"test {primary}", f"minus {results.baseline}", "p") if tested else ()
-    for column in (*of_test, *(("spread",) if attends else ())):
+    for column in (f"test {primary}", f"minus {results.baseline}", "p") if tested else ():
         table.add_column(column, justify="right")
     for head in results.heads:
         value = head.validation.get(metric)
-        spread = "" if head.attention is None else f"{head.attention.share:.0%}"
         row = [
             f"{head.name} *" if head.name == results.winner else head.name,
             f"{head.trainable_parameters:,}",
@@ -53,7 +50,7 @@ def results_table(results: SweepResults) -> Table:
             str(head.best_epoch),
             f"{head.seconds:.0f}",
         ]
-        table.add_row(*row, *(_test_cells(head, primary) if tested else ()), *([spread] if attends else []))
+        table.add_row(*row, *(_test_cells(head, primary) if tested else ()))
     if results.references:
         table.add_section()
     for reference in results.references:
@@ -61,6 +58,13 @@ def results_table(results: SweepResults) -> Table:
         row = [f"{reference.name} ({_settings_text(reference)}){mark}", "", "", f"{reference.validation:.2f}", "", ""]
         table.add_row(*row, *(_test_cells(reference, primary) if tested else ()))
     return table
+
+
+def spread_note(results: SweepResults) -> list[str]:
+    """How evenly the best head of each family spreads its attention, in one line; none where no head attends."""
+    heads = [results.head(family.best.names[0]) for family in results.best_per_head]
+    found = [f"{head.family or head.name} {head.attention.share:.0%}" for head in heads if head.attention is not None]
+    return [SPREAD.format(", ".join(found))] if found else []
 
 
 def selected_how(results: SweepResults) -> str:
@@ -79,7 +83,7 @@ def families_table(results: SweepResults) -> Table:
     families, metric = results.best_per_head, results.selection_metric
     primary = next((family.best.metric for family in families if family.best.metric), None)
     notes = ["best setting of each head, by its mean over seeds on validation; +- over seeds", selected_how(results)]
-    notes += results.warnings
+    notes += [*spread_note(results), *results.warnings]
     table = Table(
         title=f"{len(results.heads)} heads on one backbone pass ({results.adaptation}), {results.seconds:.0f} s",
         caption="\n".join(notes),
