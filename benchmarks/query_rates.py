@@ -80,7 +80,7 @@ def main(
                 "train": {"output_dir": f"{folder}/run"},
                 "evaluation": {"report": False},
             }
-            results = run_recipe(Recipe.of_text(yaml.safe_dump(content), changes or []))
+            results = run_recipe(Recipe.of_text(yaml.safe_dump(content, sort_keys=False), changes or []))
             for family in dict.fromkeys(head.family for head in results.heads):
                 members = [head for head in results.heads if head.family == family]
                 rows = [
