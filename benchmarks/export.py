@@ -30,7 +30,7 @@ from attentive_probes import (
     ProbeTrainingArguments,
 )
 from attentive_probes.data.load import load_split
-from attentive_probes.evaluation.statistics import compare_proportions
+from attentive_probes.scores.statistics import compare_proportions
 from attentive_probes.serving.export import export_probes
 
 FOLDER = Path(__file__).parents[1] / "docs" / "export"

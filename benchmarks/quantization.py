@@ -25,7 +25,7 @@ from attentive_probes import (
     ProbeTrainingArguments,
 )
 from attentive_probes.data.load import load_split
-from attentive_probes.evaluation.statistics import compare_proportions
+from attentive_probes.scores.statistics import compare_proportions
 
 NAMES = ("torchao-int8", "quanto-int8", "quanto-int4")
 BACKBONE, DATA = "embedded:mae-tiny-fashion", "embedded:fashion-mnist"

@@ -30,14 +30,15 @@ from sweep import KINDS, RATES, make_cache, make_sweep, read_all, start, step_of
 from attentive_probes import HeadRun
 from attentive_probes.data.block_shuffle import BlockShuffle
 from attentive_probes.data.image_content import find_content
-from attentive_probes.data.labels import LabelEncoder, Labels
+from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
-from attentive_probes.evaluation.class_sums import ClassSums
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.problems.label_columns import Labels
+from attentive_probes.problems.label_table import LabelTable
+from attentive_probes.scores.class_sums import ClassSums
 from attentive_probes.tokens import Tokens
 from attentive_probes.training import epochs, trainer
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.evaluation.results import HeadResult
+from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.foreign_files import check_fields, foreign
 from attentive_probes.probe.check_config import check_stored
 

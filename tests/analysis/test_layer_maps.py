@@ -8,7 +8,8 @@ from PIL import Image
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.layer_figure import layer_figure, layer_map_figure, write_layer_maps
 from attentive_probes.analysis.layer_maps import LayerMap, LayerRow, LayerSums, layer_heatmap, layer_rows
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.results import SweepResults
 from tiny import image_dataset
 
 

@@ -12,7 +12,8 @@ from attentive_probes.analysis import plots
 from attentive_probes.analysis.report import write_report
 from attentive_probes.analysis.report_figures import pareto, shown_colours
 from attentive_probes.cli.main import commands
-from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
+from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult
+from attentive_probes.evaluation.results import SweepResults
 
 EVIL = "<script>alert(1)</script>"
 

@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.data.label_tables import make_table
-from attentive_probes.data.labels import LabelEncoder, Labels
+from attentive_probes.data.labels import LabelEncoder, make_table
 from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
-from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.problems.label_columns import Labels
+from attentive_probes.problems.label_table import LabelTable
 from colours import class_folders, perfect_probe, png, shard, table
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"

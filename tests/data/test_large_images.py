@@ -14,7 +14,7 @@ from attentive_probes.data.decode import PixelBudget, open_image
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
-from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.problems.label_table import LabelTable
 
 
 def png(width, height, mode="L"):

@@ -144,7 +144,7 @@ def test_predictions_are_numbers(tiny_backbone, tmp_path, monkeypatch):
 def test_labels_of_a_cache_are_those_of_the_run(tiny_backbone, tmp_path, monkeypatch):
     """A cache of other classes is refused before anything is trained on it."""
     trainer, _ = trainer_of(tmp_path, tiny_backbone("vit"), "test", 0.0, monkeypatch, cached=True)
-    cache = trainer.train_split
+    cache = trainer.run.train_split
     cache.check_labels(3, "single_label_classification")
     for count, problem in ((2, "single_label_classification"), (3, "multi_label_classification")):
         with pytest.raises(ValueError, match="no targets of"):

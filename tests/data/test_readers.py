@@ -14,7 +14,7 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
 from attentive_probes.data.open_split import open_split
-from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.problems.label_table import LabelTable
 from colours import PALETTE, class_folders, content, pets, picture, png, shard, table
 
 

@@ -15,7 +15,7 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.problems.label_table import LabelTable
 from colours import class_folders
 
 

@@ -17,7 +17,7 @@ from attentive_probes.data.load import load_split
 from attentive_probes.data.open_split import open_split
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
-from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.problems.label_table import LabelTable
 from attentive_probes.training.losses import total_weight
 from colours import class_folders, perfect_probe, png, table
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from attentive_probes.evaluation.candidates import Candidate, choose
-from attentive_probes.evaluation.statistics import clustered_error, clustered_interval, proportion_interval
+from attentive_probes.scores.statistics import clustered_error, clustered_interval, proportion_interval
 
 
 def candidate(name, hits, parameters=100, total=200, **options):

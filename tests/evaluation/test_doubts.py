@@ -5,7 +5,8 @@ import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.evaluation.doubts import doubts_of
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.results import SweepResults
 from tiny import image_dataset
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from attentive_probes.evaluation.families import best_per_head, head_named
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.tables import families_table
 
 

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.history import append_history, cut_history, history_mark, read_history
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import HISTORY
 
 

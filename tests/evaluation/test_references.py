@@ -88,7 +88,7 @@ def test_features_of_images_and_of_cached_tokens(tiny_backbone):
     tokens = sweep.backbone(pixels)
     found = []
     for batch in ({"pixel_values": pixels, "labels": labels}, {"tokens": tokens, "labels": labels}):
-        loader = MagicMock(split=None)
+        loader = MagicMock(split=MagicMock(holds_tokens=False))
         loader.__iter__.return_value = [[batch]]
         found.append(read_features(sweep, loader, [reading], Accelerator())[reading])
     expected = torch.cat([tokens["last"].cls[:, 0], tokens["last"].patches.mean(1)], 1)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from attentive_probes.evaluation.metrics import METRICS_OF
-from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
+from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult
+from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.problems import PROBLEMS
 
 
 def results_of(metric: str, **values: float) -> SweepResults:
@@ -43,4 +44,4 @@ def test_every_field_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
     for cls in (SweepResults, HeadResult, ReferenceResult):
         assert [field.name for field in fields(cls) if f"`{field.name}`" not in page] == []
-    assert all(f"`{name}`" in page for metrics in METRICS_OF.values() for name in metrics)
+    assert all(f"`{name}`" in page for problem in PROBLEMS.values() for name in problem.metrics)

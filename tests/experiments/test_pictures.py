@@ -6,11 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from attentive_probes.evaluation.image_records import ImageRecords, read_records
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiments.pictures import telling_answers
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
+from attentive_probes.scores.image_records import ImageRecords, read_records
 from tiny import image_dataset, write_recipe
 
 CACHED = ["data.tokens=cached", "data.augmentation=null", "data.cache.encoding=float32"]

@@ -8,12 +8,12 @@ from datasets import Dataset, DatasetDict, Image
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.evaluation.image_records import read_records
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 from attentive_probes.experiments.splits import load_splits
+from attentive_probes.scores.image_records import read_records
 from attentive_probes.training.checkpoint import load_states
 from tiny import image_dataset
 

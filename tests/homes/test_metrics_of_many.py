@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, r2_score
 
-from attentive_probes.evaluation.metrics import mean_absolute_error, mean_average_precision, r2, squared_error
-from attentive_probes.evaluation.ranking import auprc
-from attentive_probes.evaluation.target_scores import TargetScores
+from attentive_probes.problems import PROBLEMS
+from attentive_probes.problems.target_scores import TargetScores
+from attentive_probes.scores.metrics import mean_absolute_error, mean_average_precision, r2, squared_error
+from attentive_probes.scores.ranking import auprc
 
 
 def test_equal_scores_have_no_order():
@@ -37,7 +38,7 @@ def test_targets_count_the_same_in_any_unit():
     found[:, 1] = -labels[:, 1]
     values = []
     for unit in (torch.tensor([1000.0, 1.0]), torch.tensor([1.0, 1.0]), torch.tensor([1.0, 250.0])):
-        scores = TargetScores(found * unit, labels * unit, "regression")
+        scores = TargetScores(found * unit, labels * unit, PROBLEMS["regression"])
         metrics = scores.metrics()
         values.append([metrics[name] for name in ("loss", "r2", "mean_absolute_error")])
         assert metrics["r2"] == pytest.approx(r2_score(labels * unit, found * unit), rel=1e-4)
@@ -48,7 +49,7 @@ def test_targets_count_the_same_in_any_unit():
 def test_each_target_is_told_apart():
     """Beside the average, the error of each target in its own unit, and what is explained of it."""
     labels = torch.tensor([[1.0, 100.0], [2.0, 300.0], [3.0, 200.0]])
-    scores = TargetScores(labels + torch.tensor([0.5, 0.0]), labels, "regression")
+    scores = TargetScores(labels + torch.tensor([0.5, 0.0]), labels, PROBLEMS["regression"])
     (first, second) = scores.test_metrics(scores)["per_target"]
     assert first[0] == pytest.approx(0.5) and second == pytest.approx([0.0, 1.0])
 

@@ -136,7 +136,7 @@ def test_all_doors_say_the_same(door, probe, file):
 
 
 # Where logits become probabilities that nobody is told: shares of attention, losses, and the sums below a temperature.
-ELSEWHERE = {"probe/probabilities.py", "evaluation/class_sums.py", "analysis/flow.py"}
+ELSEWHERE = {"probe/probabilities.py", "scores/class_sums.py", "analysis/flow.py"}
 
 
 def test_no_door_has_a_softmax_of_its_own():

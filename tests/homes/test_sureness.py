@@ -6,25 +6,26 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.details import TestDetails
 from attentive_probes.evaluation.doubts import doubts_of
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
-from attentive_probes.evaluation.image_records import ImageRecords
 from attentive_probes.evaluation.learning_curve import learning_curve
-from attentive_probes.evaluation.resampling import compare_resampled, interval_of, resample
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.statistics import (
+from attentive_probes.evaluation.study_summary import summarize
+from attentive_probes.experiments.adapter_gain import _sentence
+from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.run import run_recipe
+from attentive_probes.problems import PROBLEMS
+from attentive_probes.problems.target_scores import TargetScores
+from attentive_probes.scores.class_sums import score_classes
+from attentive_probes.scores.image_records import ImageRecords
+from attentive_probes.scores.resampling import compare_resampled, interval_of, resample
+from attentive_probes.scores.statistics import (
     clustered_error,
     clustered_interval,
     compare_clustered,
     reach,
 )
-from attentive_probes.evaluation.study_summary import summarize
-from attentive_probes.evaluation.target_scores import TargetScores
-from attentive_probes.experiments.adapter_gain import _sentence
-from attentive_probes.experiments.recipe import Recipe
-from attentive_probes.experiments.run import run_recipe
 from tiny import image_dataset
 
 GROUPS = np.repeat(np.arange(12), 10)
@@ -78,7 +79,8 @@ def test_metrics_of_few_groups():
     generator = torch.Generator().manual_seed(0)
     targets = torch.randn(60, generator=generator)
     good, bad = (
-        TargetScores(targets + s * torch.randn(60, generator=generator), targets, "regression") for s in (0.1, 2)
+        TargetScores(targets + s * torch.randn(60, generator=generator), targets, PROBLEMS["regression"])
+        for s in (0.1, 2)
     )
     groups = np.repeat(np.arange(6), 10).astype(str)
     found = good.test_metrics(bad, groups)
@@ -134,7 +136,7 @@ def test_an_adapter_is_compared_in_pairs():
 
 def test_validation_and_test_differ_by_groups():
     """Ten points between splits of four groups are no doubt; between as many single images they are."""
-    from attentive_probes.evaluation.results import HeadResult
+    from attentive_probes.evaluation.head_result import HeadResult
 
     head = HeadResult("a", {"pooling": "mean"}, 0.1, 0.0, 1, best_epoch=1, validation={"top1": 85.0},
                       validation_interval=[60.0, 97.0], test={"top1": 75.0, "top1_interval": [50.0, 90.0]})  # fmt: skip

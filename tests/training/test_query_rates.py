@@ -8,7 +8,7 @@ import torch
 from attentive_probes import HeadConfig
 from attentive_probes.evaluation.attention_spread import SpreadSums, token_entropy
 from attentive_probes.evaluation.families import setting_key
-from attentive_probes.evaluation.results import HeadResult
+from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.experiments.grid import cross
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe

@@ -56,7 +56,7 @@ def test_several_targets_of_different_size(tmp_path):
     rows = data(lambda k: [20.0 + k, 1e5 * (3 - k)])
     trainer = ProbeTrainer(sweep(2), arguments(tmp_path), rows, rows, augmentation=None)
     trainer.train()
-    pixels = torch.stack([trainer.processor(row["image"], return_tensors="pt")["pixel_values"][0] for row in rows])
+    pixels = torch.stack([trainer.run.processor(row["image"], return_tensors="pt")["pixel_values"][0] for row in rows])
     predicted = trainer.probe("mean").eval()(pixels).logits
     error = (predicted - torch.tensor(rows["label"][:])).abs().mean(0)
     assert error[0] < 0.5 and error[1] < 5e4

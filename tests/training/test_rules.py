@@ -6,8 +6,9 @@ import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.evaluation.details import TestDetails
-from attentive_probes.evaluation.metrics import balanced_accuracy, top1
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.scores.metrics import balanced_accuracy, top1
 from attentive_probes.training.final_test import score_test
 from attentive_probes.training.optimizers import build_schedule
 from attentive_probes.training.rules import balanced_class_weights, epochs_for, fitting_batch_size
@@ -118,7 +119,7 @@ def test_weights_change_what_is_learned(tiny_backbone, tmp_path):
         trainer = ProbeTrainer(sweep, arguments, rare, rare, augmentation=None)
         trainer.train()
         scores = score_test(
-            trainer, trainer.open_split("two of the rare class", rare.select([0, 1])), "mean", TestDetails()
+            trainer.run, trainer.open_split("two of the rare class", rare.select([0, 1])), "mean", TestDetails()
         )["mean"]
         losses[weights] = scores.loss
     assert losses["balanced"] < losses["none"]

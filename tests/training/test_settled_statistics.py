@@ -43,6 +43,6 @@ def test_heads_are_scored_and_kept_with_them(tiny_backbone, tmp_path):
 
 def trained_features(sweep, trainer):
     with torch.no_grad():
-        batches = [batch for (batch,) in trainer.loader(trainer.train_split, train=False)]
+        batches = [batch for (batch,) in trainer.run.loader(trainer.run.train_split, train=False)]
         outputs = [sweep.heads["gap"].pooling(sweep.read(b["pixel_values"])["last"].patches).features for b in batches]
     return torch.cat(outputs)

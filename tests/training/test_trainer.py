@@ -9,8 +9,8 @@ from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, P
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
-from attentive_probes.evaluation.metrics import METRICS_OF
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.problems import PROBLEMS
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.checkpoint import load_states
 from attentive_probes.training.trainer import ProbeTrainer
@@ -175,7 +175,7 @@ def test_other_problems(problem_type, backbone, tmp_path):
     assert results.selection_metric == "loss"
     for head in results.heads:
         assert head.validation["loss"] == min(epoch["loss"] for epoch in head.history)
-    assert {"loss", *METRICS_OF[problem_type]} <= set(trainer.test(data).best.test)
+    assert {"loss", *PROBLEMS[problem_type].metrics} <= set(trainer.test(data).best.test)
 
 
 def test_the_output_folder_is_never_overwritten_silently(backbone, tmp_path):

@@ -24,7 +24,7 @@ from attentive_probes.backbones import VisionBackbone
 from attentive_probes.backbones.inputs import format_of
 from attentive_probes.backbones.trunk import attention_of, blocks_of, state_of
 from attentive_probes.data.decode import open_image
-from attentive_probes.probe.setup import describe_probe
+from attentive_probes.probe.setup import describe_backbone
 from attentive_probes.probe.weights import load_backbone, random_backbone
 from attentive_probes.tokens import TokenLayout
 
@@ -169,7 +169,7 @@ def load_for_flow(name: str, random_weights: bool = False) -> tuple[VisionBackbo
     Raises:
         ValueError: If it cannot be found, or comes without an image processor.
     """
-    config, processor = describe_probe(name, num_labels=1, problem_type="regression")
+    config, processor = describe_backbone(name)
     if processor is None:
         raise ValueError(f"The backbone {name!r} comes without a usable image processor.")
     backbone = random_backbone(config, []) if random_weights else load_backbone(config, [])

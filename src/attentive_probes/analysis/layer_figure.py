@@ -13,8 +13,9 @@ import numpy as np
 from attentive_probes.analysis.layer_maps import LayerMap, LayerRow
 from attentive_probes.analysis.plots import require_matplotlib, save_figure
 from attentive_probes.analysis.style import COLUMN, LAYERS, as_label, colours_of, styled
+from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.prediction_files import as_cell
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.writing import whole_file
 
 SHORT = {"mean": "ap"}  # an average patch, as the figures of ALF call it

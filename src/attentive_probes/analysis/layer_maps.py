@@ -158,7 +158,7 @@ def layer_rows(
     Raises:
         ValueError: If the data do not fit the probes, or have no classes.
     """
-    if by_class and any(probe.config.problem_type == "regression" for probe in probes.values()):
+    if by_class and not all(probe.config.problem.has_classes for probe in probes.values()):
         raise ValueError("Targets of a regression have no classes to tell apart.")
     sums = {name: LayerSums(probe) for name, probe in probes.items()}
     for batch in read_split(probes, dataset, images, batch_size=batch_size):

@@ -12,15 +12,15 @@ from torch import Tensor
 from attentive_probes.analysis.attention_maps import patch_attention
 from attentive_probes.analysis.complementarity import Complementarity, ComplementaritySums
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.evaluation.families import PRIMARY
 from attentive_probes.evaluation.read_split import read_split
 from attentive_probes.evaluation.split_scores import SplitSums
-from attentive_probes.evaluation.statistics import holm
 from attentive_probes.layers.attend import attend
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import Pooled, QueryPooling
 from attentive_probes.probe.head import HeadOutput, ProbeHead
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.problems import PRIMARY
+from attentive_probes.scores.statistics import holm
 
 WHOLE = "whole"
 

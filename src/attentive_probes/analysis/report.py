@@ -26,7 +26,8 @@ from attentive_probes.analysis.report_figures import (
 from attentive_probes.data.decode import open_image
 from attentive_probes.evaluation.audit import KINDS
 from attentive_probes.evaluation.families import cost
-from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
+from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import (
     ATTENTION_PICTURE,
     AUDIT,

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from attentive_probes.analysis.style import COLUMN, LAYERS, as_label, colours_of, styled
-from attentive_probes.evaluation.families import PRIMARY, cost
-from attentive_probes.evaluation.metrics import SMALLER_IS_BETTER
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.families import cost
+from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.problems import PRIMARY, SMALLER_IS_BETTER
 
 COLOURED = 8  # heads; more cannot be told apart
 PAGE = 7.4  # inches

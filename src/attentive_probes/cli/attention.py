@@ -36,8 +36,8 @@ def attention(
     from attentive_probes.analysis.plots import require_matplotlib
     from attentive_probes.data.decode import open_image
     from attentive_probes.evaluation.prediction import find_images
-    from attentive_probes.probe.label_table import LabelTable
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+    from attentive_probes.problems.label_table import LabelTable
 
     begin()
     require_matplotlib()

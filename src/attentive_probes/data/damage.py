@@ -6,24 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from attentive_probes.checksums import checksum_of
-from attentive_probes.writing import whole_file, write_whole
-
-if TYPE_CHECKING:
-    from attentive_probes.data.token_store import TokenStore
+from attentive_probes.data.store_layout import CHECKSUMS, StoreLayout, read_array
+from attentive_probes.writing import write_whole
 
 VERIFY = ("never", "open", "full")
-CHECKSUMS = "checksums.json"  # of a shard, in its folder
 VERIFIED = "verified.json"  # what the files of a store looked like when they were found right
 Files = Mapping[str, Sequence]
 
 
-def find_damage(store: TokenStore, verify: str = "open") -> dict[str, str]:
+def find_damage(store: StoreLayout, verify: str = "open") -> dict[str, str]:
     """What is wrong with the files of a complete store: path -> cause, in their order.
 
     Args:
@@ -68,7 +63,7 @@ def wrong_files(folder: Path, files: Files) -> dict[str, str]:
     return found
 
 
-def wrong_in_shard(store: TokenStore, shard: int) -> dict[str, str]:
+def wrong_in_shard(store: StoreLayout, shard: int) -> dict[str, str]:
     """The files of a shard that are not what its own checksums say: name -> cause."""
     folder = store.shard_folder(shard)
     try:
@@ -78,7 +73,7 @@ def wrong_in_shard(store: TokenStore, shard: int) -> dict[str, str]:
         return {CHECKSUMS: "is missing or damaged"}
 
 
-def _wrong_at_sight(store: TokenStore) -> dict[str, str]:
+def _wrong_at_sight(store: StoreLayout) -> dict[str, str]:
     """What sizes and lengths alone tell."""
     found, manifest, folder = {}, store.manifest, store.folder
     missing = manifest.num_shards - sum(path.is_dir() for path in folder.glob("shard-*[0-9]"))
@@ -107,29 +102,7 @@ def _length(path: Path) -> int:
         return 0
 
 
-def read_array(path: Path) -> np.ndarray:
-    """An array of numbers from a file of its own.
-
-    Raises:
-        ValueError: If it is none; the text names the file.
-    """
-    try:
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped: a header cannot ask for memory
-    except Exception as error:  # whatever a stranger's file can cause
-        raise ValueError(f"{path} is damaged, or no array: {error}.") from error
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an array of numbers in one step.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
-    with whole_file(path) as partial, partial.open("wb") as file:
-        np.save(file, array)
-
-
-def _verified(store: TokenStore) -> dict[str, list[int]]:
+def _verified(store: StoreLayout) -> dict[str, list[int]]:
     try:
         content = json.loads((store.folder / VERIFIED).read_text("utf-8"))
     except (OSError, ValueError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from torch import Tensor
 
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.data.split import Split
 from attentive_probes.data.steps import Batch
-from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.tokens import Tokens
 
 
@@ -28,9 +29,7 @@ def finite_images(tokens: Mapping[str, Tokens]) -> Tensor:
     return found
 
 
-def only_finite(
-    tokens: Mapping[str, Tokens], batch: Batch, split: ImageSplit | ImageStream | TokenCache
-) -> tuple[Mapping[str, Tokens], Batch]:
+def only_finite(tokens: Mapping[str, Tokens], batch: Batch, split: Split) -> tuple[Mapping[str, Tokens], Batch]:
     """The tokens and the batch of images without those whose tokens are not finite, where they may be left out.
 
     Args:
@@ -41,12 +40,12 @@ def only_finite(
     Raises:
         ValueError: If there is such an image under the policy `raise`, or all are.
     """
-    if isinstance(split, TokenCache):
+    if split.holds_tokens:
         return tokens, batch
     are_finite = finite_images(tokens)
     if bool(are_finite.all()):
         return tokens, batch
-    refuse_infinite(batch["rows"][~are_finite].tolist(), len(are_finite), split)
+    refuse_infinite(batch["rows"][~are_finite].tolist(), len(are_finite), cast(ImageSplit | ImageStream, split))
     places = are_finite.nonzero().flatten()
     kept = {tap: _select(of_tap, places) for tap, of_tap in tokens.items()}
     return kept, {key: value.index_select(0, places) for key, value in batch.items()}

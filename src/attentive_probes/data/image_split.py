@@ -15,8 +15,10 @@ from torch import Tensor
 from attentive_probes.data.decode import open_image
 from attentive_probes.data.image_content import find_content
 from attentive_probes.data.images import Example, ImageOptions, check_columns, encoded_images
-from attentive_probes.data.labels import LabelEncoder, Labels
+from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.torch_datasets import TorchImages
+from attentive_probes.fingerprint import bytes_fingerprint
+from attentive_probes.problems.label_columns import Labels
 
 logger = logging.getLogger(__name__)
 FEW_IMAGES = 10_000  # that are decoded in seconds
@@ -70,6 +72,13 @@ class ImageSplit(torch.utils.data.Dataset):
         if options.check or (options.check is None and len(self) <= FEW_IMAGES):
             self.check_images()
 
+    holds_tokens = False
+
+    @property
+    def num_images(self) -> int:
+        """Number of images N."""
+        return len(self)
+
     @property
     def num_unreadable(self) -> int:
         """How many images were left out under the policy `skip`, as far as is known."""
@@ -88,6 +97,18 @@ class ImageSplit(torch.utils.data.Dataset):
     def targets(self) -> Tensor:
         """The targets of all images, `(N,)` class ids, or `(N,)` or `(N, C)` floats."""
         return torch.from_numpy(self.labels)
+
+    def rows_at(self, identities: np.ndarray) -> np.ndarray:
+        """Where images `(K,)` of a batch lie in the data that the user named."""
+        return self.rows[identities]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing changes with the epoch: order and views are drawn by whoever reads."""
+
+    def fingerprint(self) -> str:
+        """Content, order and targets of its images; of images that were not read, the fingerprint of their dataset."""
+        images = self.content() if self.knows_content else getattr(self.data, "_fingerprint", "")
+        return bytes_fingerprint(bytes_fingerprint(images) + bytes_fingerprint(self.labels))
 
     def check_images(self) -> None:
         """Decode every image once, unless these very files were, and leave those out that cannot be read.

@@ -13,7 +13,8 @@ from datasets import IterableDataset
 
 from attentive_probes.data.decode import open_image
 from attentive_probes.data.images import Example, ImageOptions, check_columns, encoded_images
-from attentive_probes.data.labels import LabelEncoder, names_of
+from attentive_probes.data.labels import LabelEncoder
+from attentive_probes.problems.label_columns import names_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,9 @@ class ImageStream(torch.utils.data.IterableDataset):
         self._order = OrderOfLabels(name) if shuffle is not None else None
         self._skipped: set[int] = set()
 
+    holds_tokens = is_checked = False
+    num_images: None = None
+
     @property
     def num_unreadable(self) -> int:
         """How many images were left out so far, each counted once however often the stream was read."""
@@ -67,6 +71,17 @@ class ImageStream(torch.utils.data.IterableDataset):
         if identity not in self._skipped:
             logger.warning("Skipped: %s", why)
         self._skipped.add(identity)
+
+    def targets(self) -> None:
+        """Not known before the images pass."""
+
+    def rows_at(self, identities: np.ndarray) -> np.ndarray:
+        """A stream has no rows: images are known by their content."""
+        return identities
+
+    def fingerprint(self) -> str:
+        """The name of the stream, whose images nobody has read."""
+        return f"stream {self.name}"
 
     def set_epoch(self, epoch: int) -> None:
         """Reshuffle a shuffled stream."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from attentive_probes.data.token_store import TokenStore
+from attentive_probes.data.store_layout import StoreLayout
 
 OPEN_FILES = 64  # of a store, at most; systems allow 256 or more per process
 SMALL_ROW = 2**14  # bytes, below which a mapped file is faster than a call per row
@@ -22,7 +20,7 @@ class ShardFiles:
         store: The store.
     """
 
-    def __init__(self, store: TokenStore):
+    def __init__(self, store: StoreLayout):
         self.store = store
         self._open: OrderedDict[tuple[int, str], np.memmap] = OrderedDict()  # the last ones used come last
 

@@ -12,22 +12,18 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from attentive_probes.checksums import Checksum, checksum_of
-from attentive_probes.data.damage import CHECKSUMS, save_array
 from attentive_probes.data.encoding import encode
+from attentive_probes.data.store_layout import CHECKSUMS, UNREADABLE, StoreLayout, TokenBatch, save_array
 from attentive_probes.writing import NotWritten, sync, write_whole
-
-if TYPE_CHECKING:
-    from attentive_probes.data.token_store import TokenBatch, TokenStore
 
 PROGRESS = "progress.json"
 LOCKS = ".locks"
-UNREADABLE = "unreadable.npy"
 SECONDS = 30  # of work that a loss of power may cost
 
 
@@ -43,7 +39,7 @@ class ShardWriter:
         num_rows: Rows that are written, by an earlier process to begin with.
     """
 
-    def __init__(self, store: TokenStore, shard: int, lock: FileLock):
+    def __init__(self, store: StoreLayout, shard: int, lock: FileLock):
         self.store, self.shard, self.target, self._lock = store, shard, store.shard_folder(shard), lock
         self.folder = self.target.with_name(f"{self.target.name}.partial")
         self.num_rows, self._unreadable = 0, list[int]()
@@ -54,7 +50,7 @@ class ShardWriter:
         self._adopt()
 
     @classmethod
-    def claim(cls, store: TokenStore, shard: int) -> ShardWriter | None:
+    def claim(cls, store: StoreLayout, shard: int) -> ShardWriter | None:
         """The writer of a shard, with what is left of it; `None` if another process writes it, or it is there.
 
         Raises:
@@ -172,7 +168,7 @@ def release(lock: FileLock) -> None:
     lock.release()
 
 
-def lock_of(store: TokenStore, name: str) -> FileLock:
+def lock_of(store: StoreLayout, name: str) -> FileLock:
     """A lock among all who build a store; it ends with the process that holds it, however that ends."""
     folder = store.folder / LOCKS
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,7 @@ import torch
 import torch.utils.data
 from torch.utils.data import DataLoader
 
-from attentive_probes.data.image_split import ImageSplit
-from attentive_probes.data.image_stream import ImageStream
-from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.data.split import Split
 
 T = TypeVar("T")
 Batch = dict[str, Any]
@@ -75,7 +73,7 @@ class StepLoader:
 
     def __init__(
         self,
-        split: ImageSplit | ImageStream | TokenCache,
+        split: Split,
         views: Any,
         plan: StepPlan,
         order: Callable[[], Sequence[int]],
@@ -85,7 +83,7 @@ class StepLoader:
         self.split, self.views, self.plan, self.start, self._num_images = split, views, plan, 0, num_images
         dataset: _StreamSteps | _SplitSteps
         sampler: _StepSampler | None
-        if isinstance(split, ImageStream):
+        if split.num_images is None:
             dataset, sampler = _StreamSteps(split, plan), None
         else:
             dataset, sampler = _SplitSteps(split), _StepSampler(self._count(), plan, order)
@@ -93,7 +91,7 @@ class StepLoader:
             dataset,
             batch_size=None,
             sampler=sampler,
-            collate_fn=_same if isinstance(split, TokenCache) else _Parts(views),
+            collate_fn=_same if split.holds_tokens else _Parts(views),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -102,8 +100,7 @@ class StepLoader:
     def set_epoch(self, epoch: int) -> None:
         """Choose order and views, from 1 in training."""
         self.views.epoch = epoch
-        if isinstance(self.split, ImageStream):
-            self.split.set_epoch(epoch)
+        self.split.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Steps of a pass.
@@ -111,13 +108,14 @@ class StepLoader:
         Raises:
             TypeError: If the split is a stream.
         """
-        if isinstance(self.split, ImageStream):
+        if self.split.num_images is None:
             raise TypeError("A stream has no known length.")
         return self.plan.num_steps(self._count())
 
     def _count(self) -> int:
-        assert not isinstance(self.split, ImageStream)
-        return len(self.split) if self._num_images is None else self._num_images
+        count = self.split.num_images if self._num_images is None else self._num_images
+        assert count is not None
+        return count
 
     def __iter__(self) -> Iterator[list[Batch]]:
         start, self.start = self.start, 0
@@ -125,9 +123,10 @@ class StepLoader:
         if isinstance(sampler, _StepSampler):
             sampler.start = start
             steps = plain_errors(self._loader)
-            if isinstance(self.split, TokenCache) and not self._loader.pin_memory:
-                steps = (self._loader.dataset[parts] for parts in sampler)  # whole batches need no loader
-            return read_ahead(steps) if isinstance(self.split, TokenCache) and self.split.keep == "disk" else steps
+            if self.split.holds_tokens and not self._loader.pin_memory:
+                # Batches that are whole already need no loader.
+                steps = (self._loader.dataset[parts] for parts in sampler)
+            return read_ahead(steps) if getattr(self.split, "keep", None) == "disk" else steps
         return islice(plain_errors(self._loader), start, None)
 
 
@@ -159,7 +158,7 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 class _SplitSteps(torch.utils.data.Dataset):
     """Steps of a split that is held: what its rows hold, part by part."""
 
-    def __init__(self, split: ImageSplit | TokenCache):
+    def __init__(self, split: Any):
         self.split = split
 
     def __getitem__(self, parts: list[list[int]]) -> list[Any]:
@@ -184,7 +183,7 @@ class _StepSampler(torch.utils.data.Sampler[list[list[int]]]):
 class _StreamSteps(torch.utils.data.IterableDataset):
     """Steps of a stream, as `_StepSampler` makes them; every process reads it all, every worker a part of it."""
 
-    def __init__(self, split: ImageStream, plan: StepPlan):
+    def __init__(self, split: Any, plan: StepPlan):
         self.split, self.plan = split, plan
 
     def __iter__(self) -> Iterator[list[list[Any]]]:

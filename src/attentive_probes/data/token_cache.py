@@ -20,6 +20,7 @@ from attentive_probes.data.token_store import TokenStore
 from attentive_probes.fingerprint import bytes_fingerprint, fingerprint_of
 from attentive_probes.memory import free_memory
 from attentive_probes.naming import unknown_name
+from attentive_probes.problems import find_problem
 from attentive_probes.ranges import COUNT, OPTIONAL_COUNT, Range, check_ranges
 from attentive_probes.tokens import Reading, ReadingItem, Tokens, kinds_by_tap
 
@@ -135,8 +136,27 @@ class TokenCache(torch.utils.data.Dataset):
                 parts = self.store.read(item, everything)
                 self._kept[item] = {suffix: found.to(self._device) for suffix, found in parts.items()}
 
+    holds_tokens = is_checked = True
+
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def num_images(self) -> int:
+        """Number of images N."""
+        return len(self)
+
+    def targets(self) -> Tensor:
+        """The targets of all images, `(N,)` class ids, or `(N,)` or `(N, C)` floats."""
+        return self.labels
+
+    def rows_at(self, identities: np.ndarray) -> np.ndarray:
+        """The numbers of images `(K,)` as they were cached."""
+        return identities
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the views that are read, from 1 in training."""
+        self.epoch = epoch
 
     def __getitems__(self, indices: list[int]) -> dict[str, Any]:
         images = np.asarray(indices, np.int64)
@@ -167,14 +187,7 @@ class TokenCache(torch.utils.data.Dataset):
         Raises:
             ValueError: If one is none.
         """
-        labels = self.labels
-        if problem_type == "single_label_classification":
-            is_right = labels.ndim == 1 and not labels.is_floating_point() and bool(labels.min() >= 0)
-            is_right = is_right and int(labels.max()) < num_labels
-        else:
-            columns = labels.shape[1] if labels.ndim == 2 else 1
-            is_right = columns == num_labels and bool(labels.isfinite().all())
-        if not is_right:
+        if not find_problem(problem_type).are_targets(self.labels, num_labels):
             raise ValueError(
                 f"The token cache {str(self.store.folder)!r} holds labels that are no targets of {num_labels} classes "
                 f"({problem_type}); name the classes it was built with."

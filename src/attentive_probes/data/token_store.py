@@ -5,39 +5,33 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attentive_probes.checksums import checksum_of
-from attentive_probes.data.damage import CHECKSUMS, find_damage, read_array, save_array
+from attentive_probes.data.damage import find_damage
 from attentive_probes.data.encoding import decode, parts_of
 from attentive_probes.data.manifest import MANIFEST, Manifest
 from attentive_probes.data.shard_files import ShardFiles
-from attentive_probes.data.shard_writer import UNREADABLE, ShardWriter
-
-LABELS = "labels.npy"
-CONTENT = "content.npy"
-SPREAD = ".spread.npy"  # ends the names of files that int8 needs
-
-
-class TokenBatch(NamedTuple):
-    """Tokens `(B, T, D)` by item of consecutive rows, and which of their images could be read; `None` for all."""
-
-    tokens: Mapping[str, Tensor]
-    is_read: Tensor | None = None
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows B."""
-        return len(next(iter(self.tokens.values())))
+from attentive_probes.data.shard_writer import ShardWriter
+from attentive_probes.data.store_layout import (
+    CHECKSUMS,
+    CONTENT,
+    LABELS,
+    SPREAD,
+    UNREADABLE,
+    StoreLayout,
+    TokenBatch,
+    read_array,
+    save_array,
+)
 
 
-class TokenStore:
+class TokenStore(StoreLayout):
     """A folder of shards. A shard appears when it is whole; a killed build goes on where it stopped.
 
     Args:
@@ -46,9 +40,8 @@ class TokenStore:
     """
 
     def __init__(self, folder: Path, manifest: Manifest):
-        self.folder, self.manifest = folder, manifest
+        super().__init__(folder, manifest)
         self._files = ShardFiles(self)
-        self._spreads: dict[str, Tensor | None] = {}
 
     @classmethod
     def open(cls, folder: str | os.PathLike, verify: str = "open") -> TokenStore:
@@ -106,14 +99,6 @@ class TokenStore:
         self.manifest.files = files
         self.manifest.save(self.folder / MANIFEST)
 
-    def files_of(self, shard: int) -> dict[str, int]:
-        """Name of each file of tokens in a shard -> its bytes."""
-        manifest, rows, found = self.manifest, len(self.rows_of(shard)), {}
-        for item, (count, width) in manifest.items.items():
-            for suffix, (shape, dtype) in parts_of(manifest.encoding, count, width).items():
-                found[_file_name(item + suffix)] = rows * math.prod(shape) * dtype.itemsize
-        return found
-
     def labels(self) -> Tensor:
         """Targets of the images, `(N,)` or `(N, C)`."""
         return torch.from_numpy(read_array(self.folder / LABELS))
@@ -122,16 +107,6 @@ class TokenStore:
         """A hash `(N,)` of the content of each image; empty if the store does not know."""
         path = self.folder / CONTENT
         return read_array(path) if path.exists() else np.empty(0, np.uint64)
-
-    def rows_of(self, shard: int) -> range:
-        """The rows that a shard holds."""
-        start = shard * self.manifest.shard_size
-        return range(start, min(start + self.manifest.shard_size, self.manifest.num_rows))
-
-    def missing_shards(self) -> list[int]:
-        """Numbers of the shards that are not there."""
-        held = {path.name for path in self.folder.glob("shard-*")}
-        return [shard for shard in range(self.manifest.num_shards) if self.shard_folder(shard).name not in held]
 
     def write_shard(self, shard: int, batches: Iterable[TokenBatch]) -> None:
         """Write one shard, or what is left of it, from batches in order of rows.
@@ -151,25 +126,6 @@ class TokenStore:
         path = self.folder / UNREADABLE
         return read_array(path) if path.exists() else np.empty(0, np.int64)
 
-    def set_spread(self, item: str, spread: Tensor) -> None:
-        """Store the channel spread `(D,)` of an item, which int8 needs."""
-        save_array(self.folder / _file_name(item, SPREAD), spread.numpy())
-        self._spreads[item] = spread
-
-    def spread(self, item: str) -> Tensor | None:
-        """The stored channel spread of an item, if there is one.
-
-        Raises:
-            ValueError: If it is damaged.
-        """
-        if item not in self._spreads:
-            path = self.folder / _file_name(item, SPREAD)
-            found = torch.from_numpy(read_array(path)) if path.exists() else None
-            if found is not None and not (found.shape == (self.manifest.items[item][1],) and found.isfinite().all()):
-                raise ValueError(f"{path} is damaged: it should hold a finite number for each channel.")
-            self._spreads[item] = found
-        return self._spreads[item]
-
     def read(self, item: str, rows: np.ndarray) -> dict[str, Tensor]:
         """The stored arrays of an item at `rows` `(B,)`, by suffix; the disk is read in order of rows."""
         num_tokens, width = self.manifest.items[item]
@@ -181,15 +137,3 @@ class TokenStore:
     def decode(self, item: str, arrays: dict[str, Tensor]) -> Tensor:
         """Tokens `(B, T, D)` from what `read` gave."""
         return decode(arrays, self.manifest.encoding, self.spread(item))
-
-    def shard_folder(self, shard: int) -> Path:
-        """Where a shard lies."""
-        return self.folder / f"shard-{shard:06d}"
-
-    def file_in(self, folder: Path, name: str) -> Path:
-        """The file of an array in the folder of a shard."""
-        return folder / _file_name(name)
-
-
-def _file_name(item: str, ending: str = ".bin") -> str:
-    return item.replace(":", "-") + ending

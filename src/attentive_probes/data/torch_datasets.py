@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from attentive_probes.data.labels import Labels
+from attentive_probes.problems.label_columns import Labels
 
 
 class TorchImages:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attentive_probes.evaluation.all_pairs import told_apart
-from attentive_probes.evaluation.statistics import clustered_error
+from attentive_probes.scores.statistics import clustered_error
 
 AS_SMALL = 4  # times as many parameters, up to which a head is as small as another one
 SURE = 0.05  # p-value, corrected, below which two candidates differ

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from attentive_probes.evaluation.image_records import ImageRecords
-from attentive_probes.evaluation.ranking import auprc, auroc, quadratic_kappa, sensitivity_at
-from attentive_probes.evaluation.resampling import interval_of, resample
-from attentive_probes.evaluation.statistics import clustered_interval
+from attentive_probes.scores.image_records import ImageRecords
+from attentive_probes.scores.ranking import auprc, auroc, quadratic_kappa, sensitivity_at
+from attentive_probes.scores.resampling import interval_of, resample
+from attentive_probes.scores.statistics import clustered_interval
 
 DETAILED = ("auroc", "auprc", "kappa", "sensitivity")
 MOST_VALUES = 50  # of a column, each of which is a subgroup

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.stats import fisher_exact
 
 from attentive_probes.evaluation.families import best_per_head, value_of
-from attentive_probes.evaluation.results import HeadResult, SweepResults
-from attentive_probes.evaluation.statistics import reach, student_p
+from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.scores.statistics import reach, student_p
 
 CHANCE = 0.01  # of a difference between validation and test, below which it is called one
 UNDERFIT = 0.8  # of the loss of guessing

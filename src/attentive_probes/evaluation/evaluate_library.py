@@ -14,9 +14,9 @@ from datasets import Features, Sequence, Value
 from evaluate import ImageClassificationEvaluator
 from transformers import pipeline
 
-from attentive_probes.evaluation.metrics import METRICS, METRICS_OF
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.problems import PROBLEMS, find_problem
 
 
 class ScoreMetric(evaluate.Metric):
@@ -25,7 +25,7 @@ class ScoreMetric(evaluate.Metric):
     `predictions` are scores `(B, C)`; `references` are class ids `(B,)`, or rows `(B, C)` of other problems.
 
     Args:
-        name: Name of the metric, a key of one of `METRICS_OF`.
+        name: Name of the metric, one of a problem in `PROBLEMS`.
         **kwargs: Passed on to `evaluate.Metric`.
 
     Raises:
@@ -33,10 +33,13 @@ class ScoreMetric(evaluate.Metric):
     """
 
     def __init__(self, name: str, **kwargs: Any):
-        known = {metric: function for metrics in METRICS_OF.values() for metric, function in metrics.items()}
+        known = {metric: function for problem in PROBLEMS.values() for metric, function in problem.metrics.items()}
         if name not in known:
             raise ValueError(unknown_name("metric", name, known))
-        self.function, self.has_class_ids = known[name], name in METRICS
+        self.function, self.has_class_ids = (
+            known[name],
+            name in find_problem(None).metrics,
+        )
         super().__init__(config_name=name, **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:

@@ -6,17 +6,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from attentive_probes.evaluation.metrics import SMALLER_IS_BETTER
+from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.fingerprint import fingerprint_of
 from attentive_probes.naming import unknown_name
-
-if TYPE_CHECKING:
-    from attentive_probes.evaluation.results import HeadResult
+from attentive_probes.problems import PRIMARY, SMALLER_IS_BETTER
 
 BEST = "best"  # the selected head, where a name is asked for
-PRIMARY = ("top1", "mean_average_precision", "mean_absolute_error")  # what stands for a problem in a table
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 from huggingface_hub import hf_hub_download
 
-from attentive_probes.evaluation.metrics import SMALLER_IS_BETTER
 from attentive_probes.evaluation.records import STUDY, add_rows, as_stored, axes_of, load_records, mark_selected
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import RECIPE, RESULTS
 from attentive_probes.evaluation.study_summary import REPLICATES
 from attentive_probes.evaluation.study_tables import render
+from attentive_probes.problems import SMALLER_IS_BETTER
 
 # What numbers must share to be ranked together; `data` is the content of the test split, or its name.
 PROTOCOL = (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attentive_probes.evaluation.resampling import FEW_GROUPS
-from attentive_probes.evaluation.statistics import CONFIDENCE, clustered_error, num_draws
+from attentive_probes.scores.resampling import FEW_GROUPS
+from attentive_probes.scores.statistics import CONFIDENCE, clustered_error, num_draws
 
 DRAWS = 200
 EXPONENTS = np.linspace(0.1, 2.0, 39)

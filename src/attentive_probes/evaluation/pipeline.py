@@ -35,7 +35,7 @@ class ProbePipeline(ImageClassificationPipeline):
         if config.model_type == "attentive_probe" and function_to_apply != ClassificationFunction.NONE:
             from attentive_probes.probe.probabilities import calibrated  # here as well
 
-            if config.problem_type != "regression":
+            if config.problem.has_classes:
                 model_outputs = {**model_outputs, "logits": calibrated(model_outputs["logits"], config)}
         return super().postprocess(model_outputs, function_to_apply=function_to_apply, top_k=top_k)
 

@@ -17,9 +17,9 @@ from attentive_probes.data.decode import open_image
 from attentive_probes.data.listing import Folder
 from attentive_probes.fingerprint import fingerprint_of, tensors_checksum
 from attentive_probes.naming import unknown_name
-from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.probabilities import as_scores
+from attentive_probes.problems.label_table import LabelTable
 
 OK, UNSURE = "ok", "unsure"
 UNREADABLE = ("raise", "skip", "report")
@@ -106,7 +106,7 @@ def predict_files(
         raise ValueError("The probe has no image processor; set probe.image_processor.")
     if unreadable not in UNREADABLE:
         raise ValueError(unknown_name("policy for unreadable files:", unreadable, UNREADABLE))
-    if threshold and (probe.config.problem_type == "regression" or not 0 <= threshold <= 1):
+    if threshold and (not probe.config.problem.has_classes or not 0 <= threshold <= 1):
         raise ValueError(f"threshold is {threshold}; it must be a probability, and the probe one of classes.")
     table = LabelTable.from_config(probe.config)
     ids = [table.id_of(label) for label in labels]

@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from attentive_probes.evaluation.families import PRIMARY, best_of, setting_key, value_of
-from attentive_probes.evaluation.results import SCHEMA_VERSION, HeadResult, SweepResults
+from attentive_probes.evaluation.families import best_of, setting_key, value_of
+from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.results import SCHEMA_VERSION, SweepResults
 from attentive_probes.evaluation.run_files import ANSWERS, ROWS
 from attentive_probes.foreign_files import foreign
+from attentive_probes.problems import PRIMARY
 from attentive_probes.writing import whole_file, write_whole
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ from attentive_probes.data.finite import only_finite
 from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.knn import knn_scores
 from attentive_probes.evaluation.logistic import LinearModel, fit_logistic
-from attentive_probes.evaluation.metrics import top1
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -24,6 +23,7 @@ from attentive_probes.probe.setup import set_head
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import gather_rows, on_device
 from attentive_probes.ranges import COUNT, POSITIVE
+from attentive_probes.scores.metrics import top1
 from attentive_probes.tokens import Reading
 
 logger = logging.getLogger(__name__)

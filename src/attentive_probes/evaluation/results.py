@@ -12,16 +12,17 @@ from typing import Any
 
 from rich.table import Table
 
-from attentive_probes.evaluation.attention_spread import Spread
 from attentive_probes.evaluation.circumstances import hardware, library_versions
-from attentive_probes.evaluation.families import PRIMARY, Family, best_per_head, best_setting, settings_of
+from attentive_probes.evaluation.families import Family, best_per_head, best_setting, settings_of
+from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult
 from attentive_probes.evaluation.history import read_history
-from attentive_probes.evaluation.metrics import check_metrics
-from attentive_probes.evaluation.statistics import holm
+from attentive_probes.evaluation.tables import results_table
 from attentive_probes.foreign_files import check_fields, foreign
+from attentive_probes.problems import PRIMARY
+from attentive_probes.scores.metrics import check_metrics
+from attentive_probes.scores.statistics import holm
 from attentive_probes.writing import write_whole
 
-ENTROPY = "attention_entropy"  # among the validation metrics of a head that attends
 SCHEMA_VERSION, READABLE = 5, (1, 2, 3, 4, 5)
 OLDER_RULE = (
     "Selected by an older rule (schema {}): candidates were compared one by one with the best, heads maybe at the "
@@ -35,88 +36,6 @@ READING = (
 PROTOCOL = (
     f"Epoch and head are selected on the validation split; the test split is scored once, after training. {READING}"
 )
-
-
-@dataclass
-class HeadResult:
-    """One head of a run.
-
-    Args:
-        name: Its name.
-        head: Its `HeadConfig` as a mapping.
-        learning_rate: Peak learning rate.
-        weight_decay: Weight decay.
-        trainable_parameters: Number of parameters that were trained.
-        seed: Seed of its initial weights, and of order and views of its images.
-        family: Name of what it is one way of, in a grid; empty for its own name.
-        best_epoch: Epoch (from 1) with the best validation value of the selection metric; 0 if there is none.
-        seconds: Time of the run up to the end of that epoch; heads of one run share their backbone pass.
-        validation: Metrics at that epoch.
-        validation_interval: 95% Wilson interval of the top-1 accuracy there, in percent.
-        temperature: What its logits are divided by for calibrated probabilities, fitted on the validation split; of the
-            selected head alone.
-        diverged: Optimizer step (from 1) at which its loss was no finite number any more, 0 if its scores on the
-            validation split were the first to be none; `None` for most. It trained no further; earlier epochs count.
-        history: Per epoch: training loss and validation metrics. A run keeps them in `history.jsonl`, a line per epoch.
-        test: Metrics on the test split, with `<metric>_interval`, `<metric>_difference` (mean, low, high) to the
-            baseline, its p-value `<metric>_p`, and `<metric>_p_holm`, corrected for the number of comparisons.
-        tests: Name of a further test split -> metrics there.
-        query_learning_rate: Peak learning rate of its queries, or of what says where to look in their place; `None`
-            where there is no such part, or in results of before, where it was the learning rate.
-        attention_bound: Entropy of uniform attention over the tokens that it reads, in nats: what `attention_entropy`
-            of its validation metrics, the mean over queries and images, can be at most; `None` without attention.
-    """
-
-    name: str
-    head: dict[str, Any]
-    learning_rate: float
-    weight_decay: float
-    trainable_parameters: int
-    seed: int = 0
-    family: str = ""
-    best_epoch: int = 0
-    seconds: float = 0.0
-    validation: dict[str, Any] = field(default_factory=dict)
-    validation_interval: list[float] | None = None
-    temperature: float | None = None
-    diverged: int | None = None
-    history: list[dict[str, float | None]] = field(default_factory=list)
-    test: dict[str, Any] | None = None
-    tests: dict[str, dict[str, Any]] = field(default_factory=dict)
-    query_learning_rate: float | None = None
-    attention_bound: float | None = None
-
-    @property
-    def attention(self) -> Spread | None:
-        """How evenly it spread its attention on the validation split; `None` without attention."""
-        entropy = self.validation.get(ENTROPY)
-        return None if entropy is None or self.attention_bound is None else Spread(entropy, self.attention_bound)
-
-    @property
-    def has_fast_queries(self) -> bool:
-        """Whether its queries have another rate than the rest of it."""
-        return self.query_learning_rate not in (None, self.learning_rate)
-
-
-@dataclass
-class ReferenceResult:
-    """A classifier on fixed features beside the heads.
-
-    Args:
-        name: Its name.
-        reference: Method and what was tried, as a mapping.
-        settings: What was chosen on the validation split.
-        validation: Accuracy there, in percent, of what learned from the training split alone.
-        test: As in `HeadResult`.
-        temperature: As in `HeadResult`, of a logistic regression that was selected.
-    """
-
-    name: str
-    reference: dict[str, Any]
-    settings: dict[str, float]
-    validation: float
-    test: dict[str, Any] | None = None
-    temperature: float | None = None
 
 
 @dataclass
@@ -217,8 +136,6 @@ class SweepResults:
 
     def table(self) -> Table:
         """One row per head, for the terminal."""
-        from attentive_probes.evaluation.tables import results_table
-
         return results_table(self)
 
     def to_json(self, history: bool = False) -> dict[str, Any]:

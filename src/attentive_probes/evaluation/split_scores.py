@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TypeAlias, Union
 
 import numpy as np
 import torch
@@ -12,16 +11,12 @@ from torch import Tensor
 
 from attentive_probes.data.batches import inputs_of
 from attentive_probes.data.finite import only_finite
-from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.split import Split
 from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.attention_spread import SpreadSums
-from attentive_probes.evaluation.class_scores import MAX_CONFUSION, ClassScores
-from attentive_probes.evaluation.class_sums import NO_IMAGE, ClassSums
-from attentive_probes.evaluation.target_scores import TargetScores
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import autocast, gather_rows, on_device
-
-Scores: TypeAlias = Union[ClassScores, TargetScores]  # noqa: UP007 (an alias, also at run time)
+from attentive_probes.problems import Scores, find_problem
+from attentive_probes.processes import autocast, on_device
 
 
 class SplitSums:
@@ -49,21 +44,20 @@ class SplitSums:
         probabilities: bool = False,
         temperatures: Mapping[str, float | None] | None = None,
     ):
-        self.names, self.problem_type, self.accelerator = names, problem_type, accelerator
-        places = [place for place, name in enumerate(names) if name in keep]
-        is_small = confusion and num_labels <= MAX_CONFUSION
-        scales = [(temperatures or {}).get(name) for name in names]
-        self._classes = ClassSums(len(names), num_labels, is_small, places, probabilities, scales)
-        self._kept: list[dict[str, Tensor]] = []
+        self.names = names
+        self._sums = find_problem(problem_type).sums(
+            len(names),
+            num_labels,
+            accelerator,
+            confusion=confusion,
+            keep=[place for place, name in enumerate(names) if name in keep],
+            probabilities=probabilities,
+            temperatures=[(temperatures or {}).get(name) for name in names],
+        )
 
     def add(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> None:
         """Add a batch of this process: logits `(B, H, C)`, labels `(B,)` or `(B, C)`, identities `(B,)`; B may be 0."""
-        if self.problem_type == "single_label_classification":
-            self._classes.add(logits, labels, images)
-            return
-        rows = {"labels": labels, "logits": logits, **({} if images is None else {"images": images})}
-        rows = rows if self.accelerator is None else gather_rows(rows, self.accelerator)
-        self._kept.append({name: part.cpu() for name, part in rows.items()})
+        self._sums.add(logits, labels, images)
 
     def scores(self) -> dict[str, Scores]:
         """Name -> scores over all batches of all processes.
@@ -71,13 +65,7 @@ class SplitSums:
         Raises:
             ValueError: If there was no image.
         """
-        if self.problem_type == "single_label_classification":
-            return dict(zip(self.names, self._classes.scores(self.accelerator), strict=True))
-        if not any(len(part["labels"]) for part in self._kept):
-            raise ValueError(NO_IMAGE)
-        logits, labels = (torch.cat([part[name] for part in self._kept]) for name in ("logits", "labels"))
-        rows = torch.cat([part["images"] for part in self._kept]).numpy() if "images" in self._kept[0] else None
-        return {name: TargetScores(logits[:, i], labels, self.problem_type, rows) for i, name in enumerate(self.names)}
+        return dict(zip(self.names, self._sums.scores(), strict=True))
 
 
 @torch.no_grad()
@@ -151,10 +139,8 @@ def _scored(
             yield torch.stack([output.logits for output in outputs.values()], dim=1), batch["labels"], batch["rows"]
 
 
-def rows_of(scores: Scores, split: object) -> np.ndarray:
+def rows_of(scores: Scores, split: Split) -> np.ndarray:
     """Rows `(N,)` of the scored images in what was read."""
-    images = (
-        scores.rows if isinstance(scores, TargetScores) else None if scores.records is None else scores.records.rows
-    )
+    images = scores.rows
     assert images is not None
-    return split.rows[images] if isinstance(split, ImageSplit) else images
+    return split.rows_at(images)

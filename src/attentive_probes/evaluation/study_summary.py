@@ -10,8 +10,8 @@ import pandas as pd
 
 from attentive_probes.evaluation.families import cost
 from attentive_probes.evaluation.records import IMAGES, axes_of, load_records
-from attentive_probes.evaluation.statistics import clustered_error, holm, num_draws, student_p
 from attentive_probes.naming import unknown_name
+from attentive_probes.scores.statistics import clustered_error, holm, num_draws, student_p
 
 REPLICATES = ("draw", "seed")  # axes that repeat a run
 COSTS = ("trained_parameters", "multiply_adds", "head_milliseconds", "token_bytes", "training_seconds", "watt_hours")

@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from attentive_probes.evaluation.audit import JUDGE, KINDS, Audit
-from attentive_probes.evaluation.families import PRIMARY, Family
-from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
+from attentive_probes.evaluation.families import Family
+from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult, RunResults
+from attentive_probes.problems import PRIMARY
 
 TOO_WEAK = ": too few for its suspects to mean much"
 SELECTED = "* selected by {} on validation, {}; test scored once, 95% intervals"
@@ -23,7 +24,7 @@ CORRECTED = "p: of no difference to the baseline, corrected for {} comparisons (
 SPREAD = "attention is spread over this share of the tokens, by its entropy on validation; 100% is uniform: {}"
 
 
-def results_table(results: SweepResults) -> Table:
+def results_table(results: RunResults) -> Table:
     """One row per head, then one per reference."""
     metric = results.selection_metric
     entries: list[HeadResult | ReferenceResult] = [*results.heads, *results.references]
@@ -60,14 +61,14 @@ def results_table(results: SweepResults) -> Table:
     return table
 
 
-def spread_note(results: SweepResults) -> list[str]:
+def spread_note(results: RunResults) -> list[str]:
     """How evenly the best head of each family spreads its attention, in one line; none where no head attends."""
     heads = [results.head(family.best.names[0]) for family in results.best_per_head]
     found = [f"{head.family or head.name} {head.attention.share:.0%}" for head in heads if head.attention is not None]
     return [SPREAD.format(", ".join(found))] if found else []
 
 
-def selected_how(results: SweepResults) -> str:
+def selected_how(results: RunResults) -> str:
     """What the star of a table means: how its head was selected, and from which epochs."""
     if results.selection:
         return CHOSEN.format(results.selection["method"])
@@ -75,7 +76,7 @@ def selected_how(results: SweepResults) -> str:
     return SELECTED.format(results.selection_metric, EPOCHS[by_epoch])
 
 
-def families_table(results: SweepResults) -> Table:
+def families_table(results: RunResults) -> Table:
     """One row per head family, then one per reference: the best setting, by its mean over seeds on validation.
 
     Beside mean and deviation over seeds, the test score of the best seed, with its interval and its comparison.
@@ -110,7 +111,7 @@ def families_table(results: SweepResults) -> Table:
     return table
 
 
-def standings_table(results: SweepResults, whole: bool = False) -> Table:
+def standings_table(results: RunResults, whole: bool = False) -> Table:
     """The candidates among which a winner was chosen, the best first; the best of each family, or all."""
     standings, shown = results.selection["standings"], set[str]()
     table = Table(title="candidates", caption=f"{results.selection['method']} {ALL_PAIRS}")

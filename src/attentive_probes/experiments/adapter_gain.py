@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from attentive_probes.evaluation.class_scores import ClassScores
 from attentive_probes.evaluation.split_scores import rows_of, score_split
-from attentive_probes.evaluation.statistics import compare_shares, num_draws
 from attentive_probes.experiments.blocks import LoraRecipe
 from attentive_probes.experiments.judging import EvaluationRecipe
 from attentive_probes.experiments.prepare import prepare
 from attentive_probes.experiments.recipe import HeadBlock, Recipe
 from attentive_probes.experiments.rounds import Judged, share_of
+from attentive_probes.scores.class_scores import ClassScores
+from attentive_probes.scores.statistics import compare_shares, num_draws
 from attentive_probes.training.trainer import ProbeTrainer
 
 MOST_IMAGES, EPOCHS = 1000, 10  # each of which runs the backbone forward and backward
@@ -55,11 +55,11 @@ def adapter_gain(recipe: Recipe, name: str, winner: Judged) -> str:
         sweep, raw, opened = prepare(one)
         trainer = ProbeTrainer(sweep, one.train, opened["train"], opened["validation"], images=data.images)
         trainer.train()
-        loader = trainer.loader(trainer.validation_split, train=False)
+        loader = trainer.run.loader(trainer.run.validation_split, train=False)
         scores = score_split(sweep, loader, trainer.accelerator, keep=["head"])["head"]
         assert isinstance(scores, ClassScores)
         correct.append(scores.correct)
-        groups = raw.parts["validation"].groups_at(rows_of(scores, trainer.validation_split))
+        groups = raw.parts["validation"].groups_at(rows_of(scores, trainer.run.validation_split))
         count = trainer.results.data["train"]["images"]
     return _sentence(correct[0], correct[1], groups, epochs, count)
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.evaluation.class_scores import ClassScores
-from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.evaluation.details import TestDetails
+from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult
 from attentive_probes.evaluation.logistic import LinearModel
 from attentive_probes.evaluation.references import (
     Features,
@@ -21,12 +20,14 @@ from attentive_probes.evaluation.references import (
     linear_probe,
     read_features,
 )
-from attentive_probes.evaluation.results import HeadResult, ReferenceResult, SweepResults
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import ANSWERS, PROBES
 from attentive_probes.evaluation.split_scores import rows_of
-from attentive_probes.evaluation.temperature import fit_temperature
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.probe.setup import reading_of
+from attentive_probes.scores.class_scores import ClassScores
+from attentive_probes.scores.class_sums import score_classes
+from attentive_probes.scores.temperature import fit_temperature
 from attentive_probes.training.checkpoint import save_whole
 from attentive_probes.training.final_test import save_answers
 from attentive_probes.training.trainer import ProbeTrainer
@@ -50,7 +51,7 @@ def add_references(
     features = {}
     for name, split in splits.items():
         if split is not None and name != "pool":
-            loader = trainer.loader(split, train=False)
+            loader = trainer.run.loader(split, train=False)
             features[name] = read_features(trainer.sweep, loader, list(readings.values()), trainer.accelerator)
     everything = None
     if trainer.results.selection.get("refit"):  # as the heads, they learn from both in the end
@@ -63,11 +64,11 @@ def add_references(
         more = None if everything is None else everything[readings[name]]
         identities = _identities(splits.get("test"), mine.get("test"))
         result, model, scores = _result_of(name, reference, mine, more, trainer, identities)
-        if scores is not None and isinstance(trainer.baseline_scores, ClassScores):
+        if scores is not None and isinstance(trainer.run.baseline_scores, ClassScores):
             rows = None if scores.records is None else rows_of(scores, splits["test"])
             groups = None if details is None or rows is None else details.groups_of(rows)
             tested[name] = scores
-            result.test = scores.test_metrics(trainer.baseline_scores, groups)
+            result.test = scores.test_metrics(trainer.run.baseline_scores, groups)
         trainer.results.references.append(result)
         if model is not None and trainer.accelerator.is_main_process:
             probe = linear_probe(trainer.sweep, reference.head, model)
@@ -114,7 +115,7 @@ def _identities(split: Any, features: Features | None) -> Tensor | None:
     """The identities `(N,)` of the scored images of the test split, in order, where it is known which were scored."""
     if split is None or features is None:
         return None
-    found = split.images if isinstance(split, TokenCache) else torch.arange(len(getattr(split, "rows", ())))
+    found = split.images if isinstance(split, TokenCache) else torch.arange(split.num_images or 0)
     return found if len(found) == len(features.labels) else None
 
 

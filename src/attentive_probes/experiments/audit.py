@@ -39,7 +39,7 @@ from attentive_probes.experiments.splits import RawSplits
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head_run import HeadRun, check_heads
-from attentive_probes.probe.setup import describe_probe, reading_of
+from attentive_probes.probe.setup import describe_backbone, reading_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator
 from attentive_probes.tokens import Reading
@@ -93,7 +93,7 @@ def audit_recipe(recipe: Recipe, folder: Path, kinds: Sequence[str] = ()) -> tup
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(unknown_name("kind of finding", kind, KINDS))
-    if recipe.data.streaming or recipe.data.problem_type != "single_label_classification":
+    if recipe.data.streaming or not recipe.data.problem.has_one_class:
         raise ValueError("An audit looks at images with one label each that are no stream.")
     reader = audit_heads(recipe)
     sweep, raw, opened = prepare(reader)
@@ -110,8 +110,7 @@ def audit_recipe(recipe: Recipe, folder: Path, kinds: Sequence[str] = ()) -> tup
 
 def audit_heads(recipe: Recipe) -> Recipe:
     """The recipe of an audit: class token and mean patch of the same images, and nothing to train."""
-    options: dict[str, Any] = {"num_labels": 1, "problem_type": "regression", **backbone_options(recipe)}
-    config, _ = describe_probe(recipe.backbone.name, **options)
+    config, _ = describe_backbone(recipe.backbone.name, **backbone_options(recipe))
     head: dict[str, Any] = {"pooling": "concat", "tokens": ["cls", "mean"]}
     try:
         check_heads(config, {"audit": HeadRun(HeadConfig(**head))})

@@ -17,7 +17,8 @@ from attentive_probes.data.find import CANONICAL, SHARDS, TABLES
 from attentive_probes.data.load import load_split, open_local, root_cause
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head_run import HeadRun, check_heads
-from attentive_probes.probe.setup import describe_probe, layouts_of, reading_of
+from attentive_probes.probe.setup import describe_backbone, layouts_of, reading_of
+from attentive_probes.problems import find_problem
 
 logger = logging.getLogger(__name__)
 DEFAULT = f"{EMBEDDED_PREFIX}mae-tiny-fashion"
@@ -85,7 +86,7 @@ def automatic_recipe(source: str, wish: Wish) -> str:
         raise ValueError(f"{source!r} is a stream; write a recipe for it.")
     problem = problem_of(train, wish.label_column)
     backbone = find_backbone(wish.backbone)
-    is_single = problem == "single_label_classification"
+    is_single = find_problem(problem).has_one_class
     is_small = len(train) < FEW_IMAGES
     heads, features = heads_for(backbone, wish.layers)
     data: dict[str, Any] = {"dataset": source, "train_split": names["train"]}
@@ -158,7 +159,7 @@ def find_backbone(name: str | None) -> str:
         return name
     for candidate in ON_GPU if torch.cuda.is_available() else ON_CPU:
         try:
-            describe_probe(candidate, num_labels=1, problem_type="regression")
+            describe_backbone(candidate)
         except (ValueError, OSError) as error:
             logger.info("%s cannot be had: %s", candidate, " ".join(str(error).split())[:200])
             continue
@@ -178,7 +179,7 @@ def heads_for(backbone: str, layers: bool = False) -> tuple[dict[str, dict[str, 
     Raises:
         ValueError: If the backbone cannot be found or read.
     """
-    config, _ = describe_probe(backbone, num_labels=1, problem_type="regression")
+    config, _ = describe_backbone(backbone)
     has_class_token = _fits(config, {"pooling": "mean", "tokens": ["cls"]})
     patches = HeadConfig("ep").reading
     length = reading_of(config, HeadConfig("ep")).sequence_layout(layouts_of(config, patches)).num_tokens

@@ -10,6 +10,7 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.adapter import require_peft
+from attentive_probes.problems import Problem, find_problem
 from attentive_probes.ranges import BELOW_ONE, COUNT, OPTIONAL_COUNT, SEED, Range, check_ranges
 
 DATA_RANGES = {
@@ -194,11 +195,20 @@ class DataRecipe:
         if self.group_column is not None and self.group_pattern is not None:
             raise ValueError("data.group_column and data.group_pattern both say what belongs together; keep one.")
 
-        if self.tests and self.problem_type != "single_label_classification":
+        if self.tests and not self.problem.has_one_class:
             raise ValueError(f"data.tests is for single labels, not for {self.problem_type}.")
         for name in self.tests:
             if name in ("train", "validation", "test", ""):
                 raise ValueError(f"data.tests: {name!r} is the name of a split of the run; choose another one.")
+
+    @property
+    def problem(self) -> Problem:
+        """What the labels are.
+
+        Raises:
+            ValueError: If `problem_type` is unknown.
+        """
+        return find_problem(self.problem_type)
 
     @property
     def has_test(self) -> bool:

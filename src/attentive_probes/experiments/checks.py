@@ -15,7 +15,7 @@ from attentive_probes.experiments.selection import check_selection
 from attentive_probes.naming import check_parts, unknown_name
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head_run import HeadRun, check_heads
-from attentive_probes.probe.setup import describe_probe
+from attentive_probes.probe.setup import describe_backbone
 from attentive_probes.probe.sweep import SHARED_ADAPTER
 from attentive_probes.training.checkpoint import check_output_dir
 
@@ -45,9 +45,7 @@ def check_recipe(recipe: Recipe) -> dict[str, HeadRun]:
         quantization_of(recipe.backbone.quantization)
         if recipe.backbone.random_weights or recipe.lora is not None:
             raise ValueError("backbone.quantization is for trained weights that stay frozen; leave it out here.")
-    config, _ = describe_probe(
-        recipe.backbone.name, num_labels=1, problem_type="regression", **backbone_options(recipe)
-    )
+    config, _ = describe_backbone(recipe.backbone.name, **backbone_options(recipe))
     check_heads(config, {**runs, **{name: HeadRun(r.head) for name, r in recipe.evaluation.references.items()}})
     check_selection(recipe)
     _check_lora(recipe, runs)
@@ -82,13 +80,13 @@ def _check_pictures(recipe: Recipe, runs: dict[str, HeadRun]) -> None:
         meant = [run.head for head, run in runs.items() if name in (head, run.family, BEST)]
         if key == "attention_head" and not any(map(_reads_patches, meant)):
             raise ValueError(f"evaluation.{key}={name!r} reads no patches, so its attention cannot be drawn.")
-    if evaluation.references and (recipe.data.streaming or recipe.data.problem_type != "single_label_classification"):
+    if evaluation.references and (recipe.data.streaming or not recipe.data.problem.has_one_class):
         raise ValueError("evaluation.references needs single labels and no stream.")
     if evaluation.references and recipe.data.tokens == "cached" and recipe.data.augmentation is not None:
         raise ValueError(
             "evaluation.references reads plain images, the cache augmented ones; set data.augmentation=null."
         )
-    if evaluation.layers_head is not None and recipe.data.problem_type != "single_label_classification":
+    if evaluation.layers_head is not None and not recipe.data.problem.has_one_class:
         raise ValueError("evaluation.layers_head draws accuracies; it needs single labels.")
 
 
@@ -97,7 +95,7 @@ def _reads_patches(head: HeadConfig) -> bool:
 
 
 def backbone_options(recipe: Recipe) -> dict[str, Any]:
-    """Which backbone and in which size, as `describe_probe` takes it.
+    """Which backbone and in which size, as `describe_backbone` takes it.
 
     Raises:
         ValueError: If the image size is malformed.

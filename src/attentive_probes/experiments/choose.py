@@ -87,7 +87,7 @@ def choose_backbone(
         raise ValueError("Name at least one backbone (--backbone).")
     start, wish = time.perf_counter(), wish or Wish()
     recipes = {name: _recipe(source, name, wish, changes) for name in dict.fromkeys(backbones)}
-    if any(recipe.data.problem_type != "single_label_classification" for recipe in recipes.values()):
+    if not all(recipe.data.problem.has_one_class for recipe in recipes.values()):
         raise ValueError(
             "Backbones are compared by right and wrong answers; these labels have several, or are numbers."
         )

@@ -9,24 +9,24 @@ from datasets import Dataset
 from attentive_probes.evaluation.details import TestDetails, check_details
 from attentive_probes.experiments.judging import EvaluationRecipe
 from attentive_probes.experiments.splits import Part
-from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.problems import Problem
+from attentive_probes.problems.label_table import LabelTable
 
 
-def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTable, problem_type: str) -> TestDetails:
+def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTable, problem: Problem) -> TestDetails:
     """The details of a test split, checked before any work.
 
     Args:
         evaluation: What is asked for.
         part: The test split as it was read; `None` if there is none.
         table: The labels of the run.
-        problem_type: Problem type.
+        problem: What the labels are.
 
     Raises:
         ValueError: If there is no such column or class, or a metric does not suit the classes.
     """
-    is_single = problem_type == "single_label_classification"
-    if (evaluation.metrics or evaluation.slices or evaluation.answers) and not is_single:
-        raise ValueError(f"evaluation.metrics, slices and answers are for single labels, not for {problem_type}.")
+    if (evaluation.metrics or evaluation.slices or evaluation.answers) and not problem.has_one_class:
+        raise ValueError(f"evaluation.metrics, slices and answers are for single labels, not for {problem.name}.")
     if (evaluation.metrics or evaluation.slices) and (part is None or not isinstance(part.data, Dataset)):
         raise ValueError("evaluation.metrics and slices need a test split that is no stream.")
     num_labels = len(table.names)

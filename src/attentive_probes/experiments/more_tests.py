@@ -10,13 +10,14 @@ from datasets import Dataset, Value
 
 from attentive_probes.data.groups import groups_of
 from attentive_probes.data.image_split import ImageSplit, check_apart
-from attentive_probes.data.labels import LabelEncoder, Labels
+from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_named
 from attentive_probes.data.open_split import open_split
 from attentive_probes.evaluation.split_scores import rows_of
 from attentive_probes.experiments.blocks import DataRecipe, TestSetRecipe
-from attentive_probes.probe.label_table import LabelTable
 from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.problems.label_columns import Labels
+from attentive_probes.problems.label_table import LabelTable
 from attentive_probes.training.final_test import score_test
 from attentive_probes.training.trainer import ProbeTrainer
 
@@ -94,7 +95,7 @@ def run_tests(trainer: ProbeTrainer, tests: Mapping[str, MoreTest], baseline: st
     for name, one in tests.items():
         if any(name in head.tests for head in trainer.results.heads):
             continue
-        scores = score_test(trainer, one.split, baseline, classes=one.classes)
+        scores = score_test(trainer.run, one.split, baseline, classes=one.classes)
         best = scores[trainer.results.best.name]
         groups = None if one.groups is None else one.groups[rows_of(best, one.split)]
         for head in trainer.results.heads:

@@ -19,7 +19,6 @@ from attentive_probes.analysis.looks import look_at
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.evaluation.audit import Audit
 from attentive_probes.evaluation.families import head_named
-from attentive_probes.evaluation.image_records import read_records
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import (
     ATTENTION_PICTURE,
@@ -33,6 +32,7 @@ from attentive_probes.evaluation.run_files import (
 from attentive_probes.experiments.judging import EvaluationRecipe
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.scores.image_records import read_records
 
 logger = logging.getLogger(__name__)
 WRONG, RIGHT = 6, 3  # images
@@ -113,7 +113,7 @@ def _draw(
     examples = (split[place] for place in places)
     pairs = list(islice(((one.image, one.label) for one in examples if one.image is not None), count))
     if pairs:
-        is_class = probe.config.problem_type == "single_label_classification"
+        is_class = probe.config.problem.has_one_class
         labels = [probe.config.id2label[int(label)] if is_class else None for _, label in pairs]
         look_figure(look_at(probe, [image for image, _ in pairs], labels), path)
 

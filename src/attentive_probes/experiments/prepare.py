@@ -16,7 +16,7 @@ from attentive_probes.probe.files import add_adapter, read_config
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.rules import fit_to_images
-from attentive_probes.training.splits import check_batches, num_images_of
+from attentive_probes.training.splits import check_batches
 
 
 def prepare(recipe: Recipe) -> tuple[ProbeSweep, RawSplits, dict[str, ImageSplit | ImageStream | None]]:
@@ -52,7 +52,7 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, RawSplits, dict[str, ImageSplit
 def _check_sizes(recipe: Recipe, sweep: ProbeSweep, opened: Mapping[str, ImageSplit | ImageStream | None]) -> None:
     train, test = opened["train"], opened["test"]
     assert train is not None
-    check_batches(train, sweep, fit_to_images(recipe.train, num_images_of(train)))
+    check_batches(train, sweep, fit_to_images(recipe.train, train.num_images))
     if isinstance(test, ImageSplit) and len(test) < 2:
         raise ValueError(
             "The test split holds one image, which says nothing of a head; name another data.test_split, or a larger "

@@ -14,7 +14,6 @@ import torch
 from attentive_probes.data.folds import folds_of
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.candidates import Candidate, class_weights, strata_of
-from attentive_probes.evaluation.statistics import clustered_error
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.data import cache_splits
 from attentive_probes.experiments.prepare import prepare
@@ -24,6 +23,7 @@ from attentive_probes.hub.licences import backbone_licence
 from attentive_probes.probe.setup import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.processes import make_accelerator
+from attentive_probes.scores.statistics import clustered_error
 from attentive_probes.training.cross_validation import cross_validate
 
 FOLDS = 3

@@ -74,7 +74,7 @@ def _run(
     of_references = [reading_of(sweep.config, reference.head) for reference in references.values()]
     readings = list(dict.fromkeys([*sweep.readings, *of_references]))
     tests = open_tests(data, sweep, raw.table, opened["train"])
-    details = details_of(recipe.evaluation, raw.parts.get("test"), raw.table, data.problem_type)
+    details = details_of(recipe.evaluation, raw.parts.get("test"), raw.table, data.problem)
     needs = {Path(recipe.train.output_dir): bytes_of_run(sweep)}
     check_space(needs)
     by_folds = recipe.selection is not None and recipe.selection.folds > 0
@@ -147,7 +147,8 @@ def _choose(
     elif not results.selection:
         groups = raw.parts["validation"].groups_at(splits["validation"].images.numpy())
         results.selection = select_on_validation(recipe, trainer, splits, groups)
-    calibrate(trainer)  # the winner, on images that it did not learn from
+    # The winner, on images that it did not learn from.
+    calibrate(trainer.run)
     if trainer.accelerator.is_main_process:  # it was saved before it was one
         replace_whole(trainer.probe(), trainer.folder / PROBES / results.best.name)
     if selected is not None and recipe.selection.refit:
@@ -160,7 +161,7 @@ def _audit(
 ) -> None:
     """Look for copies, wrong labels and the like, where that costs seconds: cached tokens of not too many images."""
     found = held_splits(opened, caches)
-    if recipe.data.tokens != "cached" or recipe.data.problem_type != "single_label_classification":
+    if recipe.data.tokens != "cached" or not recipe.data.problem.has_one_class:
         return
     if sum(len(cache) for cache in found.caches.values()) > MOST_IMAGES or recipe.data.augmentation is not None:
         return

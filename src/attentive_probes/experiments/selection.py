@@ -50,8 +50,9 @@ def check_selection(recipe: Recipe) -> None:
     selection = recipe.selection
     if selection is None:
         return
-    data, metric = recipe.data, recipe.train.selection_metric or "top1"
-    if data.problem_type != "single_label_classification":
+    data = recipe.data
+    metric = recipe.train.selection_metric or data.problem.selection
+    if not data.problem.has_one_class:
         raise ValueError(f"selection compares answers; {data.problem_type} has none. Leave it out.")
     if metric not in WEIGHED:
         raise ValueError(f"selection compares images, by {' or '.join(WEIGHED)}, not by {metric!r}.")

@@ -5,20 +5,17 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset, Image
 
 from attentive_probes.data.groups import paths_of
-from attentive_probes.data.labels import names_of
 from attentive_probes.evaluation.prediction_files import as_cell
 from attentive_probes.experiments.blocks import DataRecipe
+from attentive_probes.experiments.parts import Part, RawSplits
 from attentive_probes.foreign_files import foreign
+from attentive_probes.problems.label_columns import names_of
 from attentive_probes.writing import whole_file
-
-if TYPE_CHECKING:
-    from attentive_probes.experiments.splits import Part, RawSplits
 
 
 def write_keep(raw: RawSplits, dropped: Mapping[str, Collection[int]], path: Path) -> int:

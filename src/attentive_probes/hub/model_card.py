@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import ATTENTION_PICTURE
 from attentive_probes.hub.card_metrics import NAMES, evaluation_entries, interval_text, model_index
 from attentive_probes.hub.licences import backbone_licence

@@ -10,7 +10,6 @@ import torch
 from attentive_probes.backbones.quantization import quantization_of
 from attentive_probes.naming import unknown_name
 
-PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 PLACEMENT = (
     "dtype", "attn_implementation", "device_map", "quantization_config", "max_memory", "offload_folder",
@@ -52,16 +51,6 @@ def precision_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if not isinstance(dtype, str) or dtype not in PRECISIONS:
         raise ValueError(unknown_name("dtype", str(dtype), ("auto", *PRECISIONS)))
     return getattr(torch, dtype)
-
-
-def check_problem(problem_type: str | None) -> None:
-    """Check a problem type.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    if problem_type is not None and problem_type not in PROBLEMS:
-        raise ValueError(unknown_name("problem_type", problem_type, PROBLEMS))
 
 
 def refuse_rest(arguments: Collection[str], method: str, known: Collection[str]) -> None:

@@ -13,6 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 from attentive_probes.foreign_files import foreign
 from attentive_probes.naming import unknown_name
 from attentive_probes.probe.check_config import check_stored
+from attentive_probes.problems import Problem, find_problem
 from attentive_probes.ranges import BELOW_ONE, NOT_NEGATIVE, OPTIONAL_NOT_NEGATIVE, SHARE, check_ranges
 from attentive_probes.tokens import Reading
 
@@ -146,6 +147,11 @@ class ProbeConfig(PreTrainedConfig):
     @classmethod
     def register_for_auto_class(cls, *args: Any, **kwargs: Any) -> None:
         """Nothing: a probe saves its code by itself, in one file."""
+
+    @property
+    def problem(self) -> Problem:
+        """What the labels are."""
+        return find_problem(self.problem_type)
 
     @property
     def head_config(self) -> HeadConfig:

@@ -16,12 +16,13 @@ from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 from attentive_probes.backbones import Backbone, fit_processor, load_image_processor, register_backbone_code
 from attentive_probes.fingerprint import tensors_checksum
 from attentive_probes.foreign_files import foreign
-from attentive_probes.probe.arguments import HUB, check_problem
+from attentive_probes.probe.arguments import HUB
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.lora import FOLDER as ADAPTER_FOLDER
 from attentive_probes.probe.lora import NO_ADAPTER, add_lora, load_lora, rebuild_lora
 from attentive_probes.probe.setup import geometry_of, processor_of, require_pooling
 from attentive_probes.probe.weights import check_weights, fit_own_backbone, load_backbone
+from attentive_probes.problems import find_problem
 
 BACKBONE_FOLDER = "backbone"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -51,7 +52,7 @@ def read_config(
     require_pooling(source)
     source = deepcopy(source)  # the caller's own may serve others
     if labels:
-        check_problem(labels.get("problem_type"))
+        find_problem(labels.get("problem_type"))
         for name, value in labels.items():
             setattr(source, name, value)
         if "id2label" in labels and "label2id" not in labels:

@@ -23,7 +23,7 @@ from attentive_probes.probe.loading import load_probe, other_causes
 from attentive_probes.probe.output import ProbeFeatures, ProbeOutput
 from attentive_probes.probe.saving import is_first_process, save_probe
 from attentive_probes.probe.setup import build_head, describe_probe, geometry_of, loading_of, set_head
-from attentive_probes.probe.shrink import shrink_probe
+from attentive_probes.probe.shrink import smaller_head
 from attentive_probes.probe.upload import OPTIONS, upload_probe
 from attentive_probes.probe.weights import check_weights, load_backbone
 from attentive_probes.tokens import kinds_by_tap
@@ -219,7 +219,11 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
         Raises:
             ValueError: If the head was not trained for that part; the text names those that it was trained for.
         """
-        return shrink_probe(self, num_queries, num_features)
+        config, state = smaller_head(self.head, self.config, num_queries, num_features)
+        smaller = type(self)(config, self.backbone)
+        smaller.head.load_state_dict(state)
+        smaller.head.is_trained, smaller.image_processor = self.head.is_trained, self.image_processor
+        return smaller.train(self.training)
 
     def read(self, pixel_values: Tensor) -> Tensor:
         """The sequence `(B, T, D)` that the head reads of images `(B, channels, H, W)`."""

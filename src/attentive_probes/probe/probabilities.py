@@ -20,8 +20,7 @@ def as_scores(logits: Tensor, config: Any, function: str | None = None) -> Tenso
     Raises:
         ValueError: If there is no such function.
     """
-    usual = {"multi_label_classification": "sigmoid", "regression": "none"}.get(config.problem_type, "softmax")
-    function = usual if function is None else function
+    function = config.problem.activation if function is None else function
     if function not in FUNCTIONS:
         raise ValueError(f"function_to_apply is {function!r}; it must be one of {', '.join(FUNCTIONS)}.")
     if function == "none":

@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from transformers import BaseImageProcessor
 
 from attentive_probes.backbones import Backbone, VisionBackbone
 from attentive_probes.fingerprint import tensors_checksum
@@ -23,9 +24,6 @@ from attentive_probes.probe.foreign import BACKBONE
 from attentive_probes.probe.setup import build_head, geometry_of
 from attentive_probes.probe.tensors import check_shapes, check_written, plain_names, plain_state
 from attentive_probes.writing import write_whole
-
-if TYPE_CHECKING:
-    from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
 logger = logging.getLogger(__name__)
 HEAD = "head."
@@ -42,8 +40,20 @@ CHANGED = (
 )
 
 
+class SavedProbe(Protocol):
+    """What saving needs to know of a probe."""
+
+    config: ProbeConfig
+    backbone: Backbone
+    image_processor: BaseImageProcessor | None
+    files: Mapping[str, str | bytes]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its tensors by their names."""
+
+
 def save_probe(
-    probe: ProbeForImageClassification,
+    probe: SavedProbe,
     folder: Path,
     write: Callable[..., Any],
     state_dict: Mapping[str, Tensor] | None = None,
@@ -89,9 +99,7 @@ def is_first_process() -> bool:
     return not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
 
 
-def learned_tensors(
-    probe: ProbeForImageClassification, state_dict: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
+def learned_tensors(probe: SavedProbe, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The tensors of head and adapter, by the names that they have in the state of a probe.
 
     Raises:
@@ -146,7 +154,7 @@ def _check_backbone(config: ProbeConfig, backbone: Backbone) -> None:
         raise ValueError(CHANGED)
 
 
-def _save_beside(probe: ProbeForImageClassification, folder: Path, **options: Any) -> None:
+def _save_beside(probe: SavedProbe, folder: Path, **options: Any) -> None:
     """Write the image processor, the adapter, the backbone of a self-contained probe, its code, and further files."""
     config, backbone, adapter = probe.config, probe.backbone, probe.backbone.adapter
     if probe.image_processor is not None:

@@ -25,10 +25,11 @@ from attentive_probes.backbones import (
     timm_processor,
 )
 from attentive_probes.poolings import known_poolings, package_of
-from attentive_probes.probe.arguments import HUB, PLACEMENT, check_problem, refuse_rest, take_placement
+from attentive_probes.probe.arguments import HUB, PLACEMENT, refuse_rest, take_placement
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.head import ProbeHead
-from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.problems import find_problem
+from attentive_probes.problems.label_table import LabelTable
 from attentive_probes.tokens import Reading, TokenLayout
 
 
@@ -48,7 +49,7 @@ def describe_probe(
 
     Args:
         source: Hub id, local folder or `embedded:<name>` of the backbone; or a backbone of one's own.
-        labels: Names of the classes, or the label table that `attentive_probes.data.label_tables` makes.
+        labels: Names of the classes, or the label table that `attentive_probes.data.labels.make_table` makes.
         num_labels: Number of classes or targets C, when they have no names.
         problem_type: `single_label_classification` (default), `multi_label_classification` or `regression`.
         revision: Branch, tag or commit of a Hub backbone; the commit is stored.
@@ -65,7 +66,7 @@ def describe_probe(
         ValueError: If the backbone cannot be found or read, or the labels are missing or contradict each other.
     """
     table = _label_table(labels, num_labels)
-    check_problem(problem_type)
+    find_problem(problem_type)
     if isinstance(source, OwnBackbone):
         geometry, processor, num_channels = source.geometry, image_processor, getattr(source.model, "num_channels", 3)
         if revision or image_size not in (None, geometry.image_size):
@@ -86,9 +87,22 @@ def describe_probe(
         **backbone,
         **geometry.to_dict(),
         **table.to_config(),
-        problem_type=problem_type or "single_label_classification",
+        problem_type=find_problem(problem_type).name,
     )
     return config, processor
+
+
+def describe_backbone(source: str, **options: Any) -> tuple[ProbeConfig, BaseImageProcessor | None]:
+    """What a backbone offers to heads: a probe's configuration that says nothing of labels, and the image processor.
+
+    Args:
+        source: Hub id, local folder or `embedded:<name>`.
+        **options: `revision`, `image_size` and the like, as of `describe_probe`.
+
+    Raises:
+        ValueError: If the backbone cannot be found or read.
+    """
+    return describe_probe(source, num_labels=1, problem_type="regression", **options)
 
 
 def loading_of(source: str | OwnBackbone, options: dict[str, Any], *others: str) -> dict[str, Any]:

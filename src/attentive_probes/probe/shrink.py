@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from attentive_probes.poolings.ep import EfficientProbing
-from attentive_probes.probe.configuration_probe import HeadConfig
+from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.probe.setup import set_head
 
-if TYPE_CHECKING:
-    from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
-
-def shrink_probe(
-    probe: ProbeForImageClassification, num_queries: int | None, num_features: int | None
-) -> ProbeForImageClassification:
-    """See `ProbeForImageClassification.shrink`.
+def smaller_head(
+    head: ProbeHead, config: ProbeConfig, num_queries: int | None, num_features: int | None
+) -> tuple[ProbeConfig, dict[str, Tensor]]:
+    """Configuration and head of the probe that `ProbeForImageClassification.shrink` makes.
 
     Raises:
         ValueError: If the head was not trained for that part.
     """
-    pooling = probe.head.pooling
+    pooling = head.pooling
     sizes: set[tuple[int, int]] = set()
     if isinstance(pooling, EfficientProbing):
         queries = len(pooling.query)
@@ -34,14 +30,12 @@ def shrink_probe(
         num_queries = queries if num_queries is None else num_queries
         wanted = pooling.num_features // queries * num_queries if num_features is None else num_features
         if (num_queries, wanted) in sizes:
-            head, state = cut_head(probe.head, probe.config.head_config, num_queries, wanted)
-            config = deepcopy(probe.config)
-            set_head(config, head)
-            config.temperature = None  # that of the whole head; a part is calibrated anew
-            smaller = type(probe)(config, probe.backbone)
-            smaller.head.load_state_dict(state)
-            smaller.head.is_trained, smaller.image_processor = probe.head.is_trained, probe.image_processor
-            return smaller.train(probe.training)
+            part, state = cut_head(head, config.head_config, num_queries, wanted)
+            smaller = deepcopy(config)
+            set_head(smaller, part)
+            # The temperature is that of the whole head; a part is calibrated by itself.
+            smaller.temperature = None
+            return smaller, state
     raise ValueError(
         f"The head serves whole or in the parts {sorted(sizes)} (queries, features), not in "
         f"{(num_queries, num_features)}; train EP with the option elastic for more."

@@ -131,7 +131,7 @@ class InferenceGraph(nn.Module):
         self.attention, self.any_size, self.raw = attention, any_size, raw
         self.outputs = []
         for name, config in zip(probes, self.configs, strict=True):
-            answer = "logits" if not raw else "values" if config.problem_type == "regression" else "probabilities"
+            answer = "logits" if not raw else "probabilities" if config.problem.has_classes else "values"
             ending = "" if len(probes) == 1 else f".{name}"
             self.outputs += [f"{kind}{ending}" for kind in (answer, *(["attention"] if attention else []))]
         self.eval().requires_grad_(False)

@@ -65,7 +65,7 @@ def answer(probe: ProbeForImageClassification, reading: Reading) -> dict[str, fl
     with torch.no_grad():
         logits = probe.head(reading.sequence).logits[0]
     best = best_scores(logits, probe.config, TOP)
-    if probe.config.problem_type == "regression":
+    if not probe.config.problem.has_classes:
         return ", ".join(f"{name}: {value:.4g}" for name, value in best)
     return dict(best)
 

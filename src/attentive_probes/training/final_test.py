@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,20 +12,19 @@ import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
 
-from attentive_probes.evaluation.class_scores import ClassScores
+from attentive_probes.data.split import Split
 from attentive_probes.evaluation.details import TestDetails
-from attentive_probes.evaluation.split_scores import Scores, rows_of, score_split
+from attentive_probes.evaluation.split_scores import rows_of, score_split
+from attentive_probes.problems import Scores
 from attentive_probes.processes import bar_is_off
-from attentive_probes.training.splits import AnySplit
+from attentive_probes.scores.class_scores import ClassScores
+from attentive_probes.training.run_state import Run
 from attentive_probes.writing import whole_file
-
-if TYPE_CHECKING:
-    from attentive_probes.training.trainer import ProbeTrainer
 
 
 def score_test(
-    trainer: ProbeTrainer,
-    split: AnySplit,
+    run: Run,
+    split: Split,
     baseline: str,
     details: TestDetails | None = None,
     classes: np.ndarray | None = None,
@@ -34,39 +32,37 @@ def score_test(
     """Scores of all heads of a run on its test split; those of the selected head and the baseline know every image.
 
     Args:
-        trainer: The run.
+        run: The run.
         split: The images.
         baseline: Name of the head that the others are compared with.
         details: What else is wanted.
         classes: Ids of the classes that answers are chosen among; `None` for all.
     """
     details = details or TestDetails()
-    loader, sweep, accelerator = trainer.loader(split, train=False), trainer.sweep, trainer.accelerator
+    loader, sweep, accelerator = run.loader(split, train=False), run.sweep, run.accelerator
     sweep.to(accelerator.device)
-    kept = {trainer.results.best.name, *([baseline] if details.are_asked_for else [])}
+    kept = {run.results.best.name, *([baseline] if details.are_asked_for else [])}
     kept = set(sweep.active) if details.answers else kept
     with tqdm(desc="test", unit="img", disable=bar_is_off(accelerator.is_main_process), leave=False) as bar:
         return score_split(
             sweep,
             loader,
             accelerator,
-            precision=trainer.arguments.mixed_precision,
+            precision=run.arguments.mixed_precision,
             confusion=True,
             keep=kept,
             probabilities=bool(details.metrics),
             tick=bar.update,
             classes=None if classes is None else torch.from_numpy(classes),
-            temperatures={head.name: head.temperature for head in trainer.results.heads},
+            temperatures={head.name: head.temperature for head in run.results.heads},
         )
 
 
-def note_test(
-    trainer: ProbeTrainer, scores: dict[str, Scores], split: AnySplit, baseline: str, details: TestDetails
-) -> None:
+def note_test(run: Run, scores: dict[str, Scores], split: Split, baseline: str, details: TestDetails) -> None:
     """Put test metrics into the results of a run; arguments as of `score_test`, and the scores that it gave."""
-    rows = rows_of(scores[trainer.results.best.name], split) if details.are_asked_for else None
+    rows = rows_of(scores[run.results.best.name], split) if details.are_asked_for else None
     groups = None if rows is None else details.groups_of(rows)
-    for result in trainer.results.heads:
+    for result in run.results.heads:
         found = scores[result.name]
         if result.best_epoch and found.are_finite:
             result.test = found.test_metrics(scores[baseline], groups)
@@ -74,12 +70,12 @@ def note_test(
                 result.test |= details.of(found.records, rows)
     if groups is not None:
         count = len(np.unique(groups))
-        trainer.results.data["test"]["groups"] = count
-        trainer.results.protocol += f" Images come in groups, {count} of them in test; intervals are those of groups."
+        run.results.data["test"]["groups"] = count
+        run.results.protocol += f" Images come in groups, {count} of them in test; intervals are those of groups."
 
 
 def save_answers(
-    scores: Mapping[str, Scores], split: AnySplit, path: Path, details: TestDetails, more: bool = False
+    scores: Mapping[str, Scores], split: Split, path: Path, details: TestDetails, more: bool = False
 ) -> None:
     """Write what every head answered about every test image as Parquet: head, row, correct, probability, and group.
 

@@ -14,9 +14,9 @@ from accelerate.utils import set_seed
 from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.probe.head_run import HeadRun
 from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.problems import Scores
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.checkpoint import HeadStates
 from attentive_probes.training.loop import TrainingLoop

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -16,14 +17,15 @@ from tqdm.auto import tqdm
 
 from attentive_probes.data.batches import inputs_of
 from attentive_probes.data.finite import only_finite
-from attentive_probes.data.image_split import ImageSplit
-from attentive_probes.data.image_stream import ImageStream
+from attentive_probes.data.split import Split
 from attentive_probes.data.steps import Batch, StepLoader
-from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.attention_spread import Spread, SpreadSums
-from attentive_probes.evaluation.split_scores import Scores, score_split
+from attentive_probes.evaluation.split_scores import score_split
 from attentive_probes.memory import keep_freed_memory
 from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.problems import Scores
+from attentive_probes.problems.target_scale import TargetScale
+from attentive_probes.problems.target_scores import TargetScores
 from attentive_probes.processes import autocast, bar_is_off, on_device
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.gradients import HeadGradients
@@ -32,10 +34,9 @@ from attentive_probes.training.optimizers import HeadRates, build_optimizer, bui
 from attentive_probes.training.outcome import begin
 from attentive_probes.training.report import adapter_rates
 from attentive_probes.training.rules import total_steps
-from attentive_probes.training.targets import TargetScale
 
 # Of each seed: its heads, where their batch comes from, and its parts.
-Step = list[tuple[list[str], ImageSplit | ImageStream | TokenCache, list[Batch]]]
+Step = list[tuple[list[str], Split, list[Batch]]]
 
 
 @dataclass
@@ -168,7 +169,7 @@ class TrainingLoop:
         )
         torch.set_rng_state(random_state)
         if self.scale is not None:
-            scores = {name: self.scale.restored_scores(found) for name, found in scores.items()}
+            scores = {name: cast(TargetScores, found).rescaled(self.scale) for name, found in scores.items()}
         self.spreads = sums.spreads(self.accelerator)
         return scores
 
@@ -227,7 +228,7 @@ class TrainingLoop:
         self.scaler.update()
         self.schedule.step()
 
-    def _losses(self, names: list[str], batch: Batch, split: ImageSplit | ImageStream | TokenCache) -> Tensor:
+    def _losses(self, names: list[str], batch: Batch, split: Split) -> Tensor:
         """The losses `(H,)` of some heads, summed over the images of a part of a batch."""
         precision, problem_type = self.arguments.mixed_precision, self.sweep.config.problem_type
         with self.sweep.only(names):
@@ -255,5 +256,5 @@ class TrainingLoop:
         return EpochProgress(0, torch.zeros(len(self.sweep.runs), device=self.device))
 
     def _count_steps(self) -> int:
-        is_stream = isinstance(self.train_loaders[0][1].split, ImageStream)
+        is_stream = self.train_loaders[0][1].split.num_images is None
         return total_steps(self.arguments, 1 if is_stream else len(self.train_loaders[0][1]))

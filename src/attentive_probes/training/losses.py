@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from attentive_probes.layers.normalization import is_distributed
+from attentive_probes.problems import find_problem
 
 
 def summed_losses(
@@ -24,13 +24,7 @@ def summed_losses(
         class_weights: `(C,)` weights of the images of each class.
     """
     joint = torch.stack(list(logits))  # (H, B, C)
-    if problem_type == "single_label_classification":
-        of_all = labels.expand(len(joint), -1).reshape(-1)
-        losses = F.cross_entropy(joint.flatten(0, 1), of_all, class_weights, reduction="none")
-        return losses.view(joint.shape[:2]).sum(1)
-    targets = labels.reshape(joint.shape[1:]).to(joint.dtype).expand_as(joint)
-    loss = F.binary_cross_entropy_with_logits if problem_type == "multi_label_classification" else F.mse_loss
-    return loss(joint, targets, reduction="none").mean(2).sum(1)
+    return find_problem(problem_type).losses(joint, labels, class_weights).sum(1)
 
 
 def total_weight(labels: list[Tensor], class_weights: Tensor | None = None) -> float | Tensor:

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from attentive_probes.layers.normalization import BatchNorm
 from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.problems.target_scale import TargetScale
 from attentive_probes.training.checkpoint import save_states
 from attentive_probes.training.selection import EpochSelection
-from attentive_probes.training.targets import TargetScale
 
 
 def begin(sweep: ProbeSweep, scale: TargetScale | None) -> None:
     """Turn heads that were trained before into ones in training, where targets are standardized."""
     for head in sweep.heads.values():
         if scale is not None and head.is_trained:
-            scale.unfold(head)
+            scale.unfold(head.classifier)
 
 
 @contextmanager

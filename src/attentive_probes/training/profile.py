@@ -101,14 +101,14 @@ def profile_run(trainer: ProbeTrainer) -> Profile:
     Raises:
         ValueError: If the training split is a stream or a token cache, or an adapter is trained.
     """
-    split, sweep, arguments = trainer.train_split, trainer.sweep, trainer.arguments
+    split, sweep, arguments = trainer.run.train_split, trainer.sweep, trainer.arguments
     if not isinstance(split, ImageSplit):
         raise ValueError("A profile needs a training split of images: no stream, no token cache.")
     if sweep.config.lora:
         raise ValueError("A profile tells backbone and heads apart, which an adapter joins; profile with lora=null.")
-    assert trainer.processor is not None
+    assert trainer.run.processor is not None
     rows = list(range(min(FEW, len(split))))
-    collator = make_collator(split, trainer.processor, sweep.backbone, trainer.augmentation, arguments.seed)
+    collator = make_collator(split, trainer.run.processor, sweep.backbone, trainer.run.augmentation, arguments.seed)
     device = trainer.accelerator.device
     sweep.to(device).train()
     examples = split.__getitems__(rows)

@@ -11,23 +11,24 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedConfig
 
-from attentive_probes.data.image_stream import ImageStream
-from attentive_probes.evaluation.class_scores import ClassScores
+from attentive_probes.data.split import Split
 from attentive_probes.evaluation.doubts import doubts_of
 from attentive_probes.evaluation.families import head_named
-from attentive_probes.evaluation.resampling import FEW_GROUPS
-from attentive_probes.evaluation.results import HeadResult, SweepResults
-from attentive_probes.evaluation.split_scores import Scores
+from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.hub.markdown import one_line
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import QueryPooling
 from attentive_probes.probe.rates import is_automatic
 from attentive_probes.probe.setup import layouts_of
 from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.problems import Scores
+from attentive_probes.scores.class_scores import ClassScores
+from attentive_probes.scores.resampling import FEW_GROUPS
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.optimizers import HeadRates
 from attentive_probes.training.selection import selection_metric
-from attentive_probes.training.splits import AnySplit, split_size
+from attentive_probes.training.splits import split_size
 
 logger = logging.getLogger(__name__)
 FEW_IMAGES = 200  # of a validation split, below which a choice by it is a game of chance
@@ -142,7 +143,7 @@ def warn(results: SweepResults, *texts: str) -> None:
 
 
 def note_sizes(
-    results: SweepResults, config: PreTrainedConfig, arguments: ProbeTrainingArguments, **splits: AnySplit
+    results: SweepResults, config: PreTrainedConfig, arguments: ProbeTrainingArguments, **splits: Split
 ) -> None:
     """Note how many images splits have, and warn of classes that one of them lacks."""
     for name, split in splits.items():
@@ -158,11 +159,12 @@ def note_groups(results: SweepResults, counts: Mapping[str, int], advice: str) -
             warn(results, f"The {name} split holds {count} groups: intervals are those of so few draws. {advice}")
 
 
-def note_split(results: SweepResults, name: str, split: AnySplit, config: PreTrainedConfig) -> None:
+def note_split(results: SweepResults, name: str, split: Split, config: PreTrainedConfig) -> None:
     """Warn of classes that a split that is held has no image of."""
-    if isinstance(split, ImageStream) or config.problem_type != "single_label_classification":
+    targets = split.targets()
+    if targets is None or not config.problem.has_one_class:
         return
-    counts = torch.bincount(torch.as_tensor(split.labels), minlength=config.num_labels)
+    counts = torch.bincount(targets, minlength=config.num_labels)
     missing = [config.id2label[label] for label in (counts == 0).nonzero().flatten().tolist()]
     if missing:
         few = ", ".join(map(one_line, missing[:5])) + (", ..." if len(missing) > 5 else "")

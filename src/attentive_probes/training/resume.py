@@ -14,21 +14,21 @@ import torch
 from accelerate.utils import gather_object
 
 from attentive_probes.checksums import checksum_of, load_checked, save_checked
-from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.data.split import Split
 from attentive_probes.evaluation.circumstances import library_versions
-from attentive_probes.evaluation.class_scores import ClassScores
-from attentive_probes.evaluation.class_sums import score_classes
+from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.history import cut_history, history_mark, read_history
-from attentive_probes.evaluation.results import HeadResult, SweepResults
+from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import CHECKPOINTS, PREDICTIONS, RESULTS, STATE, TESTED
-from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.fingerprint import fingerprint_of
 from attentive_probes.probe.sweep import ProbeSweep
+from attentive_probes.problems import Scores
+from attentive_probes.scores.class_scores import ClassScores
+from attentive_probes.scores.class_sums import score_classes
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.checkpoint import check_output_dir
 from attentive_probes.training.loop import EpochProgress, TrainingLoop
 from attentive_probes.training.selection import EpochSelection
-from attentive_probes.training.splits import AnySplit, split_fingerprint
 
 logger = logging.getLogger(__name__)
 Identity: TypeAlias = dict[str, Any]
@@ -131,14 +131,14 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
         )
 
 
-def save_tested(folder: Path, baseline: Scores, best: Scores, sweep: ProbeSweep, split: AnySplit) -> None:
+def save_tested(folder: Path, baseline: Scores, best: Scores, sweep: ProbeSweep, split: Split) -> None:
     """Keep what a tested run cannot find out again without a second look at the test split.
 
     Comparisons need to know on which images the baseline is right; people and pictures, what the selected head said.
     """
     if isinstance(best, ClassScores) and best.records is not None:
-        rows = split.rows if isinstance(split, ImageSplit) else None
-        best.records.save(folder / PREDICTIONS, sweep.config.id2label, rows)
+        places = split.rows_at(best.records.rows)
+        best.records.save(folder / PREDICTIONS, sweep.config.id2label, places)
     correct = baseline.correct if isinstance(baseline, ClassScores) else np.empty(0, bool)
     save_checked(torch.from_numpy(correct.copy()), folder / CHECKPOINTS / TESTED)
 
@@ -196,7 +196,7 @@ def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, result
     return state["epoch"]
 
 
-def identity_of(sweep: ProbeSweep, splits: Mapping[str, AnySplit], augmentation: Any, processor: Any) -> Identity:
+def identity_of(sweep: ProbeSweep, splits: Mapping[str, Split], augmentation: Any, processor: Any) -> Identity:
     """What a run is about, beside its arguments, as plain values: a run that differs in them is another one.
 
     Args:
@@ -213,5 +213,5 @@ def identity_of(sweep: ProbeSweep, splits: Mapping[str, AnySplit], augmentation:
         "augmentation": "none" if augmentation is None else ADDRESS.sub("", str(augmentation.describe())),
         "image processor": fingerprint_of(processor.to_dict()),
         "versions": {name: library_versions()[name] for name in ("torch", "transformers", "attentive-probes")},
-        **{f"{name} images": split_fingerprint(split) for name, split in splits.items()},
+        **{f"{name} images": split.fingerprint() for name, split in splits.items()},
     }

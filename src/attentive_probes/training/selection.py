@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from torch import Tensor
 
 from attentive_probes.evaluation.families import cost, settings_of
-from attentive_probes.evaluation.metrics import METRICS_OF
-from attentive_probes.evaluation.results import HeadResult
+from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.naming import unknown_name
+from attentive_probes.problems import find_problem
 from attentive_probes.training.checkpoint import HeadStates
 
 logger = logging.getLogger(__name__)
@@ -23,10 +23,11 @@ def selection_metric(name: str | None, problem_type: str) -> str:
     Raises:
         ValueError: If the problem has no such metric.
     """
-    valid = (*METRICS_OF[problem_type], "loss")
+    problem = find_problem(problem_type)
+    valid = (*problem.metrics, "loss")
     if name is not None and name not in valid:
         raise ValueError(unknown_name("selection_metric", name, valid))
-    return name or ("top1" if "top1" in valid else "loss")
+    return name or problem.selection
 
 
 class EpochSelection:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import IterableDataset
 from transformers import BaseImageProcessor
 
 from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.data.label_tables import adopt_names
-from attentive_probes.data.labels import LabelEncoder
-from attentive_probes.data.steps import StepLoader
+from attentive_probes.data.labels import LabelEncoder, adopt_names
+from attentive_probes.data.split import Split
 from attentive_probes.evaluation.details import TestDetails
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.run_files import ANSWERS, PROBES, RESULTS
-from attentive_probes.evaluation.split_scores import Scores
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.naming import check_parts
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -39,18 +38,16 @@ from attentive_probes.training.outcome import take_best
 from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_doubts, note_sizes
 from attentive_probes.training.resume import goes_on, identity_of, load_finished, save_tested
 from attentive_probes.training.rules import fit_to_images
+from attentive_probes.training.run_state import Run
 from attentive_probes.training.selection import EpochSelection
 from attentive_probes.training.splits import (
     AnyDataset,
-    AnySplit,
     check_batches,
     class_weights_of,
     heads_by_seed,
-    num_images_of,
     open_any,
-    split_loader,
+    scale_of,
 )
-from attentive_probes.training.targets import TargetScale
 
 
 class ProbeTrainer:
@@ -71,7 +68,7 @@ class ProbeTrainer:
         groups: Row of a validation image -> what it belongs to, by which intervals are clustered; `None` for no groups.
 
     Attributes:
-        results: What is known so far.
+        run: What the steps of the run share.
         chooses_later: Whether the winner is chosen after training, among more than the heads; whoever does so calls
             `calibrate` then.
 
@@ -93,35 +90,74 @@ class ProbeTrainer:
         shuffle_buffer: int = 1000,
         groups: Mapping[int, str] | None = None,
     ):
-        self._model, self.sweep = model, model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)
-        self.arguments, self.folder = arguments, Path(arguments.output_dir)
-        check_parts("head", self.sweep.runs)
-        check_output_dir(self.folder, arguments.overwrite, arguments.resume)
-        self.processor = image_processor or self.sweep.image_processor
-        if self.processor is None:
+        sweep = model if isinstance(model, ProbeSweep) else ProbeSweep.from_probe(model)
+        folder, self.images, self.shuffle_buffer = Path(arguments.output_dir), images or ImageOptions(), shuffle_buffer
+        check_parts("head", sweep.runs)
+        check_output_dir(folder, arguments.overwrite, arguments.resume)
+        processor = image_processor or sweep.image_processor
+        if processor is None:
             raise ValueError("The backbone came without a usable image processor; pass image_processor=...")
-        self.sweep.image_processor = self.processor
-        self.images, self.augmentation, self.shuffle_buffer = images or ImageOptions(), augmentation, shuffle_buffer
-        self.accelerator = make_accelerator(arguments.report_to, arguments.output_dir)
+        sweep.image_processor = processor
+        accelerator = make_accelerator(arguments.report_to, arguments.output_dir)
         if isinstance(train_dataset, IterableDataset) and arguments.max_steps < 1:
             raise ValueError("A stream has no known length; set max_steps to the number of optimizer steps.")
-        adopt_names(self.sweep.config, train_dataset, self.images.label_column)
-        self.encoder = LabelEncoder.of_probe(self.sweep.config, self.images.label_separator)
-        self.train_split = self.open_split("train", train_dataset)
-        self.validation_split = self.open_split("validation", validation_dataset)
-        self.arguments = arguments = fit_to_images(arguments, num_images_of(self.train_split))
-        check_batches(self.train_split, self.sweep, arguments)
-        self.by_seed = heads_by_seed(self.sweep, arguments, self.train_split)
-        self.class_weights = class_weights_of(self.train_split, arguments, self.encoder)
-        self.scale = TargetScale.of(self.train_split, self.encoder)
-        self.results = empty_results(self.sweep, arguments, self.accelerator.num_processes)
-        named = {"train": self.train_split, "validation": self.validation_split}
-        note_sizes(self.results, self.sweep.config, arguments, **named)
-        self.identity = identity_of(self.sweep, named, augmentation, self.processor)
-        goes_on(self.folder, arguments, self.results, self.identity)
-        self._tested, self.groups, self.chooses_later = False, groups, False
-        self.baseline_scores: Scores | None = None
+        adopt_names(sweep.config, train_dataset, self.images.label_column)
+        self._model, self.encoder = model, LabelEncoder.of_probe(sweep.config, self.images.label_separator)
+        shuffle = (shuffle_buffer, arguments.seed)
+        train = open_any("train", train_dataset, sweep, self.images, self.encoder, shuffle)
+        validation = open_any("validation", validation_dataset, sweep, self.images, self.encoder, None)
+        arguments = fit_to_images(arguments, train.num_images)
+        check_batches(train, sweep, arguments)
+        by_seed = heads_by_seed(sweep, arguments, train)
+        weights, scale = class_weights_of(train, arguments, self.encoder), scale_of(train, self.encoder)
+        results = empty_results(sweep, arguments, accelerator.num_processes)
+        named = {"train": train, "validation": validation}
+        note_sizes(results, sweep.config, arguments, **named)
+        identity = identity_of(sweep, named, augmentation, processor)
+        goes_on(folder, arguments, results, identity)
+        self.run = Run(
+            sweep,
+            arguments,
+            accelerator,
+            folder,
+            processor,
+            augmentation,
+            train,
+            validation,
+            by_seed,
+            weights,
+            scale,
+            groups,
+            identity,
+            results,
+        )
+        self.chooses_later = False
         self._attachments: list[tuple[str | None, str, str | bytes]] = []
+
+    @property
+    def sweep(self) -> ProbeSweep:
+        """The heads and their backbone."""
+        return self.run.sweep
+
+    @property
+    def results(self) -> SweepResults:
+        """What is known so far."""
+        return self.run.results
+
+    @property
+    def arguments(self) -> ProbeTrainingArguments:
+        """Training settings, fitted to the number of images."""
+        return self.run.arguments
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """Where the run takes place."""
+        return self.run.accelerator
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the run lie."""
+        return self.run.folder
 
     def train(self) -> SweepResults:
         """Train, and leave every head at its best validation epoch.
@@ -136,33 +172,36 @@ class ProbeTrainer:
             return self._train()
 
     def _train(self) -> SweepResults:
-        resumed = goes_on(self.folder, self.arguments, self.results, self.identity)  # now that nobody else writes there
-        if self.accelerator.is_main_process and not resumed:
-            clear_output_dir(self.folder)
-        selection = EpochSelection(self.results.heads, self.results.selection_metric, not self.arguments.select_epoch)
-        if resumed and (done := load_finished(self.folder, selection)) is not None:
-            self.results, self.baseline_scores = done
-            self._tested = True
-            self._finish(selection)
-            return self.results
-        set_seed(self.arguments.seed, device_specific=True)  # dropout and noise
-        run_epochs(self, self._loop(), selection, resumed)
+        run = self.run
+        # Once more, now that nobody else writes there.
+        resumed = goes_on(run.folder, run.arguments, run.results, run.identity)
+        if run.accelerator.is_main_process and not resumed:
+            clear_output_dir(run.folder)
+        selection = EpochSelection(run.results.heads, run.results.selection_metric, not run.arguments.select_epoch)
+        if resumed and (done := load_finished(run.folder, selection)) is not None:
+            run.results, run.baseline_scores = done
+            run.is_tested = True
+        else:
+            # Of dropout and noise.
+            set_seed(run.arguments.seed, device_specific=True)
+            run_epochs(run, self._loop(), selection, resumed)
         self._finish(selection)
-        return self.results
+        return run.results
 
     def _loop(self) -> TrainingLoop:
+        run = self.run
         return TrainingLoop(
-            self.sweep,
-            self.arguments,
-            head_rates(self.sweep, self.arguments),
-            self.accelerator,
-            [(names, self.loader(self.train_split, train=True, seed=seed)) for seed, names in self.by_seed.items()],
-            self.loader(self.validation_split, train=False),
-            self.class_weights,
-            self.scale,
+            run.sweep,
+            run.arguments,
+            head_rates(run.sweep, run.arguments),
+            run.accelerator,
+            [(names, run.loader(run.train_split, train=True, seed=seed)) for seed, names in run.by_seed.items()],
+            run.loader(run.validation_split, train=False),
+            run.class_weights,
+            run.scale,
         )
 
-    def open_split(self, name: str, dataset: AnyDataset) -> AnySplit:
+    def open_split(self, name: str, dataset: AnyDataset) -> Split:
         """A split, checked and open for reading, for instance the test split before training starts; see `open_any`.
 
         Raises:
@@ -184,32 +223,34 @@ class ProbeTrainer:
         Raises:
             ValueError: If the split was scored before, or there is no head of that name.
         """
-        if self._tested:
+        if self.is_tested:
             raise ValueError("The test split was scored before; a second look would be a selection on it.")
         baseline = check_baseline(baseline, self.results)
         split = self.open_split("test", dataset)
         with claimed(self.folder):
             return self._test(split, baseline, details or TestDetails())
 
-    def _test(self, split: AnySplit, baseline: str, details: TestDetails) -> SweepResults:
-        scores = score_test(self, split, baseline, details)
-        self.results.baseline, self._tested, self.baseline_scores = baseline, True, scores[baseline]
-        note_sizes(self.results, self.sweep.config, self.arguments, test=split)
-        note_test(self, scores, split, baseline, details)
-        self.results.correct_for_number()
-        if self.accelerator.is_main_process:
-            save_tested(self.folder, scores[baseline], scores[self.results.best.name], self.sweep, split)
+    def _test(self, split: Split, baseline: str, details: TestDetails) -> SweepResults:
+        run, results = self.run, self.run.results
+        scores = score_test(run, split, baseline, details)
+        results.baseline, run.is_tested, run.baseline_scores = baseline, True, scores[baseline]
+        note_sizes(results, run.sweep.config, run.arguments, test=split)
+        note_test(run, scores, split, baseline, details)
+        results.correct_for_number()
+        if run.accelerator.is_main_process:
+            save_tested(run.folder, scores[baseline], scores[results.best.name], run.sweep, split)
             if details.answers:
-                save_answers(scores, split, self.folder / ANSWERS, details)
-        self.results.data["test"]["images"] = scores[baseline].num_images  # also of a stream: those that count
-        note_doubts(self.results)
+                save_answers(scores, split, run.folder / ANSWERS, details)
+        # Also of a stream: the images that count.
+        results.data["test"]["images"] = scores[baseline].num_images
+        note_doubts(results)
         self.save_results()
-        return self.results
+        return results
 
     @property
     def is_tested(self) -> bool:
         """Whether the test split was scored, by this run or by the one that it resumes."""
-        return self._tested
+        return self.run.is_tested
 
     def save_results(self) -> None:
         """Write `results.json` as it is now, and the cards and files of all probes anew."""
@@ -234,18 +275,12 @@ class ProbeTrainer:
         """Path -> content of the files that are saved with the probe of a name."""
         return {path: content for head, path, content in self._attachments if head in (None, name)}
 
-    def loader(self, split: AnySplit, *, train: bool, seed: int = 0) -> StepLoader:
-        """The loader of this process's share of a split; `seed` is that of order and views in training."""
-        assert self.processor is not None
-        options = (self.processor, self.sweep.backbone, self.augmentation, self.arguments, self.accelerator)
-        return split_loader(split, *options, train=train, seed=seed)
-
     def _finish(self, selection: EpochSelection) -> None:
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
-        take_best(self.sweep, selection, self.scale)
+        take_best(self.sweep, selection, self.run.scale)
         if not self.chooses_later:
-            calibrate(self)
+            calibrate(self.run)
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
                 save_whole(self.probe(name), self.folder / PROBES / name)

@@ -4,8 +4,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score, roc_curve
 
 from attentive_probes.evaluation.details import TestDetails
-from attentive_probes.evaluation.image_records import ImageRecords
-from attentive_probes.evaluation.ranking import auprc, auroc, pearson, quadratic_kappa, sensitivity_at, spearman
+from attentive_probes.scores.image_records import ImageRecords
+from attentive_probes.scores.ranking import auprc, auroc, pearson, quadratic_kappa, sensitivity_at, spearman
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.random(300) < 0.3

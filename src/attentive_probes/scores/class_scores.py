@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from attentive_probes.evaluation.image_records import ImageRecords
-from attentive_probes.evaluation.statistics import (
+from attentive_probes.scores.image_records import ImageRecords
+from attentive_probes.scores.statistics import (
     Comparison,
     clustered_interval,
     compare_shares,
@@ -54,6 +54,11 @@ class ClassScores:
     def num_images(self) -> int:
         """Number of images N."""
         return len(self.correct)
+
+    @property
+    def rows(self) -> np.ndarray | None:
+        """Identities `(N,)` of the images, where answers were kept image by image."""
+        return None if self.records is None else self.records.rows
 
     @property
     def top1(self) -> float:

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
-from attentive_probes.evaluation.metrics import METRICS_OF, Metric, absolute_errors, all_metrics, r2, squared_error
-from attentive_probes.evaluation.resampling import Resampled, compare_resampled, interval_of, resample
+from attentive_probes.problems.base import Metric, Problem
+from attentive_probes.problems.target_scale import TargetScale
+from attentive_probes.scores.resampling import Resampled, compare_resampled, interval_of, resample
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class TargetScores:
     Args:
         logits: What the head said; for a regression its predictions.
         labels: Zeros and ones, or numbers.
-        problem_type: `multi_label_classification` or `regression`.
+        problem: What the targets are.
         rows: Identities `(N,)` of the images, where they are known.
         groups: Group `(N,)` of images that are no independent draws, for intervals.
     """
 
     logits: Tensor
     labels: Tensor
-    problem_type: str
+    problem: Problem
     rows: np.ndarray | None = None
     groups: np.ndarray | None = None
 
@@ -49,7 +49,11 @@ class TargetScores:
         def values(metric: Metric) -> Resampled:
             return resample(lambda rows: metric(self.logits[rows], self.labels[rows]), len(self.labels), self.groups)
 
-        return {name: values(metric) for name, metric in METRICS_OF[self.problem_type].items()}
+        return {name: values(metric) for name, metric in self.problem.metrics.items()}
+
+    def rescaled(self, scale: TargetScale) -> TargetScores:
+        """Scores of heads in training, as if they gave targets."""
+        return replace(self, logits=scale.restored(self.logits))
 
     def metrics(self) -> dict[str, float]:
         """The loss (cross-entropy of each label, or squared error, averaged) and all metrics of the problem.
@@ -59,17 +63,8 @@ class TargetScores:
         Raises:
             ValueError: If a score is no number.
         """
-        metrics = all_metrics(self.logits, self.labels, self.problem_type)
-        if self.problem_type == "regression":
-            return {"loss": squared_error(self.logits, self.labels), **metrics}
-        targets = self.labels.reshape(self.logits.shape).to(self.logits.dtype)
-        return {"loss": F.binary_cross_entropy_with_logits(self.logits, targets).item(), **metrics}
-
-    def per_target(self) -> list[list[float]]:
-        """Mean absolute error, in its own unit, and share of variance explained, of each target of a regression."""
-        labels, logits = (part.reshape(len(self.labels), -1) for part in (self.labels, self.logits))
-        errors = absolute_errors(logits, labels).tolist()
-        return [[error, r2(logits[:, i], labels[:, i])] for i, error in enumerate(errors)]
+        loss = self.problem.loss(self.logits, self.labels)
+        return {"loss": loss, **self.problem.all_metrics(self.logits, self.labels)}
 
     def intervals(self, groups: np.ndarray | None = None) -> dict[str, list[float]]:
         """`<metric>_interval` (bootstrap), where known; of images in groups `(N,)`, by these."""
@@ -91,8 +86,7 @@ class TargetScores:
         if groups is not None and self.groups is None:
             return replace(self, groups=groups).test_metrics(replace(baseline, groups=groups))
         metrics: dict[str, Any] = {**self.metrics(), **self.intervals()}
-        if self.problem_type == "regression" and self.labels.ndim == 2 and self.labels.shape[1] > 1:
-            metrics["per_target"] = self.per_target()
+        metrics |= self.problem.details(self.logits, self.labels)
         theirs = baseline.metrics()
         for name, values in self.resampled.items():
             compared = compare_resampled(metrics[name] - theirs[name], values, baseline.resampled[name])

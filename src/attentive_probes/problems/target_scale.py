@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
-from attentive_probes.data.image_split import ImageSplit
-from attentive_probes.data.image_stream import ImageStream
-from attentive_probes.data.labels import LabelEncoder
-from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.evaluation.split_scores import Scores
-from attentive_probes.evaluation.target_scores import TargetScores
-from attentive_probes.probe.head import ProbeHead
+from torch import Tensor, nn
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
 
@@ -29,15 +21,12 @@ class TargetScale:
     deviation: Tensor
 
     @classmethod
-    def of(cls, split: ImageSplit | ImageStream | TokenCache, encoder: LabelEncoder) -> TargetScale | None:
-        """The scale of a training split; `None` for other problems, and for a stream, whose targets are not known.
+    def of(cls, targets: Tensor) -> TargetScale:
+        """The scale of the targets `(N,)` or `(N, C)` of a training split.
 
         Raises:
             ValueError: If a target is the same for all images.
         """
-        if encoder.problem_type != "regression" or isinstance(split, ImageStream):
-            return None
-        targets = split.labels if isinstance(split, TokenCache) else split.targets()
         columns = targets.double().reshape(len(targets), -1)
         mean, deviation = columns.mean(0), columns.std(0, correction=0)
         constant = (deviation <= 1e-9 * mean.abs().clamp(min=1e-30)).nonzero().flatten().tolist()
@@ -57,11 +46,6 @@ class TargetScale:
         mean, deviation = (part.to(predictions.device) for part in (self.mean, self.deviation))
         return (predictions.double() * deviation + mean).float()
 
-    def restored_scores(self, scores: Scores) -> Scores:
-        """Scores of heads in training, as if they gave targets."""
-        assert isinstance(scores, TargetScores)
-        return replace(scores, logits=self.restored(scores.logits))
-
     def fold(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """State of a head whose last layer gives targets, from that of one in training."""
         weight, bias = (state[key].double() for key in CLASSIFIER)
@@ -70,8 +54,8 @@ class TargetScale:
         return {**state, **{key: value.float() for key, value in zip(CLASSIFIER, folded, strict=True)}}
 
     @torch.no_grad()
-    def unfold(self, head: ProbeHead) -> None:
-        """Turn a head that gives targets into one in training: what `fold` undoes."""
-        mean, deviation = (part.to(head.classifier.bias.device) for part in (self.mean, self.deviation))
-        head.classifier.bias.copy_((head.classifier.bias.double() - mean) / deviation)
-        head.classifier.weight.copy_(head.classifier.weight.double() / deviation[:, None])
+    def unfold(self, classifier: nn.Linear) -> None:
+        """Turn a last layer that gives targets into one in training: what `fold` undoes."""
+        mean, deviation = (part.to(classifier.bias.device) for part in (self.mean, self.deviation))
+        classifier.bias.copy_((classifier.bias.double() - mean) / deviation)
+        classifier.weight.copy_(classifier.weight.double() / deviation[:, None])

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from attentive_probes.evaluation import ranking
-from attentive_probes.evaluation.class_scores import NO_NUMBERS, ClassScores
-from attentive_probes.evaluation.class_sums import score_classes
 from attentive_probes.foreign_files import fits
+from attentive_probes.scores import ranking
+from attentive_probes.scores.class_scores import NO_NUMBERS, ClassScores
+from attentive_probes.scores.class_sums import score_classes
 
 
 def top1(scores: Tensor, labels: Tensor) -> float:
@@ -169,44 +169,6 @@ def _check_numbers(scores: Tensor) -> None:
     broken = int(scores.reshape(len(scores), -1).isnan().any(1).sum())
     if broken:
         raise ValueError(NO_NUMBERS.format(broken, len(scores)))
-
-
-Metric = Callable[[Tensor, Tensor], float]
-MULTI_LABEL_METRICS: dict[str, Metric] = {
-    "mean_average_precision": mean_average_precision,
-    "mean_auroc": mean_auroc,
-}
-REGRESSION_METRICS: dict[str, Metric] = {
-    "mean_absolute_error": mean_absolute_error,
-    "r2": r2,
-    "spearman": spearman,
-    "pearson": pearson,
-}
-METRICS: dict[str, Metric] = {
-    "top1": top1,
-    "top5": top5,
-    "balanced_accuracy": balanced_accuracy,
-    "macro_f1": macro_f1,
-    "ece": ece,
-}
-METRICS_OF: dict[str, dict[str, Metric]] = {
-    "single_label_classification": METRICS,
-    "multi_label_classification": MULTI_LABEL_METRICS,
-    "regression": REGRESSION_METRICS,
-}
-SMALLER_IS_BETTER = ("loss", "ece", "mean_absolute_error")
-
-
-def all_metrics(scores: Tensor, labels: Tensor, problem_type: str) -> dict[str, float]:
-    """All metrics of a problem, for scores `(B, C)` and labels `(B,)`, or `(B, C)`.
-
-    Raises:
-        ValueError: If a score is no number.
-    """
-    if problem_type == "single_label_classification":
-        found = class_scores(scores, labels)
-        return {name: getattr(found, name) for name in METRICS}
-    return {name: metric(scores, labels) for name, metric in METRICS_OF[problem_type].items()}
 
 
 def check_metrics(metrics: dict[str, Any]) -> None:

@@ -3,9 +3,10 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from attentive_probes.evaluation.class_sums import score_classes
-from attentive_probes.evaluation.statistics import compare_proportions, holm, proportion_interval
-from attentive_probes.evaluation.target_scores import TargetScores
+from attentive_probes.problems import find_problem
+from attentive_probes.problems.target_scores import TargetScores
+from attentive_probes.scores.class_sums import score_classes
+from attentive_probes.scores.statistics import compare_proportions, holm, proportion_interval
 
 
 @pytest.mark.parametrize(("share", "total"), [(0.98, 100), (0.99, 200), (0.95, 50), (0.9, 1000), (1.0, 20), (0.0, 20)])
@@ -79,13 +80,13 @@ def test_other_problems_have_intervals_and_comparisons(problem_type, metric):
     generator = torch.Generator().manual_seed(0)
     labels = (torch.rand(300, 3, generator=generator) > 0.6).float()
     noise = torch.randn(300, 3, generator=generator)
-    good, bad = (TargetScores(labels + spread * noise, labels, problem_type) for spread in (0.5, 2.0))
+    good, bad = (TargetScores(labels + spread * noise, labels, find_problem(problem_type)) for spread in (0.5, 2.0))
     found = good.test_metrics(bad)
     low, high = found[f"{metric}_interval"]
     assert low < found[metric] < high
     mean, low, high = found[f"{metric}_difference"]
     assert low < mean < high and (low > 0 or high < 0) and found[f"{metric}_p"] < 0.01
-    perfect = TargetScores(labels, labels, problem_type).test_metrics(bad)
+    perfect = TargetScores(labels, labels, find_problem(problem_type)).test_metrics(bad)
     assert f"{metric}_interval" not in perfect  # draws that are all alike tell nothing
 
 

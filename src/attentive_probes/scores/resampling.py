@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attentive_probes.evaluation.statistics import CONFIDENCE, Comparison, num_draws, reach, student_p
+from attentive_probes.scores.statistics import CONFIDENCE, Comparison, num_draws, reach, student_p
 
 NUM_RESAMPLES = 1000
 FEW_GROUPS = 10  # below which draws of whole groups are too alike

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from attentive_probes.foreign_files import foreign
 from attentive_probes.writing import whole_file
 
-COLUMNS = {"row": pa.int64(), "label": pa.string(), "predicted": pa.string(), "probability": pa.float32()}
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Column -> its type in Arrow. pyarrow is imported where files are: a probe that is only used needs none.
+COLUMNS = {"row": "int64", "label": "string", "predicted": "string", "probability": "float32"}
 
 
 @dataclass(frozen=True)
@@ -34,24 +37,32 @@ class ImageRecords:
     confidence: np.ndarray
     probabilities: np.ndarray | None = None
 
-    def save(self, path: Path, names: Mapping[int, str], rows: Sequence[int] | np.ndarray | None = None) -> None:
+    def save(self, path: Path, names: Mapping[int, str], places: np.ndarray) -> None:
         """Write them as Parquet: row, label, predicted, probability.
 
         Args:
             path: File to write.
             names: Class id -> name.
-            rows: Where the images of the split lie in its file, if that is known.
+            places: Where the images `(N,)` lie in the data that the user named.
 
         Raises:
             OSError: If it cannot be written.
         """
-        places = self.rows if rows is None else np.asarray(rows)[self.rows]
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         texts = [[names[i] for i in ids.tolist()] for ids in (self.labels, self.answers)]
         table = pa.table(
-            dict(zip(COLUMNS, [places, *texts, self.confidence.astype(np.float32)], strict=True)), pa.schema(COLUMNS)
+            dict(zip(COLUMNS, [places, *texts, self.confidence.astype(np.float32)], strict=True)), _schema()
         )
         with whole_file(path) as partial:
             pq.write_table(table, partial)
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
 
 
 def read_records(path: Path) -> pa.Table:
@@ -60,8 +71,10 @@ def read_records(path: Path) -> pa.Table:
     Raises:
         ValueError: If the file holds anything else.
     """
+    import pyarrow.parquet as pq
+
     with foreign(path, "the answers of a probe"):
         table = pq.read_table(path, columns=list(COLUMNS))
-        if table.schema.remove_metadata() != pa.schema(COLUMNS):
+        if table.schema.remove_metadata() != _schema():
             raise ValueError(f"the columns are {table.schema.names} of the types {table.schema.types}")
     return table

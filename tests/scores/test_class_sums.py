@@ -2,8 +2,8 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, top_k_accuracy_score
 
-from attentive_probes.evaluation.class_sums import ClassSums, score_classes
 from attentive_probes.processes import make_accelerator
+from attentive_probes.scores.class_sums import ClassSums, score_classes
 from spawned import on_processes
 
 HEADS, CLASSES = 3, 12
@@ -51,11 +51,11 @@ def shared(scores: torch.Tensor, labels: torch.Tensor) -> list:
     """What is found when each process sees a piece of every batch."""
     accelerator = make_accelerator()
     rank, processes = accelerator.process_index, accelerator.num_processes
-    sums = ClassSums(HEADS, CLASSES)
+    sums = ClassSums(HEADS, CLASSES, accelerator=accelerator)
     for part, targets in zip(scores.split(SIZES), labels.split(SIZES), strict=True):
         mine = slice(rank * len(part) // processes, (rank + 1) * len(part) // processes)
         sums.add(part[mine], targets[mine])
-    return [(found.correct.tolist(), found.metrics()) for found in sums.scores(accelerator)]
+    return [(found.correct.tolist(), found.metrics()) for found in sums.scores()]
 
 
 @pytest.mark.parametrize("processes", [1, 2])

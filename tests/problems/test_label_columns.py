@@ -2,8 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from attentive_probes.data.labels import LabelEncoder, Labels
-from attentive_probes.probe.label_table import LabelTable
+from attentive_probes.data.labels import LabelEncoder
+from attentive_probes.problems.label_columns import Labels
+from attentive_probes.problems.label_table import LabelTable
 
 RNG = np.random.default_rng(0)
 IDS = [sorted(RNG.choice(5, RNG.integers(0, 4), replace=False).tolist()) for _ in range(200)]
@@ -35,7 +36,7 @@ def test_whole_columns_are_their_rows(kind):
     for part in (array, array.slice(37, 90), array.slice(0, 0)):
         labels = Labels(part, names)
         indicators = kind == "zeros and ones"
-        found = encoder._whole(labels, indicators) if len(part) else encoder.column(labels, "train")
+        found = encoder.problem.targets(labels, table, ";") if len(part) else encoder.column(labels, "train")
         assert found is not None
         reader = encoder.reader(names, indicators)
         expected = [reader(label, "") for label in labels.values()]

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from attentive_probes.evaluation.class_scores import ClassScores
-from attentive_probes.evaluation.image_records import ImageRecords
+from attentive_probes.scores.class_scores import ClassScores
+from attentive_probes.scores.image_records import ImageRecords
 
 NUM_BINS = 15  # of confidence
 COUNTED = ("loss", "in_top5", "is_broken", "is_infinite")  # summed over images as they are
@@ -30,6 +30,7 @@ class ClassSums:
         keep: Numbers of the heads whose answers are kept image by image.
         probabilities: Whether these are kept with the probabilities of all classes.
         temperatures: What the scores of each head are divided by before they are probabilities; `None` for 1.
+        accelerator: Among which processes; `None` for this one alone.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class ClassSums:
         keep: Sequence[int] = (),
         probabilities: bool = False,
         temperatures: Sequence[float | None] = (),
+        accelerator: Accelerator | None = None,
     ):
+        self.accelerator = accelerator
         self.temperatures = [temperature or 1.0 for temperature in temperatures]
         self.num_heads, self.num_labels, self.keep = num_heads, num_labels, list(keep)
         self.probabilities = probabilities
@@ -95,12 +98,13 @@ class ClassSums:
         in_bins = torch.stack([one, rows.correct.to(exact), rows.confidence.to(exact)], 1)
         self._sums["bins"].view(-1, 3).index_add_(0, heads * NUM_BINS + _bin_of(rows.confidence), in_bins)
 
-    def scores(self, accelerator: Accelerator | None = None) -> list[ClassScores]:
+    def scores(self) -> list[ClassScores]:
         """What each head got right, over all processes, with images in the order of the split.
 
         Raises:
             ValueError: If there was no image.
         """
+        accelerator = self.accelerator
         sums, correct = self._sums, [part.cpu().numpy() for part in self._correct]
         kept = [[part.cpu().numpy() for part in parts] for parts in self._kept]
         if accelerator is not None and accelerator.num_processes > 1:
