@@ -17,8 +17,8 @@ import matplotlib.pyplot as plt
 import typer
 import yaml
 
-from attentive_probes.evaluation.head_result import ENTROPY
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.head_result import ENTROPY
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 

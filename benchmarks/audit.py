@@ -21,16 +21,16 @@ from rich.table import Table
 from torch import Tensor
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep
-from attentive_probes.data.folds import folds_of
-from attentive_probes.data.load import load_split
-from attentive_probes.evaluation.label_errors import cross_fitted, label_suspects
-from attentive_probes.evaluation.neighbours import (
+from attentive_probes.auditing.label_errors import cross_fitted, label_suspects
+from attentive_probes.auditing.neighbours import (
     equal_pixels,
     find_neighbours,
     near_duplicates,
     standardized,
     thumbnail,
 )
+from attentive_probes.data.load import load_split
+from attentive_probes.data.splitting.folds import folds_of
 
 SEEDS = (0, 1, 2)
 COPIES = 200

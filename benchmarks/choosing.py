@@ -21,10 +21,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from attentive_probes.choosing.choose import choose_backbone
+from attentive_probes.choosing.rounds import behind_best, judge, round_recipe
 from attentive_probes.experiments.automatic import Wish, automatic_recipe
-from attentive_probes.experiments.choose import choose_backbone
 from attentive_probes.experiments.recipe import Recipe
-from attentive_probes.experiments.rounds import behind_best, judge, round_recipe
 from attentive_probes.scores.statistics import clustered_error
 
 

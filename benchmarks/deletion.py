@@ -20,10 +20,10 @@ from torch import Tensor
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.analysis.contributions import contributions
-from attentive_probes.analysis.plots import save_figure
-from attentive_probes.analysis.style import COLUMN, colours_of, styled
+from attentive_probes.analysis.figures.plots import save_figure
+from attentive_probes.analysis.figures.style import COLUMN, colours_of, styled
 from attentive_probes.data.load import load_split
-from attentive_probes.evaluation.read_split import read_split
+from attentive_probes.evaluation.predictions.read_split import read_split
 
 COUNTS = (1, 2, 4, 8, 16, 24, 32)
 

@@ -17,13 +17,13 @@ import torch
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.load import load_split
-from attentive_probes.evaluation.families import head_named
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.families import head_named
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 from attentive_probes.probe.head import ProbeHead
-from attentive_probes.probe.setup import build_head
-from attentive_probes.probe.shrink import cut_head
+from attentive_probes.probe.making.describe import build_head
+from attentive_probes.probe.making.truncate import cut_head
 
 RECIPE = """
 backbone: {{name: embedded:mae-tiny-fashion}}

@@ -19,11 +19,11 @@ from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.report import write_report
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.tables import results_table
-from attentive_probes.experiments.checks import check_recipe
+from attentive_probes.evaluation.runs.tables import results_table
 from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.steps.check_recipe import check_recipe
 from attentive_probes.hub.published_heads import import_published_head
-from attentive_probes.probe.card import merged_card
+from attentive_probes.probe.files.card import merged_card
 
 Read = Callable[[], object]
 ODD: list[Any] = [

@@ -22,7 +22,7 @@ import yaml
 from safetensors.torch import load_file
 
 import attentive_probes.cli.main as command_line
-from attentive_probes.training import checkpoint
+from attentive_probes.training.state import checkpoint
 
 RECIPE: dict[str, Any] = {
     "backbone": {"name": "embedded:mae-tiny-fashion"},

@@ -23,7 +23,7 @@ from rich.table import Table
 from textbook import TEXTBOOK
 from torch import Tensor, nn
 
-from attentive_probes.memory import keep_freed_memory
+from attentive_probes.machine.memory import keep_freed_memory
 from attentive_probes.poolings import build_pooling
 from attentive_probes.tokens import SequenceLayout
 

@@ -25,21 +25,21 @@ from rich.table import Table
 from sweep import grid, make_cache, make_sweep, random_tokens, ratio, start, step_of
 from transformers import ViTImageProcessorPil
 
-from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_cached_loader, make_loader
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
+from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.layers.token_statistics import TokenStatistics
+from attentive_probes.machine.processes import make_accelerator
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.sweep import HeadRun, ProbeSweep
-from attentive_probes.processes import make_accelerator
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.optimizers import build_optimizer
-from attentive_probes.training.report import head_rates
+from attentive_probes.training.state.notes import head_rates
+from attentive_probes.training.steps.loop import TrainingLoop
+from attentive_probes.training.steps.optimizers import build_optimizer
 
 
 def loop_over(sweep: ProbeSweep, cache: TokenCache, batch_size: int) -> TrainingLoop:

@@ -18,7 +18,7 @@ from torch import nn
 
 from attentive_probes import HeadConfig, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.training import optimizers
+from attentive_probes.training.steps import optimizers
 
 HEADS = {
     "ep32": HeadConfig("ep", {"num_queries": 32}),

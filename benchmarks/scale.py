@@ -28,19 +28,20 @@ from rich.table import Table
 from sweep import KINDS, RATES, make_cache, make_sweep, read_all, start, step_of
 
 from attentive_probes import HeadRun
-from attentive_probes.data.block_shuffle import BlockShuffle
-from attentive_probes.data.image_content import find_content
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
+from attentive_probes.data.pixels.content_hashes import find_content
+from attentive_probes.data.store.block_shuffle import BlockShuffle
+from attentive_probes.data.store.token_store import Manifest, TokenBatch, TokenStore
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 from attentive_probes.problems.label_columns import Labels
 from attentive_probes.problems.label_table import LabelTable
 from attentive_probes.scores.class_sums import ClassSums
 from attentive_probes.tokens import Tokens
-from attentive_probes.training import epochs, trainer
+from attentive_probes.training import trainer
+from attentive_probes.training.steps import epochs
 
 IMAGENET, LARGE, PER_SHARD = 1_281_167, 100_000_000, 1024
 HEADS, CLASSES = 64, 1000

@@ -24,16 +24,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from attentive_probes.data.folds import folds_of
-from attentive_probes.evaluation.candidates import choose
-from attentive_probes.experiments.add_references import add_references
+from attentive_probes.data.splitting.folds import folds_of
+from attentive_probes.evaluation.runs.candidates import choose
 from attentive_probes.experiments.automatic import Wish
-from attentive_probes.experiments.data import cache_splits
-from attentive_probes.experiments.prepare import prepare
+from attentive_probes.experiments.options import find_run
 from attentive_probes.experiments.recipe import Recipe
-from attentive_probes.experiments.wishes import find_run
-from attentive_probes.probe.setup import reading_of
-from attentive_probes.processes import make_accelerator
+from attentive_probes.experiments.steps.add_references import add_references
+from attentive_probes.experiments.steps.cache_tokens import cache_splits
+from attentive_probes.experiments.steps.prepare import prepare
+from attentive_probes.machine.processes import make_accelerator
+from attentive_probes.probe.making.describe import reading_of
 from attentive_probes.training.cross_validation import cross_validate
 from attentive_probes.training.fit import fresh
 from attentive_probes.training.trainer import ProbeTrainer

@@ -23,7 +23,7 @@ from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
 from attentive_probes.data.open_split import open_split
 from attentive_probes.data.token_cache import CacheOptions, TokenCache
-from attentive_probes.training import epochs
+from attentive_probes.training.steps import epochs
 
 HEADS = {
     "linear": HeadConfig("mean"),

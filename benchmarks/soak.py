@@ -25,11 +25,11 @@ from transformers import ViTConfig, ViTImageProcessor
 
 from attentive_probes import HeadConfig, HeadRun, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.backbones import VisionBackbone, find_geometry
+from attentive_probes.data.store.token_store import Manifest, TokenBatch, TokenStore
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.training.loop import Step, TrainingLoop
+from attentive_probes.training.steps.loop import Step, TrainingLoop
 
 IMAGES, HEADS, CLASSES, WIDTH, PIXELS = 200_000, 256, 10, 32, 64
 KINDS = (

@@ -25,12 +25,12 @@ from attentive_probes import HeadConfig, HeadRun, ProbeSweep
 from attentive_probes.backbones import VisionBackbone, find_geometry
 from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.steps import StepPlan
+from attentive_probes.data.store.token_store import Manifest, TokenBatch, TokenStore
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
-from attentive_probes.memory import keep_freed_memory
+from attentive_probes.machine.memory import keep_freed_memory
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.tokens import Tokens
-from attentive_probes.training.optimizers import HeadRates, build_optimizer
+from attentive_probes.training.steps.optimizers import HeadRates, build_optimizer
 
 SIZES = {384: (6, 1536), 768: (12, 3072)}
 RATES = (3e-3, 1e-2, 3e-2, 1e-1)

@@ -15,33 +15,22 @@ MODULES = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."):
 
 # A room may import rooms of its own row and of rows above it.
 ROWS = (
-    (
-        "registration",
-        "installation",
-        "naming",
-        "assets",
-        "processes",
-        "memory",
-        "disk",
-        "writing",
-        "checksums",
-        "fingerprint",
-        "ranges",
-        "foreign_files",
-    ),
-    ("repository", "tokens", "layers"),
+    ("registration", "assets", "checks", "files", "machine"),
+    ("tokens", "layers"),
     ("poolings", "backbones", "scores"),
     ("problems",),
     ("probe", "testing"),
     ("data",),
     ("evaluation",),
+    ("auditing",),
     ("analysis", "hub"),
     ("training",),
     ("experiments", "serving"),
+    ("choosing", "studies"),
     ("cli",),
 )
 ROW = {room: i for i, row in enumerate(ROWS) for room in row}
-TENSORS_ALONE = {"layers": {"layers"}, "poolings": {"poolings", "layers", "tokens", "naming", "ranges"}}
+TENSORS_ALONE = {"layers": {"layers"}, "poolings": {"poolings", "layers", "tokens", "checks"}}
 HEAVY = {"matplotlib", "peft", "gradio", "timm", "onnx", "onnxruntime", "openvino", "torchvision", "albumentations"}
 # Modules that are all about one heavy library, and are imported where they are used.
 WHOLE = {"serving/page.py"}

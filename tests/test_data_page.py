@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from attentive_probes.data.find import METADATA, SHARDS, SYNONYMS, TABLES
-from attentive_probes.data.webdataset import LABEL_ENDINGS
+from attentive_probes.data.sources.find import METADATA, SHARDS, SYNONYMS, TABLES
+from attentive_probes.data.sources.webdataset import LABEL_ENDINGS
 from attentive_probes.experiments.recipe import Recipe
 
 PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text()

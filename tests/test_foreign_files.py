@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.evaluation.head_result import HeadResult
-from attentive_probes.foreign_files import check_fields, foreign
-from attentive_probes.probe.check_config import check_stored
+from attentive_probes.evaluation.runs.head_result import HeadResult
+from attentive_probes.files.untrusted import check_fields, foreign
+from attentive_probes.probe.files.check_config import check_stored
 
 SECONDS = 10  # for each kind of file
 EDITS = 10_000

@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from attentive_probes import memory
+from attentive_probes.machine import memory
 
 
 @pytest.mark.parametrize(

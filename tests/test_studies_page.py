@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from attentive_probes.evaluation.leaderboard import collect, leaderboard_markdown, rank
-from attentive_probes.evaluation.records import load_records
-from attentive_probes.experiments.study import Study
+from attentive_probes.studies.leaderboard import collect, leaderboard_markdown, rank
+from attentive_probes.studies.records import load_records
+from attentive_probes.studies.study import Study
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORDS = sorted((DOCS / "studies").glob("*/study.csv"))

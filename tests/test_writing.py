@@ -7,9 +7,9 @@ import subprocess
 import pytest
 import torch
 
-from attentive_probes.checksums import load_checked, save_checked
-from attentive_probes.ranges import COUNT, SEED, Range, check_ranges
-from attentive_probes.writing import NotWritten, whole_file, whole_folder, write_whole
+from attentive_probes.checks import COUNT, SEED, Range, check_ranges
+from attentive_probes.files.checksums import load_checked, save_checked
+from attentive_probes.files.writing import NotWritten, whole_file, whole_folder, write_whole
 
 
 def test_a_failure_leaves_the_old_file(tmp_path):

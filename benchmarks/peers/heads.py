@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.evaluation.knn import knn_scores
 from attentive_probes.evaluation.logistic import fit_logistic
-from attentive_probes.experiments.data import cache_splits
-from attentive_probes.experiments.prepare import prepare
 from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.steps.cache_tokens import cache_splits
+from attentive_probes.experiments.steps.prepare import prepare
 from attentive_probes.tokens import Reading
 
 REPOSITORIES = {"ep": "billpsomas/efficient-probing", "capi": "facebookresearch/capi"}

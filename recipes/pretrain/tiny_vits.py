@@ -36,7 +36,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
-from attentive_probes.memory import keep_freed_memory
+from attentive_probes.machine.memory import keep_freed_memory
 
 WEIGHT_DECAY, MASKED, TEMPERATURE, KEPT = 0.05, 29, 0.2, 24  # patches of 49
 CONFIG = ViTConfig(

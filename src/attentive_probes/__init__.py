@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from attentive_probes.installation import explain_import
+from attentive_probes.machine.installation import explain_import
 from attentive_probes.registration import register_when_used
 
 if TYPE_CHECKING:

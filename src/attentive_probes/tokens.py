@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import unknown_name
 
 KINDS = ("cls", "registers", "patches", "mean")
 DEFAULT_TAP = "last"

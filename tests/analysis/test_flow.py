@@ -10,8 +10,8 @@ from matrix import ROWS, save, size_of
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from attentive_probes.analysis.attention_statistics import STATISTICS, attention_statistics, update_magnitudes
 from attentive_probes.analysis.flow import attention_flow, eager_attention, uniform_entropy
+from attentive_probes.analysis.measures.attention_statistics import STATISTICS, attention_statistics, update_magnitudes
 from attentive_probes.backbones import VisionBackbone, find_geometry, load_backbone_config
 from attentive_probes.cli.main import commands
 from attentive_probes.tokens import TokenLayout

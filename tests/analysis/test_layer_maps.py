@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.analysis.layer_figure import layer_figure, layer_map_figure, write_layer_maps
+from attentive_probes.analysis.figures.layer_figure import layer_figure, layer_map_figure, write_layer_maps
 from attentive_probes.analysis.layer_maps import LayerMap, LayerRow, LayerSums, layer_heatmap, layer_rows
-from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.head_result import HeadResult
 from tiny import image_dataset
 
 

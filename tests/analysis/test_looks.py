@@ -10,8 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.analysis.look_figure import look_figure, write_looks
-from attentive_probes.analysis.looks import look_at
+from attentive_probes.analysis.explanations import look_at
+from attentive_probes.analysis.figures.explanation_figure import look_figure, write_looks
 from attentive_probes.cli.main import commands
 from tiny import image_dataset
 

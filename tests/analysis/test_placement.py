@@ -13,7 +13,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from attentive_probes.analysis.placement import over_image, placement_of
+from attentive_probes.analysis.measures.object_placement import over_image, placement_of
 
 SQUARE = {"height": 64, "width": 64}
 PROCESSORS = {

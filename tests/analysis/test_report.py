@@ -8,12 +8,12 @@ import pytest
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from attentive_probes.analysis import plots
+from attentive_probes.analysis.figures import plots
+from attentive_probes.analysis.figures.report_figures import pareto, shown_colours
 from attentive_probes.analysis.report import write_report
-from attentive_probes.analysis.report_figures import pareto, shown_colours
 from attentive_probes.cli.main import commands
-from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
 
 EVIL = "<script>alert(1)</script>"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from attentive_probes.analysis.winner_map import group_queries, merged_maps, winner_map
+from attentive_probes.analysis.measures.winner_map import group_queries, merged_maps, winner_map
 
 GOLDEN = load_file(Path(__file__).parent.parent / "golden" / "attention_maps.safetensors")
 

@@ -7,8 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
 from attentive_probes.backbones import PixelNormalization
-from attentive_probes.training.gradients import HeadGradients
-from attentive_probes.training.losses import summed_losses
+from attentive_probes.training.steps.gradients import HeadGradients
+from attentive_probes.training.steps.losses import summed_losses
 from tiny import image_dataset
 
 LABELS = ["band 0", "band 1", "band 2"]

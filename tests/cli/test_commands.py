@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from attentive_probes import ProbeForImageClassification
-from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.head_result import HeadResult
 from attentive_probes.poolings import POOLINGS
 from tiny import image_dataset
 

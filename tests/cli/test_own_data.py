@@ -2,7 +2,7 @@
 
 import yaml
 
-from attentive_probes.data.cache_list import list_caches
+from attentive_probes.data.store.caches import list_caches
 from tiny import image_dataset
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attentive_probes.data.augment import Augmentation
+from attentive_probes.data.pixels.augment import Augmentation
 
 
 def gradient(width: int = 40, height: int = 30) -> Image.Image:

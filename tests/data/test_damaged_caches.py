@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep
-from attentive_probes.data import build_store, damage
 from attentive_probes.data.build_cache import build_token_cache
-from attentive_probes.data.damage import VERIFIED
-from attentive_probes.data.manifest import Manifest
-from attentive_probes.data.shard_writer import ShardWriter
+from attentive_probes.data.store import build_store
+from attentive_probes.data.store import integrity as damage
+from attentive_probes.data.store.integrity import VERIFIED
+from attentive_probes.data.store.manifest import Manifest
+from attentive_probes.data.store.shard_writer import ShardWriter
+from attentive_probes.data.store.token_store import TokenStore
 from attentive_probes.data.token_cache import CacheOptions, TokenCache
-from attentive_probes.data.token_store import TokenStore
-from attentive_probes.writing import NotWritten
+from attentive_probes.files.writing import NotWritten
 from tiny import image_split
 
 RUNS = {"ep": HeadRun(HeadConfig("ep", {"num_queries": 4}, tokens=("cls", "patches")))}

@@ -12,12 +12,12 @@ from PIL import Image as PILImage
 from transformers import ViTConfig, ViTImageProcessorPil, ViTModel, pipeline
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.data import decode
 from attentive_probes.data.batches import make_collator
-from attentive_probes.data.decode import open_image
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.open_split import open_split
+from attentive_probes.data.pixels import decode
+from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.evaluation.prediction import predict_files
 from tiny import COMMON, SIZE
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attentive_probes.data.folds import folds_of
+from attentive_probes.data.splitting.folds import folds_of
 
 
 def test_folds_are_even_in_every_class():

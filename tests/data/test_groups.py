@@ -8,8 +8,8 @@ from datasets import Dataset, Image
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attentive_probes.data.groups import check_groups_apart, groups_of, joined, with_copies
-from attentive_probes.data.hold_out import hold_out
+from attentive_probes.data.splitting.groups import check_groups_apart, groups_of, joined, with_copies
+from attentive_probes.data.splitting.hold_out import hold_out
 from tiny import image_dataset
 
 

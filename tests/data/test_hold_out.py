@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attentive_probes.data.hold_out import hold_out, low_shot, rows_by_class
+from attentive_probes.data.splitting.hold_out import hold_out, low_shot, rows_by_class
 
 CLASSES = np.arange(40) % 3  # classes of 14, 13 and 13 rows
 

@@ -5,7 +5,7 @@ import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.data.build_cache import build_token_cache
-from attentive_probes.data.hub_cache import pull_token_cache, push_token_cache
+from attentive_probes.data.store.hub_cache import pull_token_cache, push_token_cache
 from attentive_probes.data.token_cache import CacheOptions
 from tiny import image_split
 

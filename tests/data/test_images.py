@@ -8,13 +8,13 @@ from PIL import Image as PILImage
 from transformers import ViTImageProcessorPil
 
 from attentive_probes import ProbeConfig
-from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_loader
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.open_split import open_split
+from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.steps import StepPlan
 from tiny import image_dataset
 

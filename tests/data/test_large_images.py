@@ -9,11 +9,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from attentive_probes.data import decode
-from attentive_probes.data.decode import PixelBudget, open_image
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
+from attentive_probes.data.pixels import decode
+from attentive_probes.data.pixels.decode import PixelBudget, open_image
 from attentive_probes.problems.label_table import LabelTable
 
 

@@ -10,11 +10,11 @@ import torch
 from test_token_cache import LABELS, RUNS, build, split_of
 
 from attentive_probes import ProbeSweep
-from attentive_probes.data import shard_files
 from attentive_probes.data.batches import make_cached_loader
-from attentive_probes.data.block_shuffle import BlockShuffle
 from attentive_probes.data.steps import StepPlan
-from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
+from attentive_probes.data.store import read_rows as shard_files
+from attentive_probes.data.store.block_shuffle import BlockShuffle
+from attentive_probes.data.store.token_store import Manifest, TokenBatch, TokenStore
 
 IMAGES, CLASSES = 1_281_167, 1000
 

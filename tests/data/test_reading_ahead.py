@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from attentive_probes.data.shard_files import SMALL_ROW
 from attentive_probes.data.steps import read_ahead
-from attentive_probes.data.token_store import Manifest, TokenBatch, TokenStore
+from attentive_probes.data.store.read_rows import SMALL_ROW
+from attentive_probes.data.store.token_store import Manifest, TokenBatch, TokenStore
 
 
 def test_the_next_item_is_fetched_meanwhile():

@@ -8,13 +8,14 @@ import pytest
 import torch
 from test_token_cache import LABELS, RUNS, build, count_images, split_of
 
-from attentive_probes import ProbeSweep, fingerprint
-from attentive_probes.data.hub_cache import push_token_cache
+from attentive_probes import ProbeSweep
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
+from attentive_probes.data.store.hub_cache import push_token_cache
 from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.files import fingerprint
 from attentive_probes.problems.label_table import LabelTable
 from colours import class_folders
 

@@ -9,16 +9,16 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from transformers import ViTImageProcessorPil
 
-from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import Collator, make_loader
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
 from attentive_probes.data.open_split import open_split
+from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.problems.label_table import LabelTable
-from attentive_probes.training.losses import total_weight
+from attentive_probes.training.steps.losses import total_weight
 from colours import class_folders, perfect_probe, png, table
 
 ENCODER = LabelEncoder(LabelTable(("a", "b", "c")), "single_label_classification")

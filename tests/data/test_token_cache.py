@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments, disk
-from attentive_probes.data import build_cache, build_store
-from attentive_probes.data.augment import Augmentation
-from attentive_probes.data.block_shuffle import BlockShuffle
+from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes.data import build_cache
 from attentive_probes.data.build_cache import build_token_cache
-from attentive_probes.data.encoding import ENCODINGS, channel_spread, decode, encode, relative_error
-from attentive_probes.data.shard_writer import ShardWriter
+from attentive_probes.data.pixels.augment import Augmentation
+from attentive_probes.data.store import build_store
+from attentive_probes.data.store.block_shuffle import BlockShuffle
+from attentive_probes.data.store.encoding import ENCODINGS, channel_spread, decode, encode, relative_error
+from attentive_probes.data.store.shard_writer import ShardWriter
 from attentive_probes.data.token_cache import CacheOptions, TokenCache
+from attentive_probes.files import disk_space as disk
 from tiny import image_split
 
 LABELS = ["band 0", "band 1", "band 2"]

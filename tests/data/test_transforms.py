@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from attentive_probes.data.augment import Augmentation
-from attentive_probes.data.transforms import POLICIES
+from attentive_probes.data.pixels.augment import Augmentation
+from attentive_probes.data.pixels.transforms import POLICIES
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 

@@ -10,11 +10,11 @@ import pytest
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep
 from attentive_probes.data import image_split
 from attentive_probes.data.build_cache import build_token_cache
-from attentive_probes.data.image_content import find_content
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.load import load_split
+from attentive_probes.data.pixels.content_hashes import find_content
 from attentive_probes.data.token_cache import CacheOptions
 from colours import class_folders
 from spawned import on_processes

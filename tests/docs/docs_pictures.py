@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attentive_probes.analysis.plots import save_figure
-from attentive_probes.analysis.style import HEADS, WIDE, styled
-from attentive_probes.evaluation.all_pairs import told_apart
+from attentive_probes.analysis.figures.plots import save_figure
+from attentive_probes.analysis.figures.style import HEADS, WIDE, styled
+from attentive_probes.evaluation.runs.all_pairs import told_apart
 from attentive_probes.scores.statistics import compare_proportions, holm, proportion_interval
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,9 +14,9 @@ from typer.main import get_command
 from attentive_probes.backbones import taps
 from attentive_probes.cli.main import commands
 from attentive_probes.evaluation.costs import head_costs
-from attentive_probes.evaluation.records import load_records
-from attentive_probes.evaluation.study_summary import summarize
 from attentive_probes.poolings import POOLINGS
+from attentive_probes.studies.records import load_records
+from attentive_probes.studies.study_summary import summarize
 
 DOCS = Path(__file__).parents[2] / "docs"
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

@@ -13,7 +13,7 @@ from docs_blocks import PAGES, ROOT, blocks_of, name_of
 from attentive_probes.cli.main import commands
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.shipped import find_recipe, find_study
-from attentive_probes.experiments.study import Study
+from attentive_probes.studies.study import Study
 
 ELSEWHERE = ("README.md", "docs/extend.md", "docs/studies.md")  # run by tests of their own
 EXTRAS = set(metadata("attentive-probes").get_all("Provides-Extra"))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attentive_probes.evaluation.candidates import Candidate, choose
+from attentive_probes.evaluation.runs.candidates import Candidate, choose
 from attentive_probes.scores.statistics import clustered_error, clustered_interval, proportion_interval
 
 

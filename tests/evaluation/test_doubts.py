@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
-from attentive_probes.evaluation.doubts import doubts_of
-from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.diagnostics import doubts_of
+from attentive_probes.evaluation.runs.head_result import HeadResult
 from tiny import image_dataset
 
 

@@ -6,8 +6,8 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.evaluation.evaluate_library import ProbeEvaluator, ScoreMetric
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
+from attentive_probes.evaluation.predictions.evaluate_library import ProbeEvaluator, ScoreMetric
 from tiny import image_dataset
 
 LABELS = ["band 0", "band 1", "band 2"]

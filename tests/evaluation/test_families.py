@@ -1,9 +1,9 @@
 import pytest
 
-from attentive_probes.evaluation.families import best_per_head, head_named
-from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.tables import families_table
+from attentive_probes.evaluation.runs.families import best_per_head, head_named
+from attentive_probes.evaluation.runs.head_result import HeadResult
+from attentive_probes.evaluation.runs.tables import families_table
 
 
 def entry(family, rate, seed, validation, test):

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from attentive_probes.evaluation.head_result import HeadResult
-from attentive_probes.evaluation.history import append_history, cut_history, history_mark, read_history
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.run_files import HISTORY
+from attentive_probes.evaluation.runs.head_result import HeadResult
+from attentive_probes.evaluation.runs.history import append_history, cut_history, history_mark, read_history
+from attentive_probes.evaluation.runs.run_files import HISTORY
 
 
 def test_lines_are_appended_and_cut(tmp_path):

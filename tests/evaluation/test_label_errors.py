@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from attentive_probes.data.folds import folds_of
-from attentive_probes.evaluation.label_errors import cross_fitted, label_suspects, mutual_confusions
-from attentive_probes.evaluation.neighbours import (
+from attentive_probes.auditing.label_errors import cross_fitted, label_suspects, mutual_confusions
+from attentive_probes.auditing.neighbours import (
     equal_pixels,
     find_neighbours,
     near_duplicates,
     outliers,
     standardized,
 )
+from attentive_probes.data.splitting.folds import folds_of
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(300) % 3

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attentive_probes.evaluation.learning_curve import learning_curve
+from attentive_probes.choosing.learning_curve import learning_curve
 
 
 def errors_at(size):

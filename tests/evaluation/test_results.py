@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
 from attentive_probes.problems import PROBLEMS
 
 

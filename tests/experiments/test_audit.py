@@ -6,13 +6,13 @@ import json
 import pytest
 from PIL import Image
 
-from attentive_probes.evaluation.audit import Audit, Finding
+from attentive_probes.auditing.findings import Audit, Finding
 from attentive_probes.experiments.audit import audit_recipe
 from attentive_probes.experiments.automatic import Wish
+from attentive_probes.experiments.options import find_run
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.experiments.split_files import write_keep
-from attentive_probes.experiments.wishes import find_run
+from attentive_probes.experiments.steps.split_files import write_keep
 from tiny import image_dataset
 
 

@@ -11,11 +11,12 @@ import yaml
 from transformers import AutoImageProcessor, pipeline
 
 from attentive_probes import ProbeForImageClassification
-from attentive_probes.experiments import automatic, wishes
+from attentive_probes.experiments import automatic
+from attentive_probes.experiments import options as wishes
 from attentive_probes.experiments.automatic import Wish, automatic_recipe, find_backbone, is_data
+from attentive_probes.experiments.options import find_run, seconds_of
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.experiments.wishes import find_run, seconds_of
 from attentive_probes.training import cross_validation, profile
 from odd_folder import add_oddities, write_photos
 from tiny import image_dataset

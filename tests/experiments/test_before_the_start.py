@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from attentive_probes import disk
 from attentive_probes.backbones import VisionBackbone
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
+from attentive_probes.files import disk_space as disk
 from tiny import image_dataset
 
 CACHED = ["data.tokens=cached", "data.augmentation=null"]

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from attentive_probes.evaluation.candidates import Candidate
-from attentive_probes.experiments import rounds
+from attentive_probes.choosing import rounds
+from attentive_probes.choosing.choice_files import save_choice
+from attentive_probes.choosing.choose import choose_backbone, survivors
+from attentive_probes.choosing.rounds import Judged
+from attentive_probes.evaluation.runs.candidates import Candidate
 from attentive_probes.experiments.automatic import Wish
-from attentive_probes.experiments.choose import choose_backbone, survivors
-from attentive_probes.experiments.choose_files import save_choice
-from attentive_probes.experiments.rounds import Judged
-from attentive_probes.experiments.splits import load_splits
-from attentive_probes.experiments.wishes import find_run
+from attentive_probes.experiments.options import find_run
+from attentive_probes.experiments.steps.draw_splits import load_splits
 from tiny import image_dataset
 
 

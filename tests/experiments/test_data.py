@@ -9,7 +9,7 @@ from datasets import ClassLabel
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.experiments.splits import load_splits
+from attentive_probes.experiments.steps.draw_splits import load_splits
 from colours import class_folders, png, shard, table
 
 CLASSES = [0, 2, 6, 8, 12, 14, 16, 3, 17, 11, 5, 9]  # colours far apart

@@ -5,9 +5,9 @@ import time
 import pytest
 import yaml
 
-from attentive_probes.experiments.checks import check_recipe
+from attentive_probes.checks import check_parts
 from attentive_probes.experiments.recipe import Recipe
-from attentive_probes.naming import check_parts
+from attentive_probes.experiments.steps.check_recipe import check_recipe
 
 
 def changed(path, **data):

@@ -8,7 +8,7 @@ import yaml
 
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.experiments.splits import load_splits
+from attentive_probes.experiments.steps.draw_splits import load_splits
 from tiny import image_dataset
 
 

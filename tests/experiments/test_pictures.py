@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.experiments.pictures import telling_answers
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
+from attentive_probes.experiments.steps.pictures import telling_answers
 from attentive_probes.scores.image_records import ImageRecords, read_records
 from tiny import image_dataset, write_recipe
 
@@ -96,7 +96,7 @@ def test_maps_that_have_no_place(recipe_file, tmp_path, monkeypatch, caplog):
     def fail(*arguments):
         raise ValueError("The image processor turns images around.")
 
-    monkeypatch.setattr("attentive_probes.analysis.looks.placement_of", fail)
+    monkeypatch.setattr("attentive_probes.analysis.explanations.placement_of", fail)
     run_recipe(Recipe.load(recipe_file, ["train.num_train_epochs=1", "evaluation.attention_head=null"]))
     assert "turns images around" in caplog.text
     with Image.open(tmp_path / "run" / "right.jpg") as picture:

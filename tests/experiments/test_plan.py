@@ -8,7 +8,7 @@ from attentive_probes.cli.main import commands
 from attentive_probes.experiments.plan import plan_recipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.shipped import find_recipe, find_study, shipped_recipes
-from attentive_probes.experiments.study import Study
+from attentive_probes.studies.study import Study
 
 RECIPES = shipped_recipes()
 OF_PAPERS = [name for name in RECIPES if "/" in name]

@@ -4,8 +4,8 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from attentive_probes import HeadConfig, HeadRun
-from attentive_probes.experiments.checks import check_recipe
 from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.steps.check_recipe import check_recipe
 
 RECIPES = sorted(Path("recipes").glob("*.yaml"))
 LAUNCHES = sorted(Path("recipes/accelerate").glob("*.yaml"))

@@ -12,9 +12,9 @@ from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.experiments.splits import load_splits
+from attentive_probes.experiments.steps.draw_splits import load_splits
 from attentive_probes.scores.image_records import read_records
-from attentive_probes.training.checkpoint import load_states
+from attentive_probes.training.state.checkpoint import load_states
 from tiny import image_dataset
 
 

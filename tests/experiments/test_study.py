@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attentive_probes.analysis.study_figures import draw_study
-from attentive_probes.evaluation.leaderboard import collect, leaderboard_markdown, rank
-from attentive_probes.evaluation.records import load_records, mark_selected
-from attentive_probes.evaluation.study_summary import load_summary, ranks_test, summarize
-from attentive_probes.evaluation.study_tables import accuracy_table, costs_table, render
-from attentive_probes.experiments.study import Study
-from attentive_probes.experiments.study_page import write_page
-from attentive_probes.experiments.study_run import failures, identity, is_done, run_study
+from attentive_probes.studies.leaderboard import collect, leaderboard_markdown, rank
+from attentive_probes.studies.records import load_records, mark_selected
+from attentive_probes.studies.study import Study
+from attentive_probes.studies.study_figures import draw_study
+from attentive_probes.studies.study_page import write_page
+from attentive_probes.studies.study_run import failures, identity, is_done, run_study
+from attentive_probes.studies.study_summary import load_summary, ranks_test, summarize
+from attentive_probes.studies.study_tables import accuracy_table, costs_table, render
 
 STUDY = """
 recipe:

@@ -13,7 +13,7 @@ from transformers import ViTImageProcessorPil
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.evaluation.prediction import identity_of, predict_files
-from attentive_probes.evaluation.prediction_files import as_cell, from_cell, write_predictions
+from attentive_probes.evaluation.predictions.prediction_files import as_cell, from_cell, write_predictions
 from attentive_probes.probe.probabilities import as_scores
 from attentive_probes.serving.export import export_probes
 from attentive_probes.serving.export_formats import load_exported

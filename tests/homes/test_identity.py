@@ -16,7 +16,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from attentive_probes import HeadConfig, HeadRun, OnlineProbes, ProbeForImageClassification, ProbeSweep
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.fingerprint import older_fingerprint, same_tensors, tensor_fingerprint
+from attentive_probes.files.fingerprint import older_fingerprint, same_tensors, tensor_fingerprint
 from attentive_probes.tokens import Tokens
 from attentive_probes.training.online_callbacks import OnlineProbesCallback, lightning_callback
 from tiny import image_dataset

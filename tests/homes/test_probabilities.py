@@ -13,9 +13,9 @@ from transformers import pipeline
 
 import attentive_probes
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.analysis.layer_looks import layer_look
-from attentive_probes.analysis.looks import look_at, read_images
-from attentive_probes.data.decode import open_image
+from attentive_probes.analysis.explanations import look_at, read_images
+from attentive_probes.analysis.figures.layer_explanations import layer_look
+from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.evaluation.prediction import predict_files
 from attentive_probes.experiments.recipe import Recipe

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attentive_probes.evaluation.all_pairs import told_apart
-from attentive_probes.evaluation.candidates import Candidate, choose
-from attentive_probes.evaluation.families import best_of
-from attentive_probes.evaluation.head_result import HeadResult
-from attentive_probes.evaluation.leaderboard import collect, rank
-from attentive_probes.evaluation.records import add_rows, axes_of, gather, load_records, mark_selected, save_records
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.study_summary import load_summary, ranks_test, summarize
-from attentive_probes.evaluation.tables import results_table, selected_how
+from attentive_probes.evaluation.runs.all_pairs import told_apart
+from attentive_probes.evaluation.runs.candidates import Candidate, choose
+from attentive_probes.evaluation.runs.families import best_of
+from attentive_probes.evaluation.runs.head_result import HeadResult
+from attentive_probes.evaluation.runs.tables import results_table, selected_how
+from attentive_probes.studies.leaderboard import collect, rank
+from attentive_probes.studies.records import add_rows, axes_of, gather, load_records, mark_selected, save_records
+from attentive_probes.studies.study_summary import load_summary, ranks_test, summarize
 
 
 def run(values, metric="top1", primary="top1", **changes):

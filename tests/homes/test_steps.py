@@ -10,14 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import attentive_probes
 from attentive_probes import HeadConfig, HeadRun, OnlineProbes, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
+from attentive_probes.experiments.options import expected_seconds
 from attentive_probes.experiments.plan import _steps, plan_recipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.shipped import find_recipe
-from attentive_probes.experiments.wishes import expected_seconds
 from attentive_probes.poolings import POOLINGS, build_pooling
 from attentive_probes.tokens import SequenceLayout, Tokens
 from attentive_probes.training.profile import Profile
-from attentive_probes.training.rules import steps_of
+from attentive_probes.training.steps.step_count import steps_of
 from tiny import image_dataset
 
 SOURCE = Path(attentive_probes.__file__).parent

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.evaluation.details import TestDetails
-from attentive_probes.evaluation.doubts import doubts_of
+from attentive_probes.choosing.adapter_gain import _sentence
+from attentive_probes.choosing.learning_curve import learning_curve
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
-from attentive_probes.evaluation.learning_curve import learning_curve
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.study_summary import summarize
-from attentive_probes.experiments.adapter_gain import _sentence
+from attentive_probes.evaluation.runs.diagnostics import doubts_of
+from attentive_probes.evaluation.test_details import TestDetails
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 from attentive_probes.problems import PROBLEMS
@@ -26,6 +25,7 @@ from attentive_probes.scores.statistics import (
     compare_clustered,
     reach,
 )
+from attentive_probes.studies.study_summary import summarize
 from tiny import image_dataset
 
 GROUPS = np.repeat(np.arange(12), 10)
@@ -136,7 +136,7 @@ def test_an_adapter_is_compared_in_pairs():
 
 def test_validation_and_test_differ_by_groups():
     """Ten points between splits of four groups are no doubt; between as many single images they are."""
-    from attentive_probes.evaluation.head_result import HeadResult
+    from attentive_probes.evaluation.runs.head_result import HeadResult
 
     head = HeadResult("a", {"pooling": "mean"}, 0.1, 0.0, 1, best_epoch=1, validation={"top1": 85.0},
                       validation_interval=[60.0, 97.0], test={"top1": 75.0, "top1_interval": [50.0, 90.0]})  # fmt: skip
@@ -203,7 +203,7 @@ def test_copies_are_a_group(tiny_backbone, tmp_path):
     twice = data.select([*range(60), *range(60)])
     twice.to_parquet(tmp_path / "twice.parquet")
     from attentive_probes.experiments.blocks import DataRecipe
-    from attentive_probes.experiments.splits import load_splits
+    from attentive_probes.experiments.steps.draw_splits import load_splits
 
     raw = load_splits(DataRecipe(str(tmp_path / "twice.parquet"), test_fraction=0.2, validation_fraction=0.2))
     sides = {}

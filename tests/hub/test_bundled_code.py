@@ -61,7 +61,7 @@ def test_remote_code_works_without_the_package(tmp_path, tiny_backbone):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in LABELS
-    assert (tmp_path / "probe" / "modeling_attentive_probe.py").stat().st_size < 375_000
+    assert (tmp_path / "probe" / "modeling_attentive_probe.py").stat().st_size < 475_000
 
 
 PRELUDE = (

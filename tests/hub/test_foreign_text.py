@@ -9,13 +9,13 @@ import yaml
 
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
 from attentive_probes.evaluation.prediction import Prediction
-from attentive_probes.evaluation.prediction_files import as_cell, write_predictions
+from attentive_probes.evaluation.predictions.prediction_files import as_cell, write_predictions
 from attentive_probes.hub.markdown import code, one_line, plain
 from attentive_probes.hub.model_card import model_card
-from attentive_probes.probe.card import merged_card
-from attentive_probes.probe.upload import push_folder
+from attentive_probes.probe.files.card import merged_card
+from attentive_probes.probe.files.upload import push_folder
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.report import empty_results
+from attentive_probes.training.state.notes import empty_results
 
 NASTY = [
     "<img src=x onerror=alert(1)>", "[click](http://evil.example)", "a\nb", "a | b", "`x`", "\x1b[31mred", "**bold**",
@@ -121,7 +121,7 @@ def test_links_in_the_place_of_our_files_are_refused(saved, hub):
 
 def test_a_self_contained_push_takes_no_more(saved, hub):
     """The same where the probe is loaded and saved on the way."""
-    from attentive_probes.probe.saving import extra_files
+    from attentive_probes.probe.files.saving import extra_files
 
     (saved / ".env").write_text("TOKEN=secret")
     assert set(extra_files(saved)) == {"README.md", "results.json", ".eval_results/attentive-probes.yaml"}

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, ModelCard
 
 import local_hub
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.probe.card import merged_card
+from attentive_probes.probe.files.card import merged_card
 
 GATED = r"'me/vit' is gated: ask for access on http://.*/me/vit, log in .* token="
 GONE = r"no backbone 'me/vit': http://.*/me/vit was removed or renamed, or .* private.*backbone="

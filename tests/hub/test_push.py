@@ -19,7 +19,7 @@ from attentive_probes import (
     ProbeTrainingArguments,
 )
 from attentive_probes.backbones import VisionBackbone
-from attentive_probes.probe.upload import push_folder
+from attentive_probes.probe.files.upload import push_folder
 from local_hub import TOKEN
 from tiny import image_dataset
 

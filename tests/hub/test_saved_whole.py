@@ -8,7 +8,7 @@ import transformers
 from peft import LoraConfig, VeraConfig
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.probe.upload import push_folder
+from attentive_probes.probe.files.upload import push_folder
 from tiny import image_dataset
 
 LABELS = ["band 0", "band 1", "band 2"]

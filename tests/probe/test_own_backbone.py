@@ -13,7 +13,7 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.evaluation.references import Reference
-from attentive_probes.experiments.add_references import add_references
+from attentive_probes.experiments.steps.add_references import add_references
 from attentive_probes.hub.model_card import model_card
 from attentive_probes.hub.remote_code import add_remote_code
 from attentive_probes.tokens import TokenLayout, Tokens
@@ -116,7 +116,7 @@ def test_another_module_is_another_cache(tmp_path):
         )
         arguments = Arguments(str(tmp_path / "run"))
         data = image_dataset(16)
-        split = ProbeTrainer(sweep, arguments, data, data).train_split
+        split = ProbeTrainer(sweep, arguments, data, data).run.train_split
         options = CacheOptions(folder=str(tmp_path / "tokens"))
         cache = build_token_cache(sweep.backbone, split, sweep.readings, processor(), options)
         folders.append(cache.store.folder)

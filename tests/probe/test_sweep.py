@@ -4,7 +4,7 @@ import torch
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
 from attentive_probes.layers import queries
 from attentive_probes.poolings import POOLINGS
-from attentive_probes.probe.setup import layouts_of
+from attentive_probes.probe.making.describe import layouts_of
 from tiny import SIZE
 
 RUNS = {

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, top_k_accuracy_score
 
-from attentive_probes.processes import make_accelerator
+from attentive_probes.machine.processes import make_accelerator
 from attentive_probes.scores.class_sums import ClassSums, score_classes
 from spawned import on_processes
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, mean_absolute_error, r2_score
 
-from attentive_probes.evaluation.evaluate_library import ScoreMetric
+from attentive_probes.evaluation.predictions.evaluate_library import ScoreMetric
 from attentive_probes.problems import PROBLEMS
 from attentive_probes.scores.class_sums import score_classes
 

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score, roc_curve
 
-from attentive_probes.evaluation.details import TestDetails
+from attentive_probes.evaluation.test_details import TestDetails
 from attentive_probes.scores.image_records import ImageRecords
 from attentive_probes.scores.ranking import auprc, auroc, pearson, quadratic_kappa, sensitivity_at, spearman
 

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.report import write_report
 from attentive_probes.cli.main import commands
-from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.head_result import HeadResult
 from tiny import image_dataset
 
 gradio = pytest.importorskip("gradio", reason="the page needs gradio; make test-page installs it")

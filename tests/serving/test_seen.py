@@ -9,7 +9,7 @@ from PIL import Image
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.contributions import contributions
-from attentive_probes.analysis.layer_looks import layer_look
+from attentive_probes.analysis.figures.layer_explanations import layer_look
 from attentive_probes.serving.heads import load_served
 from attentive_probes.serving.seen import (
     answer,

@@ -7,16 +7,16 @@ import torch
 import torch.distributed as dist
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep
+from attentive_probes.machine.processes import make_accelerator
 from attentive_probes.poolings import OURS
 from attentive_probes.probe.head import ProbeHead
-from attentive_probes.processes import make_accelerator
 from attentive_probes.tokens import SequenceLayout
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.losses import summed_losses
-from attentive_probes.training.report import head_rates
-from attentive_probes.training.rules import balanced_class_weights
-from attentive_probes.training.splits import split_loader
+from attentive_probes.training.state.notes import head_rates
+from attentive_probes.training.steps.loop import TrainingLoop
+from attentive_probes.training.steps.losses import summed_losses
+from attentive_probes.training.steps.split_use import split_loader
+from attentive_probes.training.steps.step_count import balanced_class_weights
 from spawned import on_processes
 from tiny import image_split
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
-from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.experiments.blocks import DATA_RANGES, DataRecipe, LoraRecipe

@@ -6,7 +6,7 @@ from test_trainer import RUNS, head_tensors, make_sweep, make_trainer
 
 from attentive_probes import HeadConfig, HeadRun
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.training.loop import TrainingLoop
+from attentive_probes.training.steps.loop import TrainingLoop
 from tiny import image_dataset
 
 

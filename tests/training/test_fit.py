@@ -7,16 +7,16 @@ from accelerate import Accelerator
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainingArguments
 from attentive_probes.data.build_cache import build_token_cache
-from attentive_probes.data.folds import folds_of
+from attentive_probes.data.splitting.folds import folds_of
 from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.poolings import POOLINGS
-from attentive_probes.probe.rates import rate_of
+from attentive_probes.probe.making.rates import rate_of
 from attentive_probes.tokens import Reading
 from attentive_probes.training.cross_validation import cross_validate
 from attentive_probes.training.fit import fit_heads, fresh
-from attentive_probes.training.report import head_rates
-from attentive_probes.training.rules import fit_to_images, usual_batch_size, usual_epochs
+from attentive_probes.training.state.notes import head_rates
+from attentive_probes.training.steps.step_count import fit_to_images, usual_batch_size, usual_epochs
 from spawned import on_processes
 from tiny import image_split
 

@@ -12,10 +12,10 @@ import yaml
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
-from attentive_probes.evaluation.history import read_history
+from attentive_probes.evaluation.runs.history import read_history
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import profile_recipe, run_recipe
-from attentive_probes.training import loop as loop_module
+from attentive_probes.training.steps import loop as loop_module
 
 LORA = [
     "grid={}",

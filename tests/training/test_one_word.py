@@ -6,14 +6,16 @@ import shutil
 import pytest
 import torch
 
-from attentive_probes.evaluation.run_files import HISTORY
-from attentive_probes.experiments import add_references as references
+from attentive_probes.evaluation.runs.run_files import HISTORY
 from attentive_probes.experiments import run as run_module
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
-from attentive_probes.training import checkpoint, epochs, resume, trainer
-from attentive_probes.training.checkpoint import check_output_dir, claimed, load_states
-from attentive_probes.training.loop import TrainingLoop
+from attentive_probes.experiments.steps import add_references as references
+from attentive_probes.training import trainer
+from attentive_probes.training.state import checkpoint, resume
+from attentive_probes.training.state.checkpoint import check_output_dir, claimed, load_states
+from attentive_probes.training.steps import epochs
+from attentive_probes.training.steps.loop import TrainingLoop
 from tiny import write_recipe
 
 REFERENCES = ["evaluation.references.knn.method=knn", "evaluation.references.line.method=logistic"]

@@ -8,8 +8,8 @@ from safetensors import safe_open
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.tokens import SequenceLayout
-from attentive_probes.training.lars import LARS
-from attentive_probes.training.optimizers import HeadRates, build_optimizer, build_schedule, split_parameters
+from attentive_probes.training.steps.lars import LARS
+from attentive_probes.training.steps.optimizers import HeadRates, build_optimizer, build_schedule, split_parameters
 from golden_data import FOLDER
 
 

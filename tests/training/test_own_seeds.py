@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
-from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.batches import shuffled
+from attentive_probes.data.pixels.augment import Augmentation
 from tiny import image_dataset
 
 LABELS = ["band 0", "band 1", "band 2"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig
-from attentive_probes.evaluation.attention_spread import SpreadSums, token_entropy
-from attentive_probes.evaluation.families import setting_key
-from attentive_probes.evaluation.head_result import HeadResult
+from attentive_probes.evaluation.runs.attention_spread import SpreadSums, token_entropy
+from attentive_probes.evaluation.runs.families import setting_key
+from attentive_probes.evaluation.runs.head_result import HeadResult
 from attentive_probes.experiments.grid import cross
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
@@ -16,7 +16,7 @@ from attentive_probes.poolings import POOLINGS, build_pooling
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.probe.head_run import HeadRun
 from attentive_probes.tokens import SequenceLayout
-from attentive_probes.training.optimizers import HeadRates, build_optimizer
+from attentive_probes.training.steps.optimizers import HeadRates, build_optimizer
 
 LAYOUT, WIDTH = SequenceLayout(49, (7, 7)), 96
 SEEKING = {

@@ -8,8 +8,8 @@ from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, P
 from attentive_probes import ProbeTrainingArguments as Arguments
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
-from attentive_probes.training import epochs as run_of_epochs
-from attentive_probes.training.checkpoint import load_states
+from attentive_probes.training.state.checkpoint import load_states
+from attentive_probes.training.steps import epochs as run_of_epochs
 from colours import Colours, table
 
 PROCESSOR = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.0] * 3, image_std=[1.0] * 3)

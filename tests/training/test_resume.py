@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
-from attentive_probes.data.augment import Augmentation
-from attentive_probes.evaluation.history import read_history
-from attentive_probes.training import loop as loop_module
+from attentive_probes.data.pixels.augment import Augmentation
+from attentive_probes.evaluation.runs.history import read_history
+from attentive_probes.training.steps import loop as loop_module
 from tiny import image_dataset
 
 LABELS = ["band 0", "band 1", "band 2"]

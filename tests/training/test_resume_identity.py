@@ -5,9 +5,9 @@ import torch
 from test_resume import LABELS, interrupted
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
-from attentive_probes.checksums import load_checked, save_checked
-from attentive_probes.data.augment import Augmentation
-from attentive_probes.training import loop as loop_module
+from attentive_probes.data.pixels.augment import Augmentation
+from attentive_probes.files.checksums import load_checked, save_checked
+from attentive_probes.training.steps import loop as loop_module
 from spawned import on_processes
 from tiny import image_dataset
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
-from attentive_probes.evaluation.details import TestDetails
-from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.head_result import HeadResult
+from attentive_probes.evaluation.test_details import TestDetails
 from attentive_probes.scores.metrics import balanced_accuracy, top1
-from attentive_probes.training.final_test import score_test
-from attentive_probes.training.optimizers import build_schedule
-from attentive_probes.training.rules import balanced_class_weights, epochs_for, fitting_batch_size
+from attentive_probes.training.steps.optimizers import build_schedule
+from attentive_probes.training.steps.score_test import score_test
+from attentive_probes.training.steps.step_count import balanced_class_weights, epochs_for, fitting_batch_size
 from golden_data import FOLDER
 from tiny import image_dataset
 

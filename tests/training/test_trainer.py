@@ -6,13 +6,13 @@ import torch
 from datasets import Dataset, Image
 
 from attentive_probes import HeadConfig, HeadRun, ProbeForImageClassification, ProbeSweep
-from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.problems import PROBLEMS
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.checkpoint import load_states
+from attentive_probes.training.state.checkpoint import load_states
 from attentive_probes.training.trainer import ProbeTrainer
 from tiny import image_dataset
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from attentive_probes.data.decode import open_image
+from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.probe.making.describe import layouts_of
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe.setup import layouts_of
 
 
 def patch_attention(probe: ProbeForImageClassification, attention: Tensor) -> Tensor:

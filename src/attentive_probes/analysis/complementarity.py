@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attentive_probes.evaluation.attention_spread import token_entropy
+from attentive_probes.evaluation.runs.attention_spread import token_entropy
 
 DEAD = 0.1  # mean distance to uniform, in total variation, below which a query finds nothing
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from attentive_probes.analysis.attention_statistics import (
+from attentive_probes.analysis.measures.attention_statistics import (
     MAGNITUDES,
     STATISTICS,
     attention_statistics,
@@ -23,9 +23,9 @@ from attentive_probes.analysis.attention_statistics import (
 from attentive_probes.backbones import VisionBackbone
 from attentive_probes.backbones.inputs import format_of
 from attentive_probes.backbones.trunk import attention_of, blocks_of, state_of
-from attentive_probes.data.decode import open_image
-from attentive_probes.probe.setup import describe_backbone
-from attentive_probes.probe.weights import load_backbone, random_backbone
+from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.probe.files.weights import load_backbone, random_backbone
+from attentive_probes.probe.making.describe import describe_backbone
 from attentive_probes.tokens import TokenLayout
 
 Add: TypeAlias = Callable[[int, str, Tensor], None]

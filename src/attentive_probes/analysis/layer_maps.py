@@ -14,9 +14,9 @@ from torch import Tensor
 
 from attentive_probes.assets import EMBEDDED_PREFIX
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.evaluation.read_split import read_split
+from attentive_probes.evaluation.predictions.read_split import read_split
+from attentive_probes.probe.making.describe import layouts_of
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe.setup import layouts_of
 from attentive_probes.tokens import Reading, TokenLayout
 
 

@@ -18,9 +18,9 @@ from rich.table import Table
 from torch import Tensor
 
 from attentive_probes.analysis.attention_maps import patch_attention
-from attentive_probes.analysis.looks import explained, read_images
-from attentive_probes.analysis.placement import Placement, placement_of
-from attentive_probes.data.decode import open_image
+from attentive_probes.analysis.explanations import explained, read_images
+from attentive_probes.analysis.measures.object_placement import Placement, placement_of
+from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
 AT_ONCE = 16  # images

@@ -14,8 +14,8 @@ import torch
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from attentive_probes.analysis.plots import has_matplotlib
-from attentive_probes.analysis.report_figures import (
+from attentive_probes.analysis.figures.plots import has_matplotlib
+from attentive_probes.analysis.figures.report_figures import (
     confusion_figure,
     curves_figure,
     reliability_figure,
@@ -23,12 +23,12 @@ from attentive_probes.analysis.report_figures import (
     scored_by,
     trade_figure,
 )
-from attentive_probes.data.decode import open_image
-from attentive_probes.evaluation.audit import KINDS
-from attentive_probes.evaluation.families import cost
-from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult
+from attentive_probes.auditing.findings import KINDS
+from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.run_files import (
+from attentive_probes.evaluation.runs.families import cost
+from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
+from attentive_probes.evaluation.runs.run_files import (
     ATTENTION_PICTURE,
     AUDIT,
     BEST,
@@ -44,13 +44,13 @@ from attentive_probes.evaluation.run_files import (
     SUSPECTS_PICTURE,
     WRONG_PICTURE,
 )
-from attentive_probes.evaluation.tables import has_choices
-from attentive_probes.foreign_files import foreign
+from attentive_probes.evaluation.runs.tables import has_choices
+from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.writing import write_whole
 from attentive_probes.hub.markdown import one_line
-from attentive_probes.installation import how_to_install
+from attentive_probes.machine.installation import how_to_install
 from attentive_probes.probe.configuration_probe import ProbeConfig
-from attentive_probes.probe.setup import build_head
-from attentive_probes.writing import write_whole
+from attentive_probes.probe.making.describe import build_head
 
 TEMPLATE = "report.html.jinja"
 MOST_ROWS = 300  # of heads or classes in a table

@@ -1,6 +1,7 @@
 """Vision backbones: load any of them, find out which token is which, read where asked."""
 
 from attentive_probes.backbones.base import Backbone
+from attentive_probes.backbones.custom import OwnBackbone, TokenModule, class_name
 from attentive_probes.backbones.geometry import ALL, Geometry
 from attentive_probes.backbones.layout import find_geometry
 from attentive_probes.backbones.load import (
@@ -9,7 +10,6 @@ from attentive_probes.backbones.load import (
     register_backbone_code,
     resolve_revision,
 )
-from attentive_probes.backbones.own import OwnBackbone, TokenModule, class_name
 from attentive_probes.backbones.pixels import RAW, PixelNormalization
 from attentive_probes.backbones.processors import (
     MODES,

@@ -12,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from attentive_probes.backbones.geometry import Geometry
 from attentive_probes.backbones.pixels import PixelNormalization
-from attentive_probes.fingerprint import BETWEEN, is_older, older_fingerprint, same_tensors, tensor_fingerprint
+from attentive_probes.files.fingerprint import BETWEEN, is_older, older_fingerprint, same_tensors, tensor_fingerprint
 from attentive_probes.tokens import Layouts, Tokens
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import unknown_name
 from attentive_probes.tokens import TokenLayout
 
 ALL = "all"

@@ -23,8 +23,8 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging as transformers_logging
 
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
+from attentive_probes.backbones.cannot_load import why_unreachable
 from attentive_probes.backbones.inputs import FORMATS, check_readable
-from attentive_probes.backbones.reach import why_unreachable
 from attentive_probes.backbones.size import check_size
 
 # Of the classes that share a vision configuration, the first with one of these endings is the plain backbone.

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, BaseImageProcessor, CLIPImageProcessorPil, PreTrainedConfig
 
 from attentive_probes.backbones.load import resolve_source
-from attentive_probes.foreign_files import foreign
+from attentive_probes.files.untrusted import foreign
 
 Size = tuple[int, int]
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels that a backbone reads -> mode of the images it is given

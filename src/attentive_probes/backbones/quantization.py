@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import unknown_name
 
 
 def _torchao() -> Any:

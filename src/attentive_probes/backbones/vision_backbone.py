@@ -18,7 +18,7 @@ from attentive_probes.backbones.load import build_model, load_model
 from attentive_probes.backbones.processors import image_size_of
 from attentive_probes.backbones.taps import TapPoint, find_point, read_taps
 from attentive_probes.backbones.trunk import blocks_of
-from attentive_probes.fingerprint import fingerprint_of
+from attentive_probes.files.fingerprint import fingerprint_of
 from attentive_probes.tokens import Layouts, Tokens
 
 PROJECTION = "visual_projection."

@@ -30,11 +30,11 @@ def attention(
 
     With masks, tell how much of its attention and evidence lies on the object in all images, beside chance.
     """
-    from attentive_probes.analysis.look_figure import look_figure, write_looks
-    from attentive_probes.analysis.looks import look_at
+    from attentive_probes.analysis.explanations import look_at
+    from attentive_probes.analysis.figures.explanation_figure import look_figure, write_looks
+    from attentive_probes.analysis.figures.plots import require_matplotlib
     from attentive_probes.analysis.on_object import mask_of, on_object
-    from attentive_probes.analysis.plots import require_matplotlib
-    from attentive_probes.data.decode import open_image
+    from attentive_probes.data.pixels.decode import open_image
     from attentive_probes.evaluation.prediction import find_images
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
     from attentive_probes.problems.label_table import LabelTable

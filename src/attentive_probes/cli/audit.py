@@ -21,11 +21,11 @@ def audit(
     ] = None,
 ) -> None:
     """Look for copies, leaks between splits, wrong labels and images that are like no other."""
-    from attentive_probes.evaluation.tables import audit_table
+    from attentive_probes.auditing.audit_table import audit_table
     from attentive_probes.experiments.audit import audit_recipe
     from attentive_probes.experiments.automatic import Wish
-    from attentive_probes.experiments.split_files import write_keep
-    from attentive_probes.experiments.wishes import find_run
+    from attentive_probes.experiments.options import find_run
+    from attentive_probes.experiments.steps.split_files import write_keep
 
     begin()
     recipe = find_run(data, Wish(backbone), overrides or [])

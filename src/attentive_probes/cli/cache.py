@@ -18,7 +18,7 @@ HERE = Path("outputs/tokens")
 @cache.command("list")
 def list_(folder: Folder = HERE) -> None:
     """List the caches of a folder, the newest first."""
-    from attentive_probes.data.cache_list import list_caches
+    from attentive_probes.data.store.caches import list_caches
 
     found = list_caches(folder)
     table = Table(title=f"{len(found)} caches in {folder}, {sum(c.num_bytes for c in found) / 1e9:.2f} GB")
@@ -40,7 +40,7 @@ def show(name: str, folder: Folder = HERE) -> None:
     Raises:
         ValueError: If there is no such cache, or it is damaged.
     """
-    from attentive_probes.data.cache_list import find_cache
+    from attentive_probes.data.store.caches import find_cache
 
     found = find_cache(folder, name)
     if found.manifest is None:
@@ -52,7 +52,7 @@ def show(name: str, folder: Folder = HERE) -> None:
 @cache.command()
 def rm(names: list[str], folder: Folder = HERE, yes: Annotated[bool, typer.Option(help="Do not ask.")] = False) -> None:
     """Remove caches; they are computed again when they are needed."""
-    from attentive_probes.data.cache_list import find_cache, remove_cache
+    from attentive_probes.data.store.caches import find_cache, remove_cache
 
     found = [find_cache(folder, name) for name in names]
     size = sum(one.num_bytes for one in found) / 1e9
@@ -66,8 +66,8 @@ def rm(names: list[str], folder: Folder = HERE, yes: Annotated[bool, typer.Optio
 @cache.command()
 def push(name: str, repo_id: str, folder: Folder = HERE, private: bool = False) -> None:
     """Upload a cache to a dataset repository on the Hub, where data.cache.repository finds it."""
-    from attentive_probes.data.cache_list import find_cache
-    from attentive_probes.data.hub_cache import push_token_cache
+    from attentive_probes.data.store.caches import find_cache
+    from attentive_probes.data.store.hub_cache import push_token_cache
     from attentive_probes.data.token_cache import TokenCache
 
     begin()
@@ -80,8 +80,8 @@ def pull(repo_id: str, name: Annotated[str | None, typer.Argument()] = None, fol
     """Download a cache from a dataset repository on the Hub into a folder of caches."""
     import shutil
 
-    from attentive_probes.data.hub_cache import pull_token_cache
-    from attentive_probes.writing import whole_folder
+    from attentive_probes.data.store.hub_cache import pull_token_cache
+    from attentive_probes.files.writing import whole_folder
 
     begin()
     source = pull_token_cache(repo_id, name, keep="disk").store.folder

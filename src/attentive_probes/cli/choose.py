@@ -21,11 +21,11 @@ def choose(
     lora: Annotated[bool, typer.Option("--lora", help="Try an adapter on the winner as well.")] = False,
 ) -> None:
     """Choose a backbone and a head for some images, with the reason, the price, and what would help more."""
-    from attentive_probes.evaluation.tables import choice_table
+    from attentive_probes.choosing.choice_files import save_choice
+    from attentive_probes.choosing.choice_table import choice_table
+    from attentive_probes.choosing.choose import choose_backbone
     from attentive_probes.experiments.automatic import Wish, name_of
-    from attentive_probes.experiments.choose import choose_backbone
-    from attentive_probes.experiments.choose_files import save_choice
-    from attentive_probes.experiments.wishes import seconds_of
+    from attentive_probes.experiments.options import seconds_of
 
     begin()
     folder = output or Path("outputs") / f"{name_of(data)}-choice"

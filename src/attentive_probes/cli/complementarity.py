@@ -25,12 +25,12 @@ def complementarity(
     ),
 ) -> None:
     """Measure whether the queries of probes look at different things, and what each is worth."""
-    from attentive_probes.analysis.plots import require_matplotlib
-    from attentive_probes.analysis.query_figure import query_figure, write_queries
-    from attentive_probes.analysis.query_study import QueryStudy, study_queries
+    from attentive_probes.analysis.figures.plots import require_matplotlib
+    from attentive_probes.analysis.figures.query_figure import query_figure, write_queries
+    from attentive_probes.analysis.measures.query_statistics import QueryStudy, study_queries
     from attentive_probes.data.images import ImageOptions
     from attentive_probes.data.load import load_split
-    from attentive_probes.processes import process_state
+    from attentive_probes.machine.processes import process_state
     from attentive_probes.serving.heads import load_served
 
     begin()

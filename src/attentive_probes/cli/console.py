@@ -40,7 +40,7 @@ def begin() -> None:
 
 def show_results(results: SweepResults, folder: str, verbose: bool = False) -> None:
     """Print what a run found: a row per family and what was chosen, or every head, and where everything lies."""
-    from attentive_probes.evaluation.tables import families_table, has_choices, results_table, standings_table
+    from attentive_probes.evaluation.runs.tables import families_table, has_choices, results_table, standings_table
 
     has_grid = has_choices(results.best_per_head)
     if verbose or not has_grid:
@@ -55,7 +55,7 @@ def show_results(results: SweepResults, folder: str, verbose: bool = False) -> N
 
 def show_plan(recipe: Recipe) -> None:
     """Print what a recipe would do, beside the figures of its paper."""
-    from attentive_probes.evaluation.tables import plan_table
+    from attentive_probes.evaluation.runs.tables import plan_table
     from attentive_probes.experiments.plan import plan_recipe
 
     plan = plan_recipe(recipe)

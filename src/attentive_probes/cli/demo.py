@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attentive_probes.cli.console import begin, console
-from attentive_probes.installation import how_to_install
+from attentive_probes.machine.installation import how_to_install
 
 
 def demo(
@@ -33,7 +33,7 @@ def demo(
     except ImportError as error:
         raise ValueError(f"The page needs Gradio: {how_to_install('demo')}.") from error
     from attentive_probes.data.load import load_split
-    from attentive_probes.processes import process_state
+    from attentive_probes.machine.processes import process_state
     from attentive_probes.serving.heads import load_served
     from attentive_probes.serving.seen import example_files
 

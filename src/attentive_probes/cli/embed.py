@@ -25,12 +25,12 @@ def embed(
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
 ) -> None:
     """Write what a probe or a backbone makes of images, for other uses."""
-    from attentive_probes.evaluation.embedding import embed_files, write_embeddings
     from attentive_probes.evaluation.prediction import find_images
-    from attentive_probes.evaluation.prediction_files import read_list
+    from attentive_probes.evaluation.predictions.embedding import embed_files, write_embeddings
+    from attentive_probes.evaluation.predictions.prediction_files import read_list
+    from attentive_probes.machine.processes import process_state
     from attentive_probes.probe.configuration_probe import HeadConfig
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-    from attentive_probes.processes import process_state
 
     begin()
     files = read_list(sys.stdin) if paths == [Path("-")] else find_images(paths)

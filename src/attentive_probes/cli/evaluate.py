@@ -26,9 +26,9 @@ def evaluate(
     group_pattern: Annotated[str | None, typer.Option(help="That, as a pattern on file names.")] = None,
 ) -> None:
     """Score a probe on a labelled split and print its metrics as JSON."""
-    from attentive_probes.data.groups import groups_of
     from attentive_probes.data.images import ImageOptions
     from attentive_probes.data.load import load_split
+    from attentive_probes.data.splitting.groups import groups_of
     from attentive_probes.evaluation.evaluate_probe import evaluate_probe
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 

@@ -15,8 +15,8 @@ def leaderboard(
     output: Annotated[Path | None, typer.Option(help="Markdown file to write; printed by default.")] = None,
 ) -> None:
     """Rank results by protocol: numbers that were not made alike never stand in one table."""
-    from attentive_probes.evaluation.leaderboard import collect, leaderboard_markdown, rank
-    from attentive_probes.writing import write_whole
+    from attentive_probes.files.writing import write_whole
+    from attentive_probes.studies.leaderboard import collect, leaderboard_markdown, rank
 
     begin()
     groups = rank(collect(places))

@@ -32,7 +32,7 @@ from attentive_probes.cli.report import report
 from attentive_probes.cli.serve import serve
 from attentive_probes.cli.study import study
 from attentive_probes.cli.train import train
-from attentive_probes.installation import explain_import
+from attentive_probes.machine.installation import explain_import
 
 commands = typer.Typer(no_args_is_help=True, help="Read frozen vision models.")
 

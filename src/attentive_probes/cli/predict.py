@@ -29,11 +29,11 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of a stopped run.")] = False,
 ) -> None:
     """Classify image files, as they come."""
-    from attentive_probes.analysis.explained_files import explain_files
+    from attentive_probes.analysis.figures.explained_files import explain_files
     from attentive_probes.evaluation.prediction import Prediction, find_images, identity_of, predict_files
-    from attentive_probes.evaluation.prediction_files import read_list, write_predictions
+    from attentive_probes.evaluation.predictions.prediction_files import read_list, write_predictions
+    from attentive_probes.machine.processes import process_state
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-    from attentive_probes.processes import process_state
 
     begin()
     files = read_list(sys.stdin) if paths == [Path("-")] else find_images(paths)

@@ -24,9 +24,9 @@ def push(
 ) -> None:
     """Upload a probe with its image processor, card and results, in one commit."""
     from attentive_probes.hub.remote_code import add_remote_code
+    from attentive_probes.probe.files.saving import extra_files
+    from attentive_probes.probe.files.upload import push_folder
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-    from attentive_probes.probe.saving import extra_files
-    from attentive_probes.probe.upload import push_folder
 
     begin()
     options = {"private": private, "revision": revision, "commit_message": message, "create_pr": create_pr}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin
-from attentive_probes.installation import how_to_install
+from attentive_probes.machine.installation import how_to_install
 
 
 def serve(
@@ -30,7 +30,7 @@ def serve(
         from attentive_probes.serving.web import Limits, create_app
     except ImportError as error:
         raise ValueError(f"Serving needs FastAPI and uvicorn: {how_to_install('serve')}.") from error
-    from attentive_probes.processes import process_state
+    from attentive_probes.machine.processes import process_state
     from attentive_probes.serving.heads import load_served
 
     begin()

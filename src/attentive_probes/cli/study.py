@@ -35,10 +35,10 @@ def run(
 ) -> None:
     """Run what is not done yet of a study, and write its tables, pictures and page; what fails is named."""
     from attentive_probes.experiments.shipped import find_study
-    from attentive_probes.experiments.study import Study
-    from attentive_probes.experiments.study_page import write_page
-    from attentive_probes.experiments.study_run import run_study
-    from attentive_probes.processes import process_state
+    from attentive_probes.machine.processes import process_state
+    from attentive_probes.studies.study import Study
+    from attentive_probes.studies.study_page import write_page
+    from attentive_probes.studies.study_run import run_study
 
     begin()
     loaded = Study.load(find_study(file), overrides or [])
@@ -62,8 +62,8 @@ def table(
     csv: Annotated[bool, typer.Option("--csv", help="As CSV.")] = False,
 ) -> None:
     """Print the accuracies of a study."""
-    from attentive_probes.evaluation.study_summary import load_summary
-    from attentive_probes.evaluation.study_tables import accuracy_table, render
+    from attentive_probes.studies.study_summary import load_summary
+    from attentive_probes.studies.study_tables import accuracy_table, render
 
     form = "latex" if latex else "csv" if csv else "markdown"
     typer.echo(render(accuracy_table(load_summary(place, baseline), across), form), nl=False)
@@ -76,8 +76,8 @@ def plot(
     baseline: Baseline = None,
 ) -> None:
     """Draw every picture that a study has data for."""
-    from attentive_probes.analysis.study_figures import draw_study
-    from attentive_probes.evaluation.study_summary import load_summary
+    from attentive_probes.studies.study_figures import draw_study
+    from attentive_probes.studies.study_summary import load_summary
 
     folder = output or (place if place.is_dir() else place.parent)
     drawn = draw_study(load_summary(place, baseline), folder)

@@ -35,9 +35,9 @@ def train(
 ) -> None:
     """Train probes on images, or the heads of a recipe; select on validation, score the test split once."""
     from attentive_probes.experiments.automatic import Wish
+    from attentive_probes.experiments.options import find_run
     from attentive_probes.experiments.run import profile_recipe, run_recipe
-    from attentive_probes.experiments.wishes import find_run
-    from attentive_probes.processes import process_state
+    from attentive_probes.machine.processes import process_state
 
     begin()
     wish = Wish(backbone, output, group_column, group_pattern, refit=refit)

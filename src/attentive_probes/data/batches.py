@@ -11,10 +11,10 @@ from PIL import Image
 from transformers import BaseImageProcessor
 
 from attentive_probes.backbones import MODES, RAW, Backbone, PixelNormalization
-from attentive_probes.data.augment import Augmentation
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.images import Example
+from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.steps import Batch, StepLoader, StepPlan
 from attentive_probes.data.token_cache import TokenCache
 

@@ -11,18 +11,18 @@ from accelerate.utils import broadcast_object_list
 from transformers import BaseImageProcessor
 
 from attentive_probes.backbones import Backbone
-from attentive_probes.data.augment import Augmentation
-from attentive_probes.data.build_store import build_store, is_whole, missing_rows
-from attentive_probes.data.cache_search import find_held
 from attentive_probes.data.finite import refuse_infinite
-from attentive_probes.data.hub_cache import find_token_cache
 from attentive_probes.data.image_split import ImageSplit
-from attentive_probes.data.manifest import MANIFEST
+from attentive_probes.data.pixels.augment import Augmentation
+from attentive_probes.data.store.build_store import build_store, is_whole, missing_rows
+from attentive_probes.data.store.caches import find_held
+from attentive_probes.data.store.hub_cache import find_token_cache
+from attentive_probes.data.store.manifest import MANIFEST
+from attentive_probes.data.store.token_source import TokenSource
+from attentive_probes.data.store.token_store import TokenStore
 from attentive_probes.data.token_cache import CacheOptions, CachePart, TokenCache
-from attentive_probes.data.token_source import TokenSource
-from attentive_probes.data.token_store import TokenStore
-from attentive_probes.fingerprint import fingerprint_of
-from attentive_probes.processes import process_state
+from attentive_probes.files.fingerprint import fingerprint_of
+from attentive_probes.machine.processes import process_state
 from attentive_probes.tokens import Reading
 
 logger = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from datasets import Dataset, concatenate_datasets
 from PIL import Image
 from torch import Tensor
 
-from attentive_probes.data.decode import open_image
-from attentive_probes.data.image_content import find_content
 from attentive_probes.data.images import Example, ImageOptions, check_columns, encoded_images
 from attentive_probes.data.labels import LabelEncoder
-from attentive_probes.data.torch_datasets import TorchImages
-from attentive_probes.fingerprint import bytes_fingerprint
+from attentive_probes.data.pixels.content_hashes import find_content
+from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.data.sources.torch_datasets import TorchImages
+from attentive_probes.files.fingerprint import bytes_fingerprint
 from attentive_probes.problems.label_columns import Labels
 
 logger = logging.getLogger(__name__)

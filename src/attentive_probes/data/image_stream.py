@@ -11,9 +11,9 @@ import numpy as np
 import torch.utils.data
 from datasets import IterableDataset
 
-from attentive_probes.data.decode import open_image
 from attentive_probes.data.images import Example, ImageOptions, check_columns, encoded_images
 from attentive_probes.data.labels import LabelEncoder
+from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.problems.label_columns import names_of
 
 logger = logging.getLogger(__name__)

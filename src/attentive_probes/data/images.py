@@ -9,9 +9,8 @@ import datasets
 from datasets import Dataset
 from PIL import Image
 
-from attentive_probes.data.decode import MOST_PIXELS
-from attentive_probes.naming import unknown_name
-from attentive_probes.ranges import COUNT, OPTIONAL_COUNT, check_ranges
+from attentive_probes.checks import COUNT, OPTIONAL_COUNT, check_ranges, unknown_name
+from attentive_probes.data.pixels.decode import MOST_PIXELS
 
 PLAIN = ("string", "large_string", "binary", "large_binary")
 

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias, Union
 from datasets import Dataset, DatasetDict, IterableDataset, ReadInstruction, load_dataset, load_from_disk
 
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
-from attentive_probes.data.find import CANONICAL, SHARDS, TABLES, find_layout, split_in
-from attentive_probes.data.listing import Folder
-from attentive_probes.data.readers import cache_problem, read, unpacked
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import unknown_name
+from attentive_probes.data.sources.find import CANONICAL, SHARDS, TABLES, find_layout, split_in
+from attentive_probes.data.sources.listing import Folder
+from attentive_probes.data.sources.readers import cache_problem, read, unpacked
 
 logger = logging.getLogger(__name__)
 LARGE = 10**9  # rows, of a data set whose slices are compared before it is read

@@ -11,7 +11,7 @@ from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
-from attentive_probes.data.torch_datasets import TorchImages
+from attentive_probes.data.sources.torch_datasets import TorchImages
 
 
 def open_split(

@@ -13,15 +13,14 @@ import torch.utils.data
 from torch import Tensor
 
 from attentive_probes.backbones import Backbone
-from attentive_probes.data.block_shuffle import BlockShuffle
-from attentive_probes.data.damage import VERIFY
-from attentive_probes.data.encoding import ENCODINGS
-from attentive_probes.data.token_store import TokenStore
-from attentive_probes.fingerprint import bytes_fingerprint, fingerprint_of
-from attentive_probes.memory import free_memory
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import COUNT, OPTIONAL_COUNT, Range, check_ranges, unknown_name
+from attentive_probes.data.store.block_shuffle import BlockShuffle
+from attentive_probes.data.store.encoding import ENCODINGS
+from attentive_probes.data.store.integrity import VERIFY
+from attentive_probes.data.store.token_store import TokenStore
+from attentive_probes.files.fingerprint import bytes_fingerprint, fingerprint_of
+from attentive_probes.machine.memory import free_memory
 from attentive_probes.problems import find_problem
-from attentive_probes.ranges import COUNT, OPTIONAL_COUNT, Range, check_ranges
 from attentive_probes.tokens import Reading, ReadingItem, Tokens, kinds_by_tap
 
 KEEP = ("auto", "disk", "memory", "device")

@@ -9,11 +9,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from attentive_probes.data.images import ImageOptions
-from attentive_probes.evaluation.read_split import evaluation_loader
+from attentive_probes.evaluation.predictions.read_split import evaluation_loader
 from attentive_probes.evaluation.split_scores import rows_of, score_split
+from attentive_probes.machine.processes import bar_is_off, make_accelerator
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import bar_is_off, make_accelerator
 
 
 def evaluate_probe(

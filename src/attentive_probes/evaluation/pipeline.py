@@ -22,7 +22,9 @@ class ProbePipeline(ImageClassificationPipeline):
         """Pixel values of an image: a file, address, base64 text, PIL image, array or tensor."""
         is_file = isinstance(image, str) and os.path.isfile(image)
         if self.model.config.model_type == "attentive_probe" and (is_file or isinstance(image, Image.Image)):
-            from attentive_probes.data.decode import open_image  # here, so that importing transformers stays cheap
+            from attentive_probes.data.pixels.decode import (
+                open_image,  # here, so that importing transformers stays cheap
+            )
 
             cell = {"path": image, "bytes": None} if isinstance(image, str) else image
             opened = open_image(cell, "of the pipeline", num_channels=self.model.backbone.num_channels)

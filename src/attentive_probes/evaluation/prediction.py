@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from attentive_probes.data.decode import open_image
-from attentive_probes.data.listing import Folder
-from attentive_probes.fingerprint import fingerprint_of, tensors_checksum
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import unknown_name
+from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.data.sources.listing import Folder
+from attentive_probes.files.fingerprint import fingerprint_of, tensors_checksum
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.probabilities import as_scores
 from attentive_probes.problems.label_table import LabelTable

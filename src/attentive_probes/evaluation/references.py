@@ -12,17 +12,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from attentive_probes.checks import COUNT, POSITIVE, unknown_name
 from attentive_probes.data.finite import only_finite
 from attentive_probes.data.steps import StepLoader
 from attentive_probes.evaluation.knn import knn_scores
 from attentive_probes.evaluation.logistic import LinearModel, fit_logistic
-from attentive_probes.naming import unknown_name
+from attentive_probes.machine.processes import gather_rows, on_device
 from attentive_probes.probe.configuration_probe import HeadConfig
+from attentive_probes.probe.making.describe import set_head
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe.setup import set_head
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import gather_rows, on_device
-from attentive_probes.ranges import COUNT, POSITIVE
 from attentive_probes.scores.metrics import top1
 from attentive_probes.tokens import Reading
 

@@ -12,16 +12,16 @@ from typing import Any
 
 from rich.table import Table
 
-from attentive_probes.evaluation.circumstances import hardware, library_versions
-from attentive_probes.evaluation.families import Family, best_per_head, best_setting, settings_of
-from attentive_probes.evaluation.head_result import HeadResult, ReferenceResult
-from attentive_probes.evaluation.history import read_history
-from attentive_probes.evaluation.tables import results_table
-from attentive_probes.foreign_files import check_fields, foreign
+from attentive_probes.evaluation.runs.families import Family, best_per_head, best_setting, settings_of
+from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
+from attentive_probes.evaluation.runs.history import read_history
+from attentive_probes.evaluation.runs.tables import results_table
+from attentive_probes.files.untrusted import check_fields, foreign
+from attentive_probes.files.writing import write_whole
+from attentive_probes.machine.environment import hardware, library_versions
 from attentive_probes.problems import PRIMARY
 from attentive_probes.scores.metrics import check_metrics
 from attentive_probes.scores.statistics import holm
-from attentive_probes.writing import write_whole
 
 SCHEMA_VERSION, READABLE = 5, (1, 2, 3, 4, 5)
 OLDER_RULE = (

@@ -13,10 +13,10 @@ from attentive_probes.data.batches import inputs_of
 from attentive_probes.data.finite import only_finite
 from attentive_probes.data.split import Split
 from attentive_probes.data.steps import StepLoader
-from attentive_probes.evaluation.attention_spread import SpreadSums
+from attentive_probes.evaluation.runs.attention_spread import SpreadSums
+from attentive_probes.machine.processes import autocast, on_device
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.problems import Scores, find_problem
-from attentive_probes.processes import autocast, on_device
 
 
 class SplitSums:

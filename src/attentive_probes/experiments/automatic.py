@@ -13,11 +13,11 @@ import yaml
 from datasets import Dataset, get_dataset_split_names
 
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
-from attentive_probes.data.find import CANONICAL, SHARDS, TABLES
 from attentive_probes.data.load import load_split, open_local, root_cause
+from attentive_probes.data.sources.find import CANONICAL, SHARDS, TABLES
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head_run import HeadRun, check_heads
-from attentive_probes.probe.setup import describe_backbone, layouts_of, reading_of
+from attentive_probes.probe.making.describe import describe_backbone, layouts_of, reading_of
 from attentive_probes.problems import find_problem
 
 logger = logging.getLogger(__name__)

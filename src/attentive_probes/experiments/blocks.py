@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from attentive_probes.data.augment import Augmentation
+from attentive_probes.checks import BELOW_ONE, COUNT, OPTIONAL_COUNT, SEED, Range, check_ranges, unknown_name
 from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.token_cache import CacheOptions
-from attentive_probes.naming import unknown_name
-from attentive_probes.probe.adapter import require_peft
+from attentive_probes.probe.making.adapter import require_peft
 from attentive_probes.problems import Problem, find_problem
-from attentive_probes.ranges import BELOW_ONE, COUNT, OPTIONAL_COUNT, SEED, Range, check_ranges
 
 DATA_RANGES = {
     "validation_fraction": Range(0, 1, above=True, below=True),

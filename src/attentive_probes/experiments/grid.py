@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
-from attentive_probes.fingerprint import bytes_fingerprint
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import unknown_name
+from attentive_probes.files.fingerprint import bytes_fingerprint
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.sweep import HeadRun
 

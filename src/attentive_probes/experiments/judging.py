@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from attentive_probes.evaluation.details import DETAILED
+from attentive_probes.checks import COUNT, SHARE, Range, check_ranges, unknown_name
 from attentive_probes.evaluation.references import Reference
-from attentive_probes.naming import unknown_name
-from attentive_probes.ranges import COUNT, SHARE, Range, check_ranges
+from attentive_probes.evaluation.test_details import DETAILED
 
 
 @dataclass

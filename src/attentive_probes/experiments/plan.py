@@ -16,14 +16,14 @@ from transformers import AutoConfig
 from attentive_probes.backbones.load import build_model
 from attentive_probes.data.load import rows_of
 from attentive_probes.experiments.blocks import DataRecipe
-from attentive_probes.experiments.checks import backbone_options
 from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.steps.check_recipe import backbone_options
 from attentive_probes.probe.configuration_probe import ProbeConfig
-from attentive_probes.probe.files import add_adapter
+from attentive_probes.probe.files.read_parts import add_adapter
+from attentive_probes.probe.making.describe import build_head, describe_probe, layouts_of, reading_of, set_head
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe.setup import build_head, describe_probe, layouts_of, reading_of, set_head
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.rules import steps_of
+from attentive_probes.training.steps.step_count import steps_of
 
 PACKAGE = Path(__file__).parents[1]
 SHAPES, SETS = PACKAGE / "backbones" / "published_shapes.csv", PACKAGE / "data" / "published_sets.csv"

@@ -13,14 +13,14 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from attentive_probes.checks import unknown_name
 from attentive_probes.experiments.blocks import BackboneRecipe, DataRecipe, LoraRecipe
 from attentive_probes.experiments.grid import cross
 from attentive_probes.experiments.judging import EvaluationRecipe, PaperRecipe, SelectionRecipe
-from attentive_probes.naming import unknown_name
+from attentive_probes.files.writing import write_whole
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.sweep import HeadRun
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.writing import write_whole
 
 
 def _flat(*classes: type) -> list[tuple[str, Any, Any]]:

@@ -7,35 +7,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attentive_probes.analysis.plots import has_matplotlib
+from attentive_probes.analysis.figures.plots import has_matplotlib
 from attentive_probes.analysis.report import write_report
+from attentive_probes.auditing.audit_splits import MOST_IMAGES, audit_reading, audit_splits, held_splits
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
-from attentive_probes.disk import check_space
+from attentive_probes.data.splitting.split_parts import RawSplits
 from attentive_probes.evaluation.results import READING, SweepResults
-from attentive_probes.evaluation.run_files import ATTENTION_PICTURE, PROBES, RECIPE, SPLITS
-from attentive_probes.experiments.add_references import add_references
-from attentive_probes.experiments.audit import MOST_IMAGES, audit_reading, audit_splits, held_splits
-from attentive_probes.experiments.data import (
+from attentive_probes.evaluation.runs.run_files import ATTENTION_PICTURE, PROBES, RECIPE, SPLITS
+from attentive_probes.experiments.judging import EvaluationRecipe
+from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.steps.add_references import add_references
+from attentive_probes.experiments.steps.cache_tokens import (
     cache_splits,
     describe_dataset,
 )
-from attentive_probes.experiments.details import details_of
-from attentive_probes.experiments.judging import EvaluationRecipe
-from attentive_probes.experiments.more_tests import open_tests, run_tests
-from attentive_probes.experiments.pictures import draw_audit, draw_pictures, named_head
-from attentive_probes.experiments.prepare import prepare
-from attentive_probes.experiments.recipe import Recipe
-from attentive_probes.experiments.selection import Selected, select_by_folds, select_on_validation
-from attentive_probes.experiments.split_files import write_splits
-from attentive_probes.experiments.splits import RawSplits
-from attentive_probes.probe.setup import reading_of
+from attentive_probes.experiments.steps.more_tests import open_tests, run_tests
+from attentive_probes.experiments.steps.pictures import draw_audit, draw_pictures, named_head
+from attentive_probes.experiments.steps.prepare import prepare
+from attentive_probes.experiments.steps.select_by_folds import Selected, select_by_folds, select_on_validation
+from attentive_probes.experiments.steps.split_files import write_splits
+from attentive_probes.experiments.steps.test_options import details_of
+from attentive_probes.files.disk_space import check_space
+from attentive_probes.probe.making.describe import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.calibration import calibrate
-from attentive_probes.training.checkpoint import bytes_of_run, claimed, replace_whole, save_best
 from attentive_probes.training.profile import Profile, profile_run
 from attentive_probes.training.refit import refit
-from attentive_probes.training.report import note_groups, warn
+from attentive_probes.training.state.checkpoint import bytes_of_run, claimed, replace_whole, save_best
+from attentive_probes.training.state.notes import note_groups, warn
 from attentive_probes.training.trainer import ProbeTrainer
 
 SELECTED_ON_TEST = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import unknown_name
 
 INSTALLED = Path(__file__).parent.parent / "recipes"
 IN_REPOSITORY = Path(__file__).parents[3] / "recipes"

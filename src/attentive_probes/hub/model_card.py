@@ -11,15 +11,15 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from attentive_probes.evaluation.head_result import HeadResult
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.run_files import ATTENTION_PICTURE
+from attentive_probes.evaluation.runs.head_result import HeadResult
+from attentive_probes.evaluation.runs.run_files import ATTENTION_PICTURE
 from attentive_probes.hub.card_metrics import NAMES, evaluation_entries, interval_text, model_index
 from attentive_probes.hub.licences import backbone_licence
 from attentive_probes.hub.markdown import code, one_line, plain
 from attentive_probes.poolings import find_pooling
-from attentive_probes.probe.card import REPO_PLACEHOLDER
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
+from attentive_probes.probe.files.card import REPO_PLACEHOLDER
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
 PAPERS = {

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attentive_probes.foreign_files import fits, foreign
+from attentive_probes.checks import unknown_name
+from attentive_probes.files.untrusted import fits, foreign
 from attentive_probes.hub.published_backbones import PLAIN_LOADERS, PUBLISHED_BACKBONES
 from attentive_probes.hub.published_names import TRANSLATIONS, Translation, batch_norm, linear, renamed
 from attentive_probes.hub.published_options import Recorded, check_constructor, check_used
-from attentive_probes.naming import unknown_name
 from attentive_probes.poolings import Pooling, build_pooling
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head import ProbeHead
+from attentive_probes.probe.making.describe import layouts_of
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe.setup import layouts_of
 from attentive_probes.tokens import SequenceLayout
 
 State = dict[str, Tensor]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from attentive_probes.probe.card import CARD
-from attentive_probes.probe.code import AUTO_MAP, CODE_FILE
+from attentive_probes.probe.files.card import CARD
+from attentive_probes.probe.files.code import AUTO_MAP, CODE_FILE
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
 USE_ENDS = 'print(classify("image.png"))\n```\n'

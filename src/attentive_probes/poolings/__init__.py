@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points, packages_distributions
 from typing import Any
 
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import Range, unknown_name
 from attentive_probes.poolings.abmilp import AbmilpPooling
 from attentive_probes.poolings.aim import AimPooling
 from attentive_probes.poolings.alf import AttentiveLayerFusion
@@ -35,7 +35,6 @@ from attentive_probes.poolings.prototypes import PrototypePooling
 from attentive_probes.poolings.siglip import SiglipPooling
 from attentive_probes.poolings.simpool import SimPool
 from attentive_probes.poolings.weighted import WeightedPooling
-from attentive_probes.ranges import Range
 from attentive_probes.tokens import SequenceLayout
 
 __all__ = [

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attentive_probes.checks import unknown_name
 from attentive_probes.layers.positions import sincos_positions
 from attentive_probes.layers.queries import MultiplyAdds, Queries
 from attentive_probes.layers.token_statistics import TokenStatistics
-from attentive_probes.naming import unknown_name
 from attentive_probes.poolings.base import Pooled, Pooling, fold
 from attentive_probes.tokens import SequenceLayout
 

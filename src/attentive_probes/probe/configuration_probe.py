@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from attentive_probes.foreign_files import foreign
-from attentive_probes.naming import unknown_name
-from attentive_probes.probe.check_config import check_stored
+from attentive_probes.checks import BELOW_ONE, NOT_NEGATIVE, OPTIONAL_NOT_NEGATIVE, SHARE, check_ranges, unknown_name
+from attentive_probes.files.untrusted import foreign
+from attentive_probes.probe.files.check_config import check_stored
 from attentive_probes.problems import Problem, find_problem
-from attentive_probes.ranges import BELOW_ONE, NOT_NEGATIVE, OPTIONAL_NOT_NEGATIVE, SHARE, check_ranges
 from attentive_probes.tokens import Reading
 
 SCHEMA_VERSION = 1

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
+from attentive_probes.checks import OPTIONAL_NOT_NEGATIVE, OPTIONAL_SEED, check_ranges
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
-from attentive_probes.probe.rates import AUTO, is_automatic, query_rate_of, rate_of
-from attentive_probes.probe.setup import set_head
-from attentive_probes.ranges import OPTIONAL_NOT_NEGATIVE, OPTIONAL_SEED, check_ranges
+from attentive_probes.probe.making.describe import set_head
+from attentive_probes.probe.making.rates import AUTO, is_automatic, query_rate_of, rate_of
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from attentive_probes.backbones import Backbone, VisionBackbone
 from attentive_probes.backbones.base import keep_weights
 from attentive_probes.backbones.trunk import trunk_prefixes
-from attentive_probes.fingerprint import same_tensors
-from attentive_probes.probe.adapter import LoraAdapter, quiet, require_peft
-from attentive_probes.probe.tensors import plain_state
+from attentive_probes.files.fingerprint import same_tensors
+from attentive_probes.probe.files.tensors import plain_state
+from attentive_probes.probe.making.adapter import LoraAdapter, quiet, require_peft
 
 FOLDER = "lora"
 NO_ADAPTER = "A backbone of one's own takes no adapter here; train it in its own code, or use one of transformers."

@@ -14,18 +14,18 @@ from transformers import AutoModel, AutoModelForImageClassification, BaseImagePr
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.backbones import Backbone, OwnBackbone, VisionBackbone
-from attentive_probes.foreign_files import foreign
-from attentive_probes.probe.arguments import refuse_rest, take
+from attentive_probes.files.untrusted import foreign
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
-from attentive_probes.probe.files import add_adapter
-from attentive_probes.probe.foreign import ForeignMethods
-from attentive_probes.probe.loading import load_probe, other_causes
+from attentive_probes.probe.files.loading import load_probe, other_causes
+from attentive_probes.probe.files.read_parts import add_adapter
+from attentive_probes.probe.files.saving import is_first_process, save_probe
+from attentive_probes.probe.files.upload import OPTIONS, upload_probe
+from attentive_probes.probe.files.weights import check_weights, load_backbone
+from attentive_probes.probe.making.describe import build_head, describe_probe, geometry_of, loading_of, set_head
+from attentive_probes.probe.making.placement import refuse_rest, take
+from attentive_probes.probe.making.transformers_habits import ForeignMethods
+from attentive_probes.probe.making.truncate import smaller_head
 from attentive_probes.probe.output import ProbeFeatures, ProbeOutput
-from attentive_probes.probe.saving import is_first_process, save_probe
-from attentive_probes.probe.setup import build_head, describe_probe, geometry_of, loading_of, set_head
-from attentive_probes.probe.shrink import smaller_head
-from attentive_probes.probe.upload import OPTIONS, upload_probe
-from attentive_probes.probe.weights import check_weights, load_backbone
 from attentive_probes.tokens import kinds_by_tap
 
 

@@ -15,13 +15,13 @@ from transformers import BaseImageProcessor
 from attentive_probes.backbones import Backbone, OwnBackbone
 from attentive_probes.poolings import Pooled
 from attentive_probes.probe.configuration_probe import ProbeConfig
-from attentive_probes.probe.files import add_adapter
+from attentive_probes.probe.files.read_parts import add_adapter
+from attentive_probes.probe.files.weights import load_backbone, random_backbone
 from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads, spread_seed
 from attentive_probes.probe.head_run import HeadRun, check_heads
+from attentive_probes.probe.making.describe import build_head, describe_probe, loading_of, store_head
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.named_heads import NamedHeads
-from attentive_probes.probe.setup import build_head, describe_probe, loading_of, store_head
-from attentive_probes.probe.weights import load_backbone, random_backbone
 from attentive_probes.tokens import Reading, Tokens, kinds_by_tap
 
 SequenceKey = tuple[Reading, str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attentive_probes.naming import unknown_name
+from attentive_probes.checks import unknown_name
 from attentive_probes.problems.base import Problem, Scores
 from attentive_probes.problems.multi_label import MultiLabel
 from attentive_probes.problems.regression import Regression

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from attentive_probes.problems.base import Problem
 from attentive_probes.problems.target_scores import TargetScores
-from attentive_probes.processes import gather_rows
 from attentive_probes.scores.class_sums import NO_IMAGE
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class TargetSums:
@@ -28,7 +31,11 @@ class TargetSums:
     def add(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> None:
         """Add a batch of this process: logits `(B, H, C)`, targets `(B,)` or `(B, C)`, identities `(B,)`."""
         rows = {"labels": labels, "logits": logits, **({} if images is None else {"images": images})}
-        rows = rows if self.accelerator is None else gather_rows(rows, self.accelerator)
+        if self.accelerator is not None:
+            # Here, so that a probe that is only used does without Accelerate.
+            from attentive_probes.machine.processes import gather_rows
+
+            rows = gather_rows(rows, self.accelerator)
         self._kept.append({name: part.cpu() for name, part in rows.items()})
 
     def scores(self) -> list[TargetScores]:

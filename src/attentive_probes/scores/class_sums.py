@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from attentive_probes.scores.class_scores import ClassScores
 from attentive_probes.scores.image_records import ImageRecords
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 NUM_BINS = 15  # of confidence
 COUNTED = ("loss", "in_top5", "is_broken", "is_infinite")  # summed over images as they are
@@ -109,6 +110,9 @@ class ClassSums:
         kept = [[part.cpu().numpy() for part in parts] for parts in self._kept]
         if accelerator is not None and accelerator.num_processes > 1:
             sums = {name: accelerator.reduce(part, "sum") for name, part in sums.items()}
+            # Here, so that a probe that is only used does without Accelerate.
+            from accelerate.utils import gather_object
+
             everyone = gather_object([(correct, kept)])
             correct, kept = ([part for parts in zip(*lists, strict=True) for part in parts] for lists in
                              zip(*everyone, strict=True))  # fmt: skip

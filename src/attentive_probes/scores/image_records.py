@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attentive_probes.foreign_files import foreign
-from attentive_probes.writing import whole_file
+from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.writing import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from attentive_probes.foreign_files import fits
+from attentive_probes.files.untrusted import fits
 from attentive_probes.scores import ranking
 from attentive_probes.scores.class_scores import NO_NUMBERS, ClassScores
 from attentive_probes.scores.class_sums import score_classes

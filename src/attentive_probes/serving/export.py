@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch.export import Dim
 
+from attentive_probes.files.writing import whole_file
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.serving.export_formats import FORMATS, SUFFIXES, check_installed, quietly, write_sums
 from attentive_probes.serving.inference_graph import InferenceGraph, patch_of
-from attentive_probes.writing import whole_file
 
 CLOSE = 1e-4  # largest difference from the probes, relative to their largest number
 CLOSE_RAW = 1e-3  # of raw images: where a resized pixel lies between two whole numbers, it may become either

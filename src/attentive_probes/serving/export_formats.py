@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attentive_probes.installation import how_to_install
-from attentive_probes.writing import write_whole
+from attentive_probes.files.writing import write_whole
+from attentive_probes.machine.installation import how_to_install
 
 Program = torch.export.ExportedProgram
 Run = Callable[[Tensor], Sequence[Tensor]]

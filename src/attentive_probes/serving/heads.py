@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attentive_probes.backbones.geometry import PROJECTED
-from attentive_probes.data.decode import open_image
+from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.probabilities import best_scores
 from attentive_probes.tokens import kinds_by_tap

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attentive_probes.analysis.layer_looks import layer_look, layer_look_figure, write_layer_look
-from attentive_probes.analysis.look_figure import look_figure, write_looks
-from attentive_probes.analysis.looks import look_through
-from attentive_probes.analysis.overlays import evidence_overlay, map_overlay, shared_scales
-from attentive_probes.data.decode import open_image
+from attentive_probes.analysis.explanations import look_through
+from attentive_probes.analysis.figures.explanation_figure import look_figure, write_looks
+from attentive_probes.analysis.figures.layer_explanations import layer_look, layer_look_figure, write_layer_look
+from attentive_probes.analysis.figures.overlays import evidence_overlay, map_overlay, shared_scales
+from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.probabilities import best_scores
 from attentive_probes.serving.heads import REMEDY, SharedPass

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from huggingface_hub import SpaceCardData
 
+from attentive_probes.files.writing import write_whole
 from attentive_probes.probe.configuration_probe import ProbeConfig
-from attentive_probes.probe.saving import own_files
-from attentive_probes.writing import write_whole
+from attentive_probes.probe.files.saving import own_files
 
 APP = '''"""What probes see in an image."""
 

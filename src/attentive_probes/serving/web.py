@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from attentive_probes.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
+from attentive_probes.checks import COUNT, NOT_NEGATIVE, Range, check_ranges
 from attentive_probes.serving.batcher import Batcher, BusyError
 from attentive_probes.serving.heads import SharedPass, answer_of
 

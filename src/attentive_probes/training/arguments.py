@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from attentive_probes.naming import unknown_name
-from attentive_probes.probe.rates import AUTO, rate_of
-from attentive_probes.processes import PRECISIONS
-from attentive_probes.ranges import (
+from attentive_probes.checks import (
     BELOW_ONE,
     COUNT,
     NOT_NEGATIVE,
@@ -18,8 +15,11 @@ from attentive_probes.ranges import (
     SHARE,
     Range,
     check_ranges,
+    unknown_name,
 )
-from attentive_probes.training.optimizers import OPTIMIZERS
+from attentive_probes.machine.processes import PRECISIONS
+from attentive_probes.probe.making.rates import AUTO, rate_of
+from attentive_probes.training.steps.optimizers import OPTIMIZERS
 
 COUNT_OR_AUTO = Range(0, 10**9, whole=True)
 CLASS_WEIGHTS = ("none", "balanced")

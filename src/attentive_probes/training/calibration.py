@@ -9,7 +9,7 @@ import numpy as np
 from attentive_probes.evaluation.split_scores import score_split
 from attentive_probes.scores.class_scores import ClassScores
 from attentive_probes.scores.temperature import fit_temperature
-from attentive_probes.training.run_state import Run
+from attentive_probes.training.state.run_state import Run
 
 TINY = 1e-30
 

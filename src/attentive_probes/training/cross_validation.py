@@ -11,17 +11,17 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from attentive_probes.checksums import load_checked, save_checked
 from attentive_probes.data.batches import make_cached_loader
 from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.evaluation.candidates import Candidate
 from attentive_probes.evaluation.references import Features, Reference, candidates_of, read_features
+from attentive_probes.evaluation.runs.candidates import Candidate
 from attentive_probes.evaluation.split_scores import score_split
-from attentive_probes.fingerprint import fingerprint_of
-from attentive_probes.probe.setup import build_head, reading_of
+from attentive_probes.files.checksums import load_checked, save_checked
+from attentive_probes.files.fingerprint import fingerprint_of
+from attentive_probes.machine.processes import bar_is_off
+from attentive_probes.probe.making.describe import build_head, reading_of
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import bar_is_off
 from attentive_probes.scores.class_scores import ClassScores
 from attentive_probes.scores.class_sums import score_classes
 from attentive_probes.training.arguments import ProbeTrainingArguments

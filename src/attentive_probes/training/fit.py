@@ -18,12 +18,12 @@ from attentive_probes.probe.head_run import HeadRun
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.problems import Scores
 from attentive_probes.training.arguments import ProbeTrainingArguments
-from attentive_probes.training.checkpoint import HeadStates
-from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.outcome import settled
-from attentive_probes.training.report import head_rates
-from attentive_probes.training.rules import balanced_class_weights, fit_to_images
-from attentive_probes.training.splits import heads_by_seed
+from attentive_probes.training.state.checkpoint import HeadStates
+from attentive_probes.training.state.head_weights import settled
+from attentive_probes.training.state.notes import head_rates
+from attentive_probes.training.steps.loop import TrainingLoop
+from attentive_probes.training.steps.split_use import heads_by_seed
+from attentive_probes.training.steps.step_count import balanced_class_weights, fit_to_images
 
 
 class Fitted(NamedTuple):

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from attentive_probes.checks import BELOW_ONE, COUNT, NOT_NEGATIVE, check_ranges
 from attentive_probes.evaluation.split_scores import SplitSums
 from attentive_probes.poolings import Pooled
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head import HeadOutput, ProbeHead, classify_together, pool_heads, spread_seed
 from attentive_probes.probe.named_heads import NamedHeads, optimizer_by_name, restore_optimizer
 from attentive_probes.probe.sweep import HeadRun
-from attentive_probes.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, check_ranges
 from attentive_probes.tokens import DEFAULT_TAP, TokenLayout, Tokens
-from attentive_probes.training.gradients import HeadGradients
-from attentive_probes.training.losses import summed_losses, total_weight
-from attentive_probes.training.optimizers import OPTIMIZERS, HeadRates, build_optimizer
+from attentive_probes.training.steps.gradients import HeadGradients
+from attentive_probes.training.steps.losses import summed_losses, total_weight
+from attentive_probes.training.steps.optimizers import OPTIMIZERS, HeadRates, build_optimizer
 
 AnyTokens: TypeAlias = Tokens | Mapping[str, Tokens]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from attentive_probes.files.writing import whole_file, write_whole
 from attentive_probes.training.online import AnyTokens, OnlineProbes
-from attentive_probes.writing import whole_file, write_whole
 
 FILE = "online_probes"  # before the name of a callback, if it has one, and the ending
 FOLDER = "output_dir"

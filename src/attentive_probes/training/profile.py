@@ -14,8 +14,8 @@ from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.data.batches import make_collator
 from attentive_probes.data.image_split import ImageSplit
-from attentive_probes.training.optimizers import build_optimizer
-from attentive_probes.training.report import head_rates
+from attentive_probes.training.state.notes import head_rates
+from attentive_probes.training.steps.optimizers import build_optimizer
 from attentive_probes.training.trainer import ProbeTrainer
 
 SECONDS = 2.0  # that each stage is repeated for

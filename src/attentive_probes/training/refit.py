@@ -6,11 +6,11 @@ import logging
 
 import numpy as np
 
-from attentive_probes.checksums import load_checked, save_checked
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.evaluation.run_files import CHECKPOINTS, PROBES, REFIT
-from attentive_probes.training.checkpoint import replace_whole
+from attentive_probes.evaluation.runs.run_files import CHECKPOINTS, PROBES, REFIT
+from attentive_probes.files.checksums import load_checked, save_checked
 from attentive_probes.training.fit import fit_heads, fresh
+from attentive_probes.training.state.checkpoint import replace_whole
 from attentive_probes.training.trainer import ProbeTrainer
 
 logger = logging.getLogger(__name__)

@@ -10,37 +10,36 @@ from accelerate.utils import set_seed
 from datasets import IterableDataset
 from transformers import BaseImageProcessor
 
-from attentive_probes.data.augment import Augmentation
+from attentive_probes.checks import check_parts
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder, adopt_names
+from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.split import Split
-from attentive_probes.evaluation.details import TestDetails
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.run_files import ANSWERS, PROBES, RESULTS
+from attentive_probes.evaluation.runs.run_files import ANSWERS, PROBES, RESULTS
+from attentive_probes.evaluation.test_details import TestDetails
 from attentive_probes.hub.model_card import card_files
-from attentive_probes.naming import check_parts
+from attentive_probes.machine.processes import make_accelerator
+from attentive_probes.probe.files.saving import write_files
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.probe.saving import write_files
 from attentive_probes.probe.sweep import ProbeSweep
-from attentive_probes.processes import make_accelerator
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.calibration import calibrate
-from attentive_probes.training.checkpoint import (
+from attentive_probes.training.state.checkpoint import (
     check_output_dir,
     claimed,
     clear_output_dir,
     save_whole,
 )
-from attentive_probes.training.epochs import run_epochs
-from attentive_probes.training.final_test import note_test, save_answers, score_test
-from attentive_probes.training.loop import TrainingLoop
-from attentive_probes.training.outcome import take_best
-from attentive_probes.training.report import check_baseline, empty_results, head_rates, note_doubts, note_sizes
-from attentive_probes.training.resume import goes_on, identity_of, load_finished, save_tested
-from attentive_probes.training.rules import fit_to_images
-from attentive_probes.training.run_state import Run
-from attentive_probes.training.selection import EpochSelection
-from attentive_probes.training.splits import (
+from attentive_probes.training.state.head_weights import take_best
+from attentive_probes.training.state.kept_epochs import EpochSelection
+from attentive_probes.training.state.notes import check_baseline, empty_results, head_rates, note_doubts, note_sizes
+from attentive_probes.training.state.resume import goes_on, identity_of, load_finished, save_tested
+from attentive_probes.training.state.run_state import Run
+from attentive_probes.training.steps.epochs import run_epochs
+from attentive_probes.training.steps.loop import TrainingLoop
+from attentive_probes.training.steps.score_test import note_test, save_answers, score_test
+from attentive_probes.training.steps.split_use import (
     AnyDataset,
     check_batches,
     class_weights_of,
@@ -48,6 +47,7 @@ from attentive_probes.training.splits import (
     open_any,
     scale_of,
 )
+from attentive_probes.training.steps.step_count import fit_to_images
 
 
 class ProbeTrainer:

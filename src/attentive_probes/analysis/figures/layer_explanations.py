@@ -1,0 +1,116 @@
+"""What a probe over several layers made of one image: how much it looked at each layer, and what that added."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attentive_probes.analysis.explanations import explained
+from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
+from attentive_probes.analysis.figures.style import EVIDENCE, LAYERS, styled
+from attentive_probes.analysis.layer_maps import by_layer
+from attentive_probes.files.writing import whole_file
+from attentive_probes.probe.making.describe import layouts_of
+from attentive_probes.probe.modeling_probe import ProbeForImageClassification
+from attentive_probes.probe.probabilities import best_scores
+
+
+class LayerLook(NamedTuple):
+    """One image as a probe over several layers sees it; rows of tables are taps in reading order, columns kinds.
+
+    Args:
+        answers: Names of the best classes with their probabilities, best first.
+        taps: The taps L.
+        kinds: The kinds of token K.
+        attention: `(L, K)`, mean over attention heads; all entries sum to 1.
+        evidence: `(L, K)`, what the tokens there added to the logit of the chosen class.
+        constant: What comes from biases and statistics; with all evidence it is the logit, where that is exact.
+        is_exact: Whether it is; else the evidence is the gradient times the input.
+    """
+
+    answers: list[tuple[str, float]]
+    taps: tuple[str, ...]
+    kinds: tuple[str, ...]
+    attention: Tensor
+    evidence: Tensor
+    constant: float
+    is_exact: bool
+
+
+def layer_look(
+    probe: ProbeForImageClassification, sequence: Tensor, chosen: int | None = None, top_k: int = 3
+) -> LayerLook:
+    """See one image as a probe sees it, layer by layer.
+
+    Args:
+        probe: The probe, in evaluation mode.
+        sequence: `(1, T, D)`, as `read_images` gives it.
+        chosen: Id of the class whose evidence is shown; by default the one that is predicted.
+        top_k: Number of answers.
+    """
+    classes = None if chosen is None else torch.tensor([chosen])
+    with torch.no_grad():
+        found, is_exact = explained(probe.head, sequence, classes)
+        answers = best_scores(probe.head(sequence).logits[0], probe.config, top_k)
+    reading = probe.head.reading
+    layouts = layouts_of(probe.config, reading)
+    kinds, attention = by_layer(reading, found.attention[0].mean(0).cpu(), layouts)
+    _, evidence = by_layer(reading, found.values[0].sum(0).cpu(), layouts)
+    return LayerLook(answers, reading.taps, kinds, attention, evidence, float(found.constant[0]), is_exact)
+
+
+def layer_look_figure(look: LayerLook, path: str | os.PathLike) -> None:
+    """Draw how much a probe looked at each layer, and what that added (red) or took away (blue).
+
+    Args:
+        look: One image as a probe sees it.
+        path: Picture file to write, `.png`, `.svg` or `.pdf`.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    require_matplotlib()
+    with styled():
+        from matplotlib.figure import Figure
+
+        height = 2.0 + 0.5 * len(look.kinds)
+        figure = Figure(figsize=(max(3.4, 1.6 + 0.3 * len(look.taps)), height), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True)
+        reach = max(1e-12, float(look.evidence.abs().max()))
+        name = "added to the logit" if look.is_exact else "gradient x input"
+        _draw(figure, above, look.attention, look, {"cmap": LAYERS, "vmin": 0}, "attention")
+        _draw(figure, below, look.evidence, look, {"cmap": EVIDENCE, "vmin": -reach, "vmax": reach}, name)
+        above.set_title("by layer and kind of token", loc="left")
+        below.set_xticks(range(len(look.taps)), look.taps, rotation=90)
+        save_figure(figure, path)
+
+
+def _draw(figure: Any, axis: Any, table: Tensor, look: LayerLook, colours: dict[str, Any], label: str) -> None:
+    picture = axis.imshow(table.T.numpy(), aspect="auto", **colours)
+    axis.set_yticks(range(len(look.kinds)), look.kinds)
+    figure.colorbar(picture, ax=axis, label=label)
+
+
+def write_layer_look(look: LayerLook, path: Path) -> None:
+    """Write the numbers, a row per tap and kind.
+
+    Args:
+        look: One image as a probe sees it.
+        path: `.csv` file.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["tap", "kind", "attention", "added"])
+        for row, tap in enumerate(look.taps):
+            for column, kind in enumerate(look.kinds):
+                numbers = (table[row, column] for table in (look.attention, look.evidence))
+                writer.writerow([tap, kind, *(f"{value:.6g}" for value in numbers)])
+        writer.writerow(["constant", "", "", f"{look.constant:.6g}"])

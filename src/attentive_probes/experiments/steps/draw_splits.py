@@ -1,0 +1,159 @@
+"""From the data block of a recipe to its splits: named ones, parts that are held out by class and group, subsets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+
+from attentive_probes.data.images import check_columns, encoded_images
+from attentive_probes.data.labels import LabelEncoder, make_table
+from attentive_probes.data.load import AnyData, load_named, same_rows
+from attentive_probes.data.pixels.content_hashes import find_content
+from attentive_probes.data.splitting.groups import check_groups_apart, counted, groups_of, with_copies
+from attentive_probes.data.splitting.hold_out import hold_out, low_shot
+from attentive_probes.data.splitting.split_parts import Part, RawSplits
+from attentive_probes.experiments.blocks import DataRecipe
+from attentive_probes.experiments.steps.split_files import kept_of, read_keep
+from attentive_probes.problems.label_columns import Labels, names_of
+from attentive_probes.problems.label_table import LabelTable
+
+logger = logging.getLogger(__name__)
+
+
+def load_splits(data: DataRecipe) -> RawSplits:
+    """The splits of a recipe: named ones, or parts held out of train by class and group; subsets drawn.
+
+    Raises:
+        ValueError: If a split is missing, two of them share rows or groups, or the labels are none of the problem.
+    """
+    named = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
+    _check_distinct(data, named)
+    loaded = load_named_of(data, [name for name in named.values() if name is not None])
+    parts = {role: _part(data, loaded[name]) for role, name in named.items() if name is not None}
+    table = label_table(data, parts["train"].data)
+    check_groups_apart({role: part.groups for role, part in parts.items() if part.groups is not None})
+    is_cut = data.validation_split is None or (data.test_split is None and data.test_fraction is not None)
+    if is_cut or data.tokens == "cached":
+        parts = _with_copies(data, parts)
+    for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
+        if role not in parts and fraction is not None:
+            parts["train"], parts[role] = _hold_out(data, parts["train"], table, role, fraction)
+    if data.keep is not None:
+        listed = read_keep(Path(data.keep))
+        parts = {role: kept_of(role, part, listed, data.keep) for role, part in parts.items()}
+    if data.shots is not None or data.fraction is not None:
+        _keep_few(data, parts, table)
+    return RawSplits(parts, table)
+
+
+def _part(data: DataRecipe, split: AnyData) -> Part:
+    if not isinstance(split, Dataset):
+        if data.group_column is not None or data.group_pattern is not None:
+            raise ValueError("Groups are known of what is read as a whole; leave data.group_* out of a stream.")
+        return Part(split)
+    return Part(split, None, groups_of(split, data.images.image_column, data.group_column, data.group_pattern))
+
+
+def _with_copies(data: DataRecipe, parts: Mapping[str, Part]) -> dict[str, Part]:
+    """The parts with the content of their images, of which copies are a group, also across the splits."""
+    if not all(isinstance(part.data, Dataset) for part in parts.values()):
+        return dict(parts)
+    found = {}
+    for role, part in parts.items():
+        check_columns(role, part.data.column_names, data.images)
+        images = encoded_images(part.data.with_format(None), data.images, role)
+        found[role] = replace(part, content=find_content(images, data.images.image_column, None, role).digests)
+    known = [part.groups for part in parts.values() if part.groups is not None]
+    named = np.concatenate(known) if len(known) == len(parts) else None
+    together = with_copies(named, np.concatenate([part.copies() for part in found.values()]))
+    if together is None:
+        return found
+    ends = np.cumsum([len(part.data) for part in found.values()])[:-1]
+    pieces = dict(zip(found, np.split(together, ends), strict=True))
+    return {role: replace(part, groups=pieces[role]) for role, part in found.items()}
+
+
+def _hold_out(data: DataRecipe, train: Part, table: LabelTable, role: str, fraction: float) -> tuple[Part, Part]:
+    """What stays of a training split, and what is held out of it for another role."""
+    if isinstance(train.data, IterableDataset):
+        raise ValueError(f"Nothing can be held out of a stream; name a data.{role}_split.")
+    classes = _classes(data, train.data, table, "train")
+    units = train.copies() if train.groups is None else train.groups
+    try:
+        kept, held = hold_out(classes, units, fraction, data.split_seed, role)
+    except ValueError:
+        if data.group_column is not None or data.group_pattern is not None:
+            raise
+        alone = np.char.add(np.char.add(train.copies(), " "), counted(train.copies()).astype(str))
+        kept, held = hold_out(classes, alone, fraction, data.split_seed, role)
+        logger.warning("Every class is one image and its copies, so copies are in training and in %s.", role)
+        train = replace(train, groups=None)
+    return train.select(kept), train.select(held)
+
+
+def _keep_few(data: DataRecipe, parts: dict[str, Part], table: LabelTable) -> None:
+    """Keep a low-shot subset of training and, unless it is to stay whole, of validation."""
+    if isinstance(parts["train"].data, IterableDataset):
+        raise ValueError("shots and fraction cannot be drawn from a stream.")
+    options: dict[str, Any] = {"shots": data.shots, "fraction": data.fraction, "draw": data.draw}
+    for role, others in (("train", {"names": table.names}), ("validation", {"at_most": True})):
+        split = parts[role].data
+        if role == "train" or (not data.full_validation and isinstance(split, Dataset)):
+            parts[role] = parts[role].select(low_shot(_classes(data, split, table, role), **options, **others))
+
+
+def label_table(data: DataRecipe, train: AnyData) -> LabelTable:
+    """The one label table of a run: from the training column, or from `data.labels` and `data.num_labels`.
+
+    Raises:
+        ValueError: If the column holds no labels of the problem, or a stream does not know its classes.
+    """
+    column = data.images.label_column
+    if isinstance(train, Dataset):
+        check_columns("train", train.column_names, data.images)
+        labels = Labels.of(train, column)
+        try:
+            return make_table(labels, data.problem_type, data.labels, data.num_labels, data.images.label_separator)
+        except ValueError as error:
+            raise ValueError(f"The label column {column!r} of the train split: {error}") from error
+    names = names_of((train.features or {}).get(column))
+    return data.problem.table_without_rows(names, data.labels, data.num_labels)
+
+
+def _classes(data: DataRecipe, dataset: Dataset, table: LabelTable, name: str) -> np.ndarray:
+    """What is drawn evenly from: class ids, or the same for all rows where there are no classes."""
+    if not data.problem.has_one_class:
+        return np.zeros(len(dataset), np.int64)
+    encoder = LabelEncoder(table, data.problem_type)
+    return encoder.column(Labels.of(dataset, data.images.label_column), name)
+
+
+def _check_distinct(data: DataRecipe, named: Mapping[str, str | None]) -> None:
+    roles = [("training" if role == "train" else role, split) for role, split in named.items() if split is not None]
+    for (role, split), (other, another) in combinations(roles, 2):
+        is_marked = role == "validation" and split == another and data.allow_selection_on_test
+        if same_rows(split, another) and not is_marked:
+            raise ValueError(
+                f"The {role} split {split!r} and the {other} split {another!r} share images; name splits that do not, "
+                "set validation_split to null to hold a part of train out, or allow_selection_on_test to be marked."
+            )
+
+
+def load_named_of(data: DataRecipe, names: Sequence[str]) -> dict[str, AnyData]:
+    """Splits of the recipe's dataset, by name."""
+    return load_named(
+        data.dataset,
+        names,
+        name=data.name,
+        revision=data.revision,
+        streaming=data.streaming,
+        image_column=data.images.image_column,
+        label_column=data.images.label_column,
+    )
