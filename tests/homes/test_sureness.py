@@ -11,7 +11,7 @@ from attentive_probes.choosing.learning_curve import learning_curve
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.diagnostics import doubts_of
-from attentive_probes.evaluation.test_details import TestDetails
+from attentive_probes.evaluation.subgroup_metrics import DetailOptions
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
 from attentive_probes.problems import PROBLEMS
@@ -48,7 +48,7 @@ def of_validation(groups):
 
 def of_slices(groups):
     records = ImageRecords(np.arange(120), np.ones(120, int), BY_GROUP.astype(int), np.ones(120))
-    details = TestDetails(groups=dict(enumerate(groups.tolist())), slices={"camera": dict.fromkeys(range(120), "x")})
+    details = DetailOptions(groups=dict(enumerate(groups.tolist())), slices={"camera": dict.fromkeys(range(120), "x")})
     return details.of(records, np.arange(120))["slices"]["camera"]["x"]["top1_interval"]
 
 

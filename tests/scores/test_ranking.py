@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score, roc_curve
 
-from attentive_probes.evaluation.test_details import TestDetails
+from attentive_probes.evaluation.subgroup_metrics import DetailOptions
 from attentive_probes.scores.image_records import ImageRecords
 from attentive_probes.scores.ranking import auprc, auroc, pearson, quadratic_kappa, sensitivity_at, spearman
 
@@ -44,7 +44,7 @@ def test_subgroups_and_intervals():
     records = ImageRecords(np.arange(300), TRUTH.astype(int), both.argmax(1), both.max(1), both)
     rows = np.arange(300) + 1000
     hospitals = {int(row): "a" if row < 1100 else "b" for row in rows}
-    found = TestDetails(("auroc", "sensitivity"), slices={"hospital": hospitals}).of(records, rows)
+    found = DetailOptions(("auroc", "sensitivity"), slices={"hospital": hospitals}).of(records, rows)
     assert found["auroc"] == pytest.approx(100 * roc_auc_score(TRUTH, probability))
     assert found["auroc_interval"][0] < found["auroc"] < found["auroc_interval"][1]
     assert {name: one["images"] for name, one in found["slices"]["hospital"].items()} == {"a": 100, "b": 200}
@@ -52,6 +52,6 @@ def test_subgroups_and_intervals():
     assert of_b["auroc"] == pytest.approx(100 * roc_auc_score(TRUTH[100:], probability[100:]))
     order = np.argsort(probability)  # neighbours in score are of one patient
     patients = dict(zip((rows[order]).tolist(), (np.arange(300) // 30).astype(str).tolist(), strict=True))
-    grouped = TestDetails(("auroc",), groups=patients).of(records, rows)
+    grouped = DetailOptions(("auroc",), groups=patients).of(records, rows)
     widths = [np.diff(one["auroc_interval"])[0] for one in (found, grouped)]
     assert widths[1] > 1.5 * widths[0]

@@ -7,7 +7,7 @@ import torch
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.head_result import HeadResult
-from attentive_probes.evaluation.test_details import TestDetails
+from attentive_probes.evaluation.subgroup_metrics import DetailOptions
 from attentive_probes.scores.metrics import balanced_accuracy, top1
 from attentive_probes.training.steps.optimizers import build_schedule
 from attentive_probes.training.steps.score_test import score_test
@@ -119,7 +119,7 @@ def test_weights_change_what_is_learned(tiny_backbone, tmp_path):
         trainer = ProbeTrainer(sweep, arguments, rare, rare, augmentation=None)
         trainer.train()
         scores = score_test(
-            trainer.run, trainer.open_split("two of the rare class", rare.select([0, 1])), "mean", TestDetails()
+            trainer.run, trainer.open_split("two of the rare class", rare.select([0, 1])), "mean", DetailOptions()
         )["mean"]
         losses[weights] = scores.loss
     assert losses["balanced"] < losses["none"]

@@ -1,0 +1,1 @@
+"""Faults of the data: copies, likely wrong labels, leaks between splits, odd sizes."""

@@ -1,0 +1,1 @@
+"""One file per command: thin callers of the library."""

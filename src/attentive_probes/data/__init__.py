@@ -1,0 +1,1 @@
+"""Images and labels, and the token cache: everything between files and batches."""

@@ -1,0 +1,1 @@
+"""How good heads are: results of runs, references, predictions, scores of splits."""

@@ -1,0 +1,1 @@
+"""Recipes: from a YAML file, or from data alone, to a run."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from attentive_probes.checks import COUNT, SHARE, Range, check_ranges, unknown_name
 from attentive_probes.evaluation.references import Reference
-from attentive_probes.evaluation.test_details import DETAILED
+from attentive_probes.evaluation.subgroup_metrics import DETAILED
 
 
 @dataclass

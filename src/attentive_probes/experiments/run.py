@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,23 @@ from attentive_probes.auditing.audit_splits import MOST_IMAGES, audit_reading, a
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.splitting.split_parts import RawSplits
+from attentive_probes.evaluation.references import Reference
 from attentive_probes.evaluation.results import READING, SweepResults
 from attentive_probes.evaluation.runs.run_files import ATTENTION_PICTURE, PROBES, RECIPE, SPLITS
-from attentive_probes.experiments.judging import EvaluationRecipe
+from attentive_probes.evaluation.subgroup_metrics import DetailOptions
+from attentive_probes.experiments.judging import EvaluationRecipe, SelectionRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.steps.add_references import add_references
 from attentive_probes.experiments.steps.cache_tokens import (
     cache_splits,
     describe_dataset,
 )
-from attentive_probes.experiments.steps.more_tests import open_tests, run_tests
+from attentive_probes.experiments.steps.more_tests import MoreTest, open_tests, run_tests
 from attentive_probes.experiments.steps.pictures import draw_audit, draw_pictures, named_head
 from attentive_probes.experiments.steps.prepare import prepare
+from attentive_probes.experiments.steps.read_subgroups import details_of
 from attentive_probes.experiments.steps.select_by_folds import Selected, select_by_folds, select_on_validation
 from attentive_probes.experiments.steps.split_files import write_splits
-from attentive_probes.experiments.steps.test_options import details_of
 from attentive_probes.files.disk_space import check_space
 from attentive_probes.probe.making.describe import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
@@ -67,58 +69,118 @@ def run_recipe(recipe: Recipe) -> SweepResults:
         return _run(recipe, sweep, raw, opened)
 
 
+@dataclass
+class _Work:
+    """A recipe on its way: each step of `_run` takes what the steps before it left here.
+
+    Args:
+        recipe: What is to be done.
+        sweep: The heads and their backbone; after a selection by folds those that are still needed.
+        raw: The splits as they were read.
+        opened: Name -> images of each split.
+        tests: Further test splits.
+        details: What else is wanted of the test split.
+        splits: Name -> what heads read of each split: its images, or their cached tokens.
+        references: Name -> classifier on fixed features, also only those that are still needed.
+        selected: What a selection by folds found; `None` without folds.
+    """
+
+    recipe: Recipe
+    sweep: ProbeSweep
+    raw: RawSplits
+    opened: Mapping[str, ImageSplit | ImageStream | None]
+    tests: Mapping[str, MoreTest]
+    details: DetailOptions
+    splits: Mapping[str, Any]
+    references: Mapping[str, Reference]
+    selected: Selected | None = None
+
+    @property
+    def by_folds(self) -> bool:
+        """Whether heads are chosen by cross-validation."""
+        return self.recipe.selection is not None and self.recipe.selection.folds > 0
+
+
 def _run(
     recipe: Recipe, sweep: ProbeSweep, raw: RawSplits, opened: Mapping[str, ImageSplit | ImageStream | None]
 ) -> SweepResults:
-    data, references = recipe.data, recipe.evaluation.references
-    of_references = [reading_of(sweep.config, reference.head) for reference in references.values()]
-    readings = list(dict.fromkeys([*sweep.readings, *of_references]))
-    tests = open_tests(data, sweep, raw.table, opened["train"])
-    details = details_of(recipe.evaluation, raw.parts.get("test"), raw.table, data.problem)
+    tests = open_tests(recipe.data, sweep, raw.table, opened["train"])
+    details = details_of(recipe.evaluation, raw.parts.get("test"), raw.table, recipe.data.problem)
+    work = _Work(recipe, sweep, raw, opened, tests, details, opened, recipe.evaluation.references)
+    _cache(work)
+    _select(work)
+    trainer = _train(work)
+    _test(work, trainer)
+    _report(work, trainer)
+    return trainer.results
+
+
+def _cache(work: _Work) -> None:
+    """Put tokens in the place of images, if the recipe says so; the disk must hold them and what the run writes."""
+    recipe, sweep = work.recipe, work.sweep
     needs = {Path(recipe.train.output_dir): bytes_of_run(sweep)}
     check_space(needs)
-    by_folds = recipe.selection is not None and recipe.selection.folds > 0
-    splits: Mapping[str, Any] = opened
-    if data.tokens == "cached":
-        splits = cache_splits(data, sweep, opened, readings, recipe.train, needs, by_folds)
-    selected = None
-    if by_folds:
-        selected = select_by_folds(recipe, sweep, splits["pool"], raw.pool_groups(opened))
-        sweep, references = selected.sweep, selected.references
-    trainer = _trainer(recipe, sweep, splits, raw, by_folds)
-    results = trainer.train()
-    note_groups(results, raw.num_groups(), ADVICE[by_folds])
-    _choose(recipe, trainer, splits, selected, raw)
-    if splits["test"] is not None and not trainer.is_tested:
-        results = trainer.test(splits["test"], recipe.evaluation.baseline, details)
+    if recipe.data.tokens == "cached":
+        of_references = [reading_of(sweep.config, reference.head) for reference in work.references.values()]
+        readings = list(dict.fromkeys([*sweep.readings, *of_references]))
+        work.splits = cache_splits(recipe.data, sweep, work.opened, readings, recipe.train, needs, work.by_folds)
+
+
+def _select(work: _Work) -> None:
+    """Cross-validate all heads and references, and go on with those that are still needed."""
+    if work.by_folds:
+        groups = work.raw.pool_groups(work.opened)
+        work.selected = select_by_folds(work.recipe, work.sweep, work.splits["pool"], groups)
+        work.sweep, work.references = work.selected.sweep, work.selected.references
+
+
+def _train(work: _Work) -> ProbeTrainer:
+    """Train, and choose the winner."""
+    trainer = _trainer(work)
+    trainer.train()
+    note_groups(trainer.results, work.raw.num_groups(), ADVICE[work.by_folds])
+    if work.recipe.selection is not None:
+        _choose(work, work.recipe.selection, trainer)
+    return trainer
+
+
+def _test(work: _Work, trainer: ProbeTrainer) -> None:
+    """Score the test splits, each of them once, with heads and references."""
+    split, baseline = work.splits["test"], work.recipe.evaluation.baseline
+    if split is not None and not trainer.is_tested:
+        trainer.test(split, baseline, work.details)
+    results = trainer.results
     if trainer.is_tested:
-        run_tests(trainer, tests, results.baseline or results.best.name)
+        run_tests(trainer, work.tests, results.baseline or results.best.name)
     known = {reference.name for reference in results.references}
-    if missing := {name: reference for name, reference in references.items() if name not in known}:
-        add_references(missing, trainer, splits, details)
-    if recipe.evaluation.report:
-        _audit(recipe, trainer, opened, splits, raw)
+    if missing := {name: reference for name, reference in work.references.items() if name not in known}:
+        add_references(missing, trainer, work.splits, work.details)
+
+
+def _report(work: _Work, trainer: ProbeTrainer) -> None:
+    """Audit the images, write the results, and draw and report them, if the recipe says so."""
+    is_wanted = work.recipe.evaluation.report
+    if is_wanted:
+        _audit(work, trainer)
     trainer.save_results()
     if trainer.accelerator.is_main_process:
-        if recipe.evaluation.report:
-            _draw(recipe, trainer, opened["test"])
-        save_best(trainer.folder, results.winner)  # whole, with its picture
-        if recipe.evaluation.report:
+        if is_wanted:
+            _draw(work, trainer)
+        # After its picture is drawn, so that the copy is whole.
+        save_best(trainer.folder, trainer.results.winner)
+        if is_wanted:
             write_report(trainer.folder)
-    return results
 
 
-def _trainer(
-    recipe: Recipe, sweep: ProbeSweep, splits: Mapping[str, Any], raw: RawSplits, by_folds: bool
-) -> ProbeTrainer:
+def _trainer(work: _Work) -> ProbeTrainer:
     """The trainer of a run, with what is known before it begins written down."""
-    data, arguments = recipe.data, recipe.train
+    recipe, data, raw, splits = work.recipe, work.recipe.data, work.raw, work.splits
+    # Where a winner is chosen among all candidates, no epoch is chosen by the images that judge: references have none.
     chooses = recipe.selection is not None
-    if chooses:  # no epoch is chosen by the images that judge; references have none either
-        arguments = replace(arguments, select_epoch=False)
+    arguments = replace(recipe.train, select_epoch=False) if chooses else recipe.train
     options: dict[str, Any] = {"images": data.images, "augmentation": data.augmentation}
     options["groups"] = raw.parts["validation"].by_row()
-    trainer = ProbeTrainer(sweep, arguments, splits["train"], splits["validation"], **options)
+    trainer = ProbeTrainer(work.sweep, arguments, splits["train"], splits["validation"], **options)
     if trainer.accelerator.is_main_process:
         recipe.save(trainer.folder / RECIPE)
         (trainer.folder / SPLITS).unlink(missing_ok=True)
@@ -129,45 +191,41 @@ def _trainer(
     for name, content in raw.contents(data.images.label_column).items():
         trainer.results.data.setdefault(name, {})["content"] = content
     if chooses:
-        trainer.results.protocol = PROTOCOL_OF_SELECTION.format(BY[by_folds])
+        trainer.results.protocol = PROTOCOL_OF_SELECTION.format(BY[work.by_folds])
     if data.validation_split is not None and data.validation_split == data.test_split:
         trainer.results.protocol = SELECTED_ON_TEST
     return trainer
 
 
-def _choose(
-    recipe: Recipe, trainer: ProbeTrainer, splits: Mapping[str, Any], selected: Selected | None, raw: RawSplits
-) -> None:
+def _choose(work: _Work, selection: SelectionRecipe, trainer: ProbeTrainer) -> None:
     """Choose among the heads of a run that is trained, and refit them if asked for; a resumed one has its choice."""
-    results = trainer.results
-    if recipe.selection is None:
-        return
+    results, selected = trainer.results, work.selected
     if selected is not None:
         results.selection = {**selected.found, "refit": results.selection.get("refit", 0)}
     elif not results.selection:
-        groups = raw.parts["validation"].groups_at(splits["validation"].images.numpy())
-        results.selection = select_on_validation(recipe, trainer, splits, groups)
+        groups = work.raw.parts["validation"].groups_at(work.splits["validation"].images.numpy())
+        results.selection = select_on_validation(work.recipe, trainer, work.splits, groups)
     # The winner, on images that it did not learn from.
     calibrate(trainer.run)
-    if trainer.accelerator.is_main_process:  # it was saved before it was one
+    # It was saved before it was the winner.
+    if trainer.accelerator.is_main_process:
         replace_whole(trainer.probe(), trainer.folder / PROBES / results.best.name)
-    if selected is not None and recipe.selection.refit:
-        results.selection["refit"] = refit(trainer, splits["pool"])
+    if selected is not None and selection.refit:
+        results.selection["refit"] = refit(trainer, work.splits["pool"])
     trainer.save_results()
 
 
-def _audit(
-    recipe: Recipe, trainer: ProbeTrainer, opened: Mapping[str, Any], caches: Mapping[str, Any], raw: RawSplits
-) -> None:
+def _audit(work: _Work, trainer: ProbeTrainer) -> None:
     """Look for copies, wrong labels and the like, where that costs seconds: cached tokens of not too many images."""
-    found = held_splits(opened, caches)
-    if recipe.data.tokens != "cached" or not recipe.data.problem.has_one_class:
+    data = work.recipe.data
+    if data.tokens != "cached" or not data.problem.has_one_class or data.augmentation is not None:
         return
-    if sum(len(cache) for cache in found.caches.values()) > MOST_IMAGES or recipe.data.augmentation is not None:
+    found = held_splits(work.opened, work.splits)
+    if sum(len(cache) for cache in found.caches.values()) > MOST_IMAGES:
         return
     reading = audit_reading(trainer.sweep, found.caches)
     if reading is not None:
-        audit = audit_splits(trainer.sweep, found.splits, found.caches, reading, trainer.accelerator, raw)
+        audit = audit_splits(trainer.sweep, found.splits, found.caches, reading, trainer.accelerator, work.raw)
         if trainer.accelerator.is_main_process:
             audit.save(trainer.folder)
             warn(trainer.results, *audit.warnings)
@@ -175,13 +233,14 @@ def _audit(
                 draw_audit(audit, found.splits, trainer.folder)
 
 
-def _draw(recipe: Recipe, trainer: ProbeTrainer, test: ImageSplit | ImageStream | None) -> None:
+def _draw(work: _Work, trainer: ProbeTrainer) -> None:
     """The pictures of a run whose numbers are written."""
+    test, evaluation = work.opened["test"], work.recipe.evaluation
     if isinstance(test, ImageSplit) and has_matplotlib():
-        draw_pictures(recipe.evaluation, trainer.sweep, trainer.results, test, trainer.folder)
+        draw_pictures(evaluation, trainer.sweep, trainer.results, test, trainer.folder)
         picture = trainer.folder / ATTENTION_PICTURE
         if picture.exists():
-            shown = named_head(recipe.evaluation.attention_head, trainer.results)
+            shown = named_head(evaluation.attention_head, trainer.results)
             trainer.attach(ATTENTION_PICTURE, picture.read_bytes(), shown)
             trainer.save_results()
 

@@ -1,0 +1,1 @@
+"""Files that are written whole, checked by sums, and read as untrusted."""

@@ -1,0 +1,1 @@
+"""What poolings and heads are made of; `attend` first."""

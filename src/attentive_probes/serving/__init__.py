@@ -1,0 +1,1 @@
+"""Web service, page, Spaces and exports."""

@@ -1,0 +1,1 @@
+"""Many runs as one study: its runs, rows, tables, pictures, and leaderboards."""

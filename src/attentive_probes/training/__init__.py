@@ -1,0 +1,1 @@
+"""The one training loop, on Accelerate; cross-validation, probes beside a training of others."""

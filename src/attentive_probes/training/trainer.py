@@ -17,7 +17,7 @@ from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.split import Split
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.run_files import ANSWERS, PROBES, RESULTS
-from attentive_probes.evaluation.test_details import TestDetails
+from attentive_probes.evaluation.subgroup_metrics import DetailOptions
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.machine.processes import make_accelerator
 from attentive_probes.probe.files.saving import write_files
@@ -211,7 +211,7 @@ class ProbeTrainer:
         return open_any(name, dataset, self.sweep, self.images, self.encoder, shuffle)
 
     def test(
-        self, dataset: AnyDataset, baseline: str | None = None, details: TestDetails | None = None
+        self, dataset: AnyDataset, baseline: str | None = None, details: DetailOptions | None = None
     ) -> SweepResults:
         """Score the test split, once, with every head at its selected epoch, and add it to `results.json`.
 
@@ -228,9 +228,9 @@ class ProbeTrainer:
         baseline = check_baseline(baseline, self.results)
         split = self.open_split("test", dataset)
         with claimed(self.folder):
-            return self._test(split, baseline, details or TestDetails())
+            return self._test(split, baseline, details or DetailOptions())
 
-    def _test(self, split: Split, baseline: str, details: TestDetails) -> SweepResults:
+    def _test(self, split: Split, baseline: str, details: DetailOptions) -> SweepResults:
         run, results = self.run, self.run.results
         scores = score_test(run, split, baseline, details)
         results.baseline, run.is_tested, run.baseline_scores = baseline, True, scores[baseline]

@@ -1,0 +1,1 @@
+"""From bytes to pixels: decoding, views, transforms, hashes of content."""

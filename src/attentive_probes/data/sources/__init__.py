@@ -1,0 +1,1 @@
+"""What data are read from: folders, tables, archives, PyTorch datasets."""

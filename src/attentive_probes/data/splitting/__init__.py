@@ -1,0 +1,1 @@
+"""Who is in which split: hold-out, folds, groups."""

@@ -1,0 +1,1 @@
+"""Tokens on disk: shards, their integrity, and the caches of a folder."""

@@ -1,0 +1,1 @@
+"""Predictions and embeddings as files, and the loop that reads a labelled split."""

@@ -22,7 +22,7 @@ from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
 from attentive_probes.evaluation.runs.run_files import ANSWERS, PROBES
 from attentive_probes.evaluation.split_scores import rows_of
-from attentive_probes.evaluation.test_details import TestDetails
+from attentive_probes.evaluation.subgroup_metrics import DetailOptions
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.probe.making.describe import reading_of
 from attentive_probes.scores.class_scores import ClassScores
@@ -37,7 +37,7 @@ def add_references(
     references: Mapping[str, Reference],
     trainer: ProbeTrainer,
     splits: Mapping[str, Any],
-    details: TestDetails | None = None,
+    details: DetailOptions | None = None,
 ) -> None:
     """Evaluate k-NN and logistic regression on the features of a run's splits and add them to its results.
 

@@ -1,0 +1,1 @@
+"""How a probe is saved, loaded, bundled with its code and uploaded."""

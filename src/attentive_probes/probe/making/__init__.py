@@ -1,0 +1,1 @@
+"""How a probe comes about: description of its backbone, head, adapter, rates."""

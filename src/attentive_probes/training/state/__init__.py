@@ -1,0 +1,1 @@
+"""What a run holds and keeps: checkpoints, best epochs, notes, what a resumed run needs."""

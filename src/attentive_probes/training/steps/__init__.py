@@ -1,0 +1,1 @@
+"""What a run does: epochs, steps, losses, optimizers, the test."""

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from attentive_probes.data.split import Split
 from attentive_probes.evaluation.split_scores import rows_of, score_split
-from attentive_probes.evaluation.test_details import TestDetails
+from attentive_probes.evaluation.subgroup_metrics import DetailOptions
 from attentive_probes.files.writing import whole_file
 from attentive_probes.machine.processes import bar_is_off
 from attentive_probes.problems import Scores
@@ -26,7 +26,7 @@ def score_test(
     run: Run,
     split: Split,
     baseline: str,
-    details: TestDetails | None = None,
+    details: DetailOptions | None = None,
     classes: np.ndarray | None = None,
 ) -> dict[str, Scores]:
     """Scores of all heads of a run on its test split; those of the selected head and the baseline know every image.
@@ -38,7 +38,7 @@ def score_test(
         details: What else is wanted.
         classes: Ids of the classes that answers are chosen among; `None` for all.
     """
-    details = details or TestDetails()
+    details = details or DetailOptions()
     loader, sweep, accelerator = run.loader(split, train=False), run.sweep, run.accelerator
     sweep.to(accelerator.device)
     kept = {run.results.best.name, *([baseline] if details.are_asked_for else [])}
@@ -58,7 +58,7 @@ def score_test(
         )
 
 
-def note_test(run: Run, scores: dict[str, Scores], split: Split, baseline: str, details: TestDetails) -> None:
+def note_test(run: Run, scores: dict[str, Scores], split: Split, baseline: str, details: DetailOptions) -> None:
     """Put test metrics into the results of a run; arguments as of `score_test`, and the scores that it gave."""
     rows = rows_of(scores[run.results.best.name], split) if details.are_asked_for else None
     groups = None if rows is None else details.groups_of(rows)
@@ -75,7 +75,7 @@ def note_test(run: Run, scores: dict[str, Scores], split: Split, baseline: str, 
 
 
 def save_answers(
-    scores: Mapping[str, Scores], split: Split, path: Path, details: TestDetails, more: bool = False
+    scores: Mapping[str, Scores], split: Split, path: Path, details: DetailOptions, more: bool = False
 ) -> None:
     """Write what every head answered about every test image as Parquet: head, row, correct, probability, and group.
 

@@ -7,13 +7,13 @@ from typing import Any
 from datasets import Dataset
 
 from attentive_probes.data.splitting.split_parts import Part
-from attentive_probes.evaluation.test_details import TestDetails, check_details
+from attentive_probes.evaluation.subgroup_metrics import DetailOptions, check_details
 from attentive_probes.experiments.judging import EvaluationRecipe
 from attentive_probes.problems import Problem
 from attentive_probes.problems.label_table import LabelTable
 
 
-def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTable, problem: Problem) -> TestDetails:
+def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTable, problem: Problem) -> DetailOptions:
     """The details of a test split, checked before any work.
 
     Args:
@@ -35,7 +35,7 @@ def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTabl
     if positive is None:
         raise ValueError(f"evaluation.positive: {table.unknown(evaluation.positive)}")
     if part is None or not isinstance(part.data, Dataset):
-        return TestDetails(answers=evaluation.answers)
+        return DetailOptions(answers=evaluation.answers)
     rows, groups = part.all_rows.tolist(), part.by_row()
     slices: dict[str, dict[int, Any]] = {}
     for column in evaluation.slices:
@@ -43,4 +43,5 @@ def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTabl
             known = part.data.column_names
             raise ValueError(f"There is no column {column!r} in the test split (evaluation.slices); there are {known}.")
         slices[column] = dict(zip(rows, map(str, part.data[column]), strict=True))
-    return TestDetails(tuple(evaluation.metrics), positive, evaluation.specificity, groups, slices, evaluation.answers)
+    wanted = (tuple(evaluation.metrics), positive, evaluation.specificity, groups, slices, evaluation.answers)
+    return DetailOptions(*wanted)

@@ -19,7 +19,7 @@ MOST_VALUES = 50  # of a column, each of which is a subgroup
 
 
 @dataclass(frozen=True)
-class TestDetails:
+class DetailOptions:
     """What is wanted of the test split beside what every head gets.
 
     Args:
@@ -31,8 +31,6 @@ class TestDetails:
         slices: Column -> row -> value: the subgroups.
         answers: Whether the answers of every head are kept.
     """
-
-    __test__ = False  # no test, whatever pytest makes of its name
 
     metrics: tuple[str, ...] = ()
     positive: int = 1
