@@ -122,7 +122,7 @@ def mask_of(image: Path, folder: Path) -> Path:
     """The mask of an image file: of its name, in the folder of its class in a folder, or in that folder itself.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no mask for the images; the text names the folder.
     """
     tried = [folder / image.parent.name / f"{image.stem}.png", folder / f"{image.stem}.png"]
     found = next((path for path in tried if path.is_file()), None)

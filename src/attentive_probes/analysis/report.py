@@ -53,8 +53,8 @@ from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.making.describe import build_head
 
 TEMPLATE = "report.html.jinja"
-MOST_ROWS = 300  # of heads or classes in a table
-MOST_STANDINGS = 12  # of the candidates among which one was chosen
+MAX_ROWS = 300  # of heads or classes in a table
+MAX_STANDINGS = 12  # of the candidates among which one was chosen
 LONGEST_RECIPE = 100_000  # letters
 WIDEST, QUALITY = 1600, 82  # of a picture, in pixels
 PICTURES = {
@@ -108,13 +108,13 @@ def _content(folder: Path, results: SweepResults, configs: Mapping[str, ProbeCon
         "split": split,
         "metric": metric,
         "score": score_of(best, split, metric),
-        "heads": [_row(head, split, metric) for head in heads[:MOST_ROWS]],
-        "num_left_out": max(0, len(heads) - MOST_ROWS),
+        "heads": [_row(head, split, metric) for head in heads[:MAX_ROWS]],
+        "num_left_out": max(0, len(heads) - MAX_ROWS),
         "references": [_row(one, split, metric) for one in results.references],
-        "standings": (results.selection.get("standings") or [])[:MOST_STANDINGS],
+        "standings": (results.selection.get("standings") or [])[:MAX_STANDINGS],
         "families": results.best_per_head if has_choices(results.best_per_head) else [],
-        "costs": [_cost_of(folder, head, configs[head.name]) for head in heads[:MOST_ROWS]],
-        "classes": _classes(best, config)[:MOST_ROWS],
+        "costs": [_cost_of(folder, head, configs[head.name]) for head in heads[:MAX_ROWS]],
+        "classes": _classes(best, config)[:MAX_ROWS],
         "figures": _figures(results, config),
         "has_best": (folder / BEST).exists(),
         "has_predictions": (folder / PREDICTIONS).exists(),

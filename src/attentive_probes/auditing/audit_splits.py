@@ -33,7 +33,7 @@ from attentive_probes.probe.making.describe import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.tokens import Reading
 
-MOST_IMAGES = 5_000  # that a run audits beside; a call of its own audits any number
+MAX_IMAGES = 5_000  # that a run audits beside; a call of its own audits any number
 NUM_FOLDS = 5
 SHARES = {"smallest": 0.0, "median": 0.5, "largest": 1.0}  # quantiles of the sizes of images
 

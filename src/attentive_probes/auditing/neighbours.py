@@ -80,7 +80,7 @@ def thumbnail(image: Image.Image) -> np.ndarray:
 
 @torch.no_grad()
 def equal_pixels(thumbnails: np.ndarray, least: float = EQUAL) -> list[tuple[int, int, float]]:
-    """Pairs of images whose thumbnails are as good as equal, up to brightness and contrast.
+    """Pairs of near-duplicate images: thumbnails that are equal up to brightness and contrast.
 
     Args:
         thumbnails: Grey values `(N, P)`.

@@ -134,7 +134,7 @@ def vision_model_class(config: PreTrainedConfig, projection: bool = False) -> ty
     """The model class that belongs to a vision configuration; with `projection`, the one that keeps the projection.
 
     Raises:
-        ValueError: If it takes no images, or there is none.
+        ValueError: If the model takes no images, or cannot be found.
     """
     is_mapped = type(config) in MODEL_MAPPING and not projection
     found = [MODEL_MAPPING[type(config)]] if is_mapped else _classes_beside(config)

@@ -27,14 +27,14 @@ def load_image_processor(name: str, **hub_arguments: Any) -> BaseImageProcessor:
         **hub_arguments: `revision`, `token` and the like.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the backbone comes without an image processor.
     """
     source = resolve_source(name)
     try:
         return AutoImageProcessor.from_pretrained(source, backend="pil", **hub_arguments)
     except OSError as error:
         raise ValueError(f"There is no image processor (preprocessor_config.json) beside {name!r}: {error}") from error
-    except Exception:  # no PIL class, a processor of videos, or numbers that are none
+    except Exception:  # No PIL class, a processor of videos, or broken numbers.
         with foreign(f"{name}, preprocessor_config.json,", "an image processor"):
             stored, _ = BaseImageProcessor.get_image_processor_dict(source, **hub_arguments)
             return plain_processor(stored)

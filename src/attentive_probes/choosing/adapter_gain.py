@@ -17,7 +17,7 @@ from attentive_probes.scores.class_scores import ClassScores
 from attentive_probes.scores.statistics import compare_shares, num_draws
 from attentive_probes.training.trainer import ProbeTrainer
 
-MOST_IMAGES, EPOCHS = 1000, 10  # each of which runs the backbone forward and backward
+MAX_IMAGES, EPOCHS = 1000, 10  # each of which runs the backbone forward and backward
 HELD = 0.3  # of the images, which judge
 
 
@@ -39,7 +39,7 @@ def adapter_gain(recipe: Recipe, name: str, winner: Judged) -> str:
     run = winner.sweep.runs.get(name) or next(iter(winner.sweep.runs.values()))
     rates = {"learning_rate": run.learning_rate, "query_learning_rate": run.query_learning_rate}
     data = replace(recipe.data, tokens="online", validation_split=None, validation_fraction=HELD)
-    data = replace(data, fraction=share_of(data, MOST_IMAGES))
+    data = replace(data, fraction=share_of(data, MAX_IMAGES))
     folder, epochs = Path(recipe.train.output_dir).parent, recipe.train.num_train_epochs or EPOCHS
     correct, groups, count = [], None, 0
     for lora in (None, LoraRecipe()):

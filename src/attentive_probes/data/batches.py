@@ -144,7 +144,7 @@ def make_cached_loader(
 
 
 def shuffled(num_images: int, seed: int, epoch: int) -> list[int]:
-    """A random order of the rows of a split; different seeds share none, whatever the epochs."""
+    """A random order of the rows of a split; different seeds have no order in common, whatever the epochs."""
     spread = (seed * 0x9E3779B97F4A7C15 + epoch) % 2**63  # multiples of 2^64 / phi lie far apart
     return torch.randperm(num_images, generator=torch.Generator().manual_seed(spread)).tolist()
 

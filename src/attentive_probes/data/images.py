@@ -10,7 +10,7 @@ from datasets import Dataset
 from PIL import Image
 
 from attentive_probes.checks import COUNT, OPTIONAL_COUNT, check_ranges, unknown_name
-from attentive_probes.data.pixels.decode import MOST_PIXELS
+from attentive_probes.data.pixels.decode import MAX_PIXELS
 
 PLAIN = ("string", "large_string", "binary", "large_binary")
 
@@ -43,7 +43,7 @@ class ImageOptions:
     check: bool | None = None
     label_separator: str | None = None
     jpeg_min_size: int | None = None
-    max_pixels: int = MOST_PIXELS
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):

@@ -184,7 +184,7 @@ class TokenCache(torch.utils.data.Dataset):
         """Check that its labels are targets of a problem.
 
         Raises:
-            ValueError: If one is none.
+            ValueError: If a label is not a target of the problem.
         """
         if not find_problem(problem_type).are_targets(self.labels, num_labels):
             raise ValueError(

@@ -15,7 +15,7 @@ TASK = "image-classification"
 class ProbePipeline(ImageClassificationPipeline):
     """The image classification of transformers, for probes with our way to open an image; as it is for other models.
 
-    Transformers' own way clips 16-bit images to white and drops what alpha lets through.
+    Transformers' own way clips 16-bit images to white and ignores transparency.
     """
 
     def preprocess(self, image: Any, timeout: float | None = None) -> Any:

@@ -156,7 +156,7 @@ class SweepResults:
         """Read what `save` wrote, and the history beside it.
 
         Raises:
-            ValueError: If the file is none of results, or has another schema version; the text names it.
+            ValueError: If the file is not a results file, or has an unsupported schema version; the text names it.
         """
         with foreign(path, "the results of a run"):
             content = json.loads(Path(path).read_text("utf-8"))

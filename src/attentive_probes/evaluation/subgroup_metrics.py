@@ -15,7 +15,7 @@ from attentive_probes.scores.resampling import interval_of, resample
 from attentive_probes.scores.statistics import clustered_interval
 
 DETAILED = ("auroc", "auprc", "kappa", "sensitivity")
-MOST_VALUES = 50  # of a column, each of which is a subgroup
+MAX_VALUES = 50  # of a column, each of which is a subgroup
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class DetailOptions:
         for column, by_row in self.slices.items():
             values = np.array([str(by_row[row]) for row in rows.tolist()])
             counts = {value: int((values == value).sum()) for value in np.unique(values).tolist()}
-            shown = sorted(counts, key=lambda value: -counts[value])[:MOST_VALUES]
+            shown = sorted(counts, key=lambda value: -counts[value])[:MAX_VALUES]
             slices[column] = {
                 value: self._subgroup(records, np.flatnonzero(values == value), groups) for value in shown
             }

@@ -34,7 +34,7 @@ TESTED, HELD = 0.2, 0.1  # shares of all images, and of those that are left
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for beside the data.
+    """Options of `train <data>` other than the data.
 
     Args:
         backbone: Hub id, folder, `embedded:<name>`, `auto`, or `None` for the embedded one.

@@ -57,7 +57,7 @@ class EvaluationRecipe:
             (quadratic, of classes in order), `sensitivity` (of two classes, at `specificity`). Regressions and several
             labels have their rank metrics always.
         positive: Name of the positive class of two; by default the second one.
-        specificity: Share of the negatives that are to be left in peace.
+        specificity: Specificity at which sensitivity is reported: share of negatives that are classified as negative.
         answers: Whether the answers of every head to all test images are written, to `answers.parquet`.
         slices: Columns whose values are subgroups, such as a hospital or a camera: accuracy and metrics of each.
         report: Whether images and labels are audited, and pictures and the report are made; runs of a study have one

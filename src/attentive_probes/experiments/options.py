@@ -55,7 +55,7 @@ def seconds_of(text: str) -> float:
     """A length of time, such as `90s`, `10m`, `1.5h` or `600`, in seconds.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the text is not a duration.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     if found is None or float(found[1]) == 0:

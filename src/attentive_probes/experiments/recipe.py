@@ -34,7 +34,7 @@ def _flat(*classes: type) -> list[tuple[str, Any, Any]]:
 
 
 LABELS, TRUST = "data.labels=", "backbone.trust_remote_code="
-MOST_NODES = 10**6
+MAX_NODES = 10**6
 OWN_KEY = re.compile(r"(?<!\\)\$\{[\w.\[\]-]+\}")
 
 # A head in YAML is one flat block: the fields of HeadConfig beside the training settings of HeadRun.
@@ -149,12 +149,15 @@ def check_text(text: str, overrides: Sequence[str], path: str) -> None:
             found = content[content.index("${", 0) :].partition("\n")[0][:60]
             raise ValueError(f"{path}{place}: {found!r} is more than a key of the recipe, such as ${{train.seed}}.")
     loaded = yaml.safe_load(text)
-    if sum(1 for _ in islice(_nodes(loaded), MOST_NODES)) == MOST_NODES:
-        raise ValueError(f"{path} holds more than {MOST_NODES:,} values, counted with all repetitions.")
+    if sum(1 for _ in islice(_nodes(loaded), MAX_NODES)) == MAX_NODES:
+        raise ValueError(f"{path} holds more than {MAX_NODES:,} values, counted with all repetitions.")
 
 
 def _trusted(recipe: Recipe, path: str | Path, overrides: Sequence[str]) -> Recipe:
-    """A recipe that runs code only if the command line says so; what counts is what it came to, however written."""
+    """A recipe that runs code only if the command line says so.
+
+    The check applies to the merged value, of file and overrides.
+    """
     if recipe.backbone.trust_remote_code and not any(override.startswith(TRUST) for override in overrides):
         raise ValueError(
             f"{path} asks to run code from the repository of {recipe.backbone.name!r}; read that code, and say "

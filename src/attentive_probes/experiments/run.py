@@ -9,7 +9,7 @@ from typing import Any
 
 from attentive_probes.analysis.figures.plots import has_matplotlib
 from attentive_probes.analysis.report import write_report
-from attentive_probes.auditing.audit_splits import MOST_IMAGES, audit_reading, audit_splits, held_splits
+from attentive_probes.auditing.audit_splits import MAX_IMAGES, audit_reading, audit_splits, held_splits
 from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.splitting.split_parts import RawSplits
@@ -221,7 +221,7 @@ def _audit(work: _Work, trainer: ProbeTrainer) -> None:
     if data.tokens != "cached" or not data.problem.has_one_class or data.augmentation is not None:
         return
     found = held_splits(work.opened, work.splits)
-    if sum(len(cache) for cache in found.caches.values()) > MOST_IMAGES:
+    if sum(len(cache) for cache in found.caches.values()) > MAX_IMAGES:
         return
     reading = audit_reading(trainer.sweep, found.caches)
     if reading is not None:

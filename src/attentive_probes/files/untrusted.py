@@ -20,7 +20,7 @@ def foreign(path: object, what: str, but: tuple[type[Exception], ...] = ()) -> I
     Args:
         path: What is read.
         what: What it should be, in words.
-        but: Errors that are none of the file's.
+        but: Exception types to let through, as they do not concern the file.
 
     Raises:
         ValueError: If anything goes wrong that the file can be the cause of; the text names it.

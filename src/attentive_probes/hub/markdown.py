@@ -1,4 +1,4 @@
-"""Text of strangers in a card: it is read as text, whatever is in it."""
+"""Untrusted text in model cards, escaped: it is read as text, whatever is in it."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def read_published(path: Path) -> tuple[dict[str, Any], State]:
     """What a file says of a published head, and its tensors; nothing in it runs, and nothing is larger than the file.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the file does not hold a head.
     """
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
@@ -176,7 +176,7 @@ def read_published(path: Path) -> tuple[dict[str, Any], State]:
         raise ValueError("it should hold state_dict and meta")
     meta, state = content["meta"], content["state_dict"]
     if not fits(meta, dict[str, Any]) or not fits(state, dict[str, torch.Tensor]):
-        raise ValueError("its state_dict is none of tensors, or its meta is no mapping")
+        raise ValueError("its state_dict holds something other than tensors, or its meta is not a mapping")
     lacking = [key for key in ("loader", "cls_features", "ep_queries", "d_out") if key not in meta]
     if lacking or "2.bias" not in state:
         raise ValueError(f"its meta lacks {lacking}, or its state_dict the classifier")

@@ -1,4 +1,4 @@
-"""Features of which a part serves alone: nested slices, one of which each training image is judged by."""
+"""Matryoshka features: nested prefixes that work on their own; in training each image is scored on a random one."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class BatchNorm(nn.Module):
         """Take what the running statistics started from, mean 0 and variance 1, out of them.
 
         After t batches it has the weight `(1 - momentum) ** t`, a third after ten: short runs would be evaluated with
-        statistics that are none of their features. Nothing changes before the first batch.
+        the initial statistics rather than those of their features. Nothing changes before the first batch.
         """
         weight = (1 - self.momentum) ** int(self.num_batches_tracked)
         if weight < 1:

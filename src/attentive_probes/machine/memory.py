@@ -23,7 +23,7 @@ def free_memory() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what a training step frees for the next one, which else pays for every page anew.
+    """Let the C library keep freed memory for the next training step, which would otherwise page-fault every time.
 
     glibc hands blocks back above twice the size of the largest block that was freed, up to 32 MiB; one that nobody
     touches costs nothing. Of no effect elsewhere.

@@ -78,12 +78,12 @@ POOLINGS: dict[str, type[Pooling]] = {
 
 
 OURS = frozenset(POOLINGS)
-MOST = 10**6
+MAX_COUNT = 10**6
 # Option, or its type -> what it may be.
 OPTION_RANGES = {
-    "int": Range(1, MOST, whole=True),
-    "int | None": Range(1, MOST, whole=True, optional=True),
-    "float": Range(0, MOST, above=True),
+    "int": Range(1, MAX_COUNT, whole=True),
+    "int | None": Range(1, MAX_COUNT, whole=True, optional=True),
+    "float": Range(0, MAX_COUNT, above=True),
     "attention_dropout": Range(0, 1, below=True),
     "depth": Range(1, 100, whole=True),
     "num_blocks": Range(1, 100, whole=True),

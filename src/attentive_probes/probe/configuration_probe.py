@@ -134,7 +134,7 @@ class ProbeConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in the parent, after a look at what the values can be.
+        """Check types and ranges of a stored configuration, then build it as the parent class does.
 
         Raises:
             ValueError: If they can be no configuration.

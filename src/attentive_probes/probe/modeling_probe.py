@@ -93,7 +93,7 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
                 `local_files_only`; `num_labels`, `problem_type`, `revision`, `image_size`: see `describe_probe`.
 
         Raises:
-            TypeError: If an option is none.
+            TypeError: If an option is unknown; the message names it.
             ValueError: If the backbone cannot be found or read, or the head or adapter does not fit it.
         """
         source = OwnBackbone(name) if isinstance(name, nn.Module) else name
@@ -190,7 +190,7 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
                 `upload_probe`.
 
         Raises:
-            TypeError: If an option is none.
+            TypeError: If an option is unknown; the message names it.
         """
         refuse_rest(options.keys() - set(OPTIONS), "push_to_hub", {"max_shard_size", "variant", *OPTIONS})
         return upload_probe(

@@ -24,7 +24,7 @@ from attentive_probes.serving.inference_graph import InferenceGraph, patch_of
 
 CLOSE = 1e-4  # largest difference from the probes, relative to their largest number
 CLOSE_RAW = 1e-3  # of raw images: where a resized pixel lies between two whole numbers, it may become either
-MOST_PATCHES = 256  # rows or columns, where any size is taken
+MAX_PATCHES = 256  # rows or columns, where any size is taken
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _traced(graph: InferenceGraph) -> torch.export.ExportedProgram:
         size = (67, 83)
     elif graph.any_size:
         (height, width), (p, q) = graph.geometry.image_size, patch_of(graph.geometry)
-        rows, columns = (Dim(name, min=2, max=MOST_PATCHES) for name in ("rows", "columns"))
+        rows, columns = (Dim(name, min=2, max=MAX_PATCHES) for name in ("rows", "columns"))
         shapes |= {2: p * rows, 3: q * columns}
         size = (height + 3 * p, width + 5 * q)
     options: dict[str, Any] = {"prefer_deferred_runtime_asserts_over_guards": True} if graph.any_size else {}

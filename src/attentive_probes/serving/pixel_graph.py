@@ -81,7 +81,7 @@ class PixelGraph(nn.Module):
         """The graph of a processor, compared with it on images of several sizes.
 
         Raises:
-            ValueError: If there is none, or it does anything else.
+            ValueError: If there is no image processor, or it has a step that cannot be exported.
         """
         if processor is None:
             raise ValueError("The probe has no image processor, so raw images cannot be read.")

@@ -43,7 +43,10 @@ def read_file(path: str, passes: Sequence[SharedPass]) -> dict[str, Reading]:
         ValueError: If the file is no image that can be read.
     """
     found: dict[str, Reading] = {}
-    cell = {"path": None, "bytes": Path(path).read_bytes()}  # where it lies here is nobody's business
+    cell = {
+        "path": None,
+        "bytes": Path(path).read_bytes(),
+    }  # Drop the path: the file layout of the server must not leak.
     for shared in passes:
         image = open_image(cell, "that was given", num_channels=shared.backbone.num_channels, remedy=REMEDY)
         assert shared.processor is not None

@@ -1,4 +1,4 @@
-"""Trained once more, on training and validation images together, once there is nothing left to choose."""
+"""Refit: train once more on training and validation images together, once there is nothing left to choose."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def refit(trainer: ProbeTrainer, pool: TokenCache) -> int:
-    """Train all heads of a run anew on a pool of images, to the end, and put them in the place of those that it has.
+    """Retrain all heads of a run on training and validation images for the full schedule, and replace the present ones.
 
-    A resumed run takes up what was refitted before. Validation metrics stay those of the heads of before.
+    A resumed run takes up heads that were refitted before. Validation metrics remain those from before the refit.
 
     Args:
         trainer: The run, trained and not tested.

@@ -30,7 +30,7 @@ from PIL import Image, ImageOps
 from attentive_probes.backbones import MODES
 
 REMEDY = "repair or remove it, or set unreadable='skip'"
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # where Pillow begins to suspect a bomb
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # where Pillow begins to suspect a bomb
 IN_FLIGHT = 2**26  # pixels that are decoded at a time, by however many threads; a larger image is alone
 STRIP = 2**20  # pixels that are laid over white at a time
 PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_avif": None, "pillow_jxl": None}
@@ -77,7 +77,7 @@ def open_image(
     name: str,
     jpeg_min_size: int | None = None,
     num_channels: int = 3,
-    max_pixels: int = MOST_PIXELS,
+    max_pixels: int = MAX_PIXELS,
     remedy: str = REMEDY,
 ) -> Image.Image:
     """Decode an image to 8 bits, upright, in the channels that a backbone reads; the table above says how.

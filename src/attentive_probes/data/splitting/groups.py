@@ -25,7 +25,8 @@ def groups_of(
             group of an image.
 
     Raises:
-        ValueError: If there is no such column, the pattern is none, it does not match a path, or there are no paths.
+        ValueError: If there is no such column, the pattern is no regular expression or does not match a path, or there
+            are no paths.
     """
     if group_column is not None:
         if group_column not in dataset.column_names:

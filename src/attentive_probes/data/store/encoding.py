@@ -57,7 +57,7 @@ def encode(tokens: Tensor, encoding: str, spread: Tensor | None = None) -> dict[
 
 
 def _check_finite(tokens: Tensor, encoding: str) -> None:
-    largest = float(tokens.abs().amax()) if tokens.numel() else 0.0  # no number if one of them is none
+    largest = float(tokens.abs().amax()) if tokens.numel() else 0.0  # NaN if one of them is
     if largest <= (LARGEST if encoding == "float16" else torch.finfo(torch.float32).max):
         return
     count = int((~tokens.isfinite()).sum())

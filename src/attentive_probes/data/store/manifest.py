@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 ITEM = re.compile(r"[a-z]+@[\w:-]+")  # a kind of token at a tap, a part of file names
 FILE = re.compile(r"(shard-\d+/)?\w[\w@.-]*")  # inside the folder, nowhere else
-MOST = {"num_images": 10**10, "views": 10**5, "shard_size": 10**9}  # more is no cache
+MAX_COUNTS = {"num_images": 10**10, "views": 10**5, "shard_size": 10**9}  # more is no cache
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Manifest:
         return manifest
 
     def _check(self) -> None:
-        for name, most in MOST.items():
+        for name, most in MAX_COUNTS.items():
             _check_count(name, getattr(self, name), most)
         if self.encoding not in ENCODINGS:
             raise ValueError(f"its encoding is {self.encoding!r}")
@@ -138,9 +138,9 @@ class Manifest:
         if not fits(self.error, dict[str, float]):
             raise ValueError("its errors are no numbers")
         if not fits(self.key.get("items", []), list[str]) or not fits(self.key.get("unreadable", 0), int):
-            raise ValueError("its key is none of a token cache")
+            raise ValueError("its key is not that of a token cache")
         if wrong := [path for path in self.files if not FILE.fullmatch(path)]:
-            raise ValueError(f"its files include {wrong[0]!r}, which is none of a token cache")
+            raise ValueError(f"its files include {wrong[0]!r}, which is not part of a token cache")
         self.files = {str(path): (int(size), str(checksum)) for path, (size, checksum) in self.files.items()}
 
 

@@ -97,7 +97,7 @@ def read_array(path: Path) -> np.ndarray:
     """An array of numbers from a file of its own.
 
     Raises:
-        ValueError: If it is none; the text names the file.
+        ValueError: If the file is not an array; the text names it.
     """
     try:
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped: a header cannot ask for memory

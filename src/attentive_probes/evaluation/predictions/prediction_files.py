@@ -47,8 +47,9 @@ def write_predictions(
         identity: What the predictions depend on beside the files: the probe, and the options.
 
     Raises:
-        ValueError: If the file name has another ending, the file is there already, is none to go on with, was made by
-            another probe or with other options, or another process writes to it; before any prediction is made.
+        ValueError: If the file name has another ending, or the file exists and is not to be resumed: it holds no
+            predictions, was made by another probe or with other options, or another process writes to it. Checked
+            before the first prediction.
     """
     if path.suffix not in (*LINES, *WHOLE):
         raise ValueError(unknown_name("ending of a file of predictions:", path.suffix, (*LINES, *WHOLE)))
@@ -201,7 +202,7 @@ def read_list(lines: Iterable[str]) -> list[Path]:
     """The files that a list names, a line each; empty lines do not count.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the list names no file.
     """
     found = list(dict.fromkeys(Path(line.strip()) for line in lines if line.strip()))
     if not found:

@@ -31,7 +31,8 @@ class HeadResult:
         temperature: What its logits are divided by for calibrated probabilities, fitted on the validation split; of the
             selected head alone.
         diverged: Optimizer step (from 1) at which its loss was no finite number any more, 0 if its scores on the
-            validation split were the first to be none; `None` for most. It trained no further; earlier epochs count.
+            validation split were the first not to be finite; `None` for most heads. It trained no further; earlier
+            epochs count.
         history: Per epoch: training loss and validation metrics. A run keeps them in `history.jsonl`, a line per epoch.
         test: Metrics on the test split, with `<metric>_interval`, `<metric>_difference` (mean, low, high) to the
             baseline, its p-value `<metric>_p`, and `<metric>_p_holm`, corrected for the number of comparisons.

@@ -33,7 +33,7 @@ def read_history(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Name of each head -> its epochs in order; nothing where nothing was written.
 
     Raises:
-        ValueError: If a line but the last, which a kill may have cut, is none; the text names the file.
+        ValueError: If a line is not valid JSON; the text names the file. A truncated last line is ignored.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     path = folder / HISTORY

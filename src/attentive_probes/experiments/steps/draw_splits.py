@@ -31,7 +31,7 @@ def load_splits(data: DataRecipe) -> RawSplits:
     """The splits of a recipe: named ones, or parts held out of train by class and group; subsets drawn.
 
     Raises:
-        ValueError: If a split is missing, two of them share rows or groups, or the labels are none of the problem.
+        ValueError: If a split is missing, two of them share rows or groups, or the labels do not fit the problem.
     """
     named = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
     _check_distinct(data, named)

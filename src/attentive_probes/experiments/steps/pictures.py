@@ -36,7 +36,7 @@ from attentive_probes.scores.image_records import read_records
 
 logger = logging.getLogger(__name__)
 WRONG, RIGHT = 6, 3  # images
-MOST_COPIES, MOST_SUSPECTS = 12, 24  # in a picture
+MAX_COPIES, MAX_SUSPECTS = 12, 24  # in a picture
 
 
 def draw_pictures(
@@ -132,13 +132,13 @@ def draw_audit(audit: Audit, splits: Mapping[str, ImageSplit], folder: Path) -> 
         folder: Where the pictures go.
     """
     copies, suspects = [], []
-    for finding in [*audit.of_kind("leak"), *audit.of_kind("duplicate")][:MOST_COPIES]:
+    for finding in [*audit.of_kind("leak"), *audit.of_kind("duplicate")][:MAX_COPIES]:
         pair = [(finding.split, finding.place), (finding.other_split, finding.other_place)]
         images = [image for split, place in pair if (image := splits[split][place].image) is not None]
         where = finding.split if finding.kind == "duplicate" else f"{finding.split} | {finding.other_split}"
         labels = finding.label if not finding.likely else f"{finding.label} | {finding.likely}"
         copies.append((images, f"{where}\n{labels}"))
-    for finding in audit.of_kind("label")[:MOST_SUSPECTS]:
+    for finding in audit.of_kind("label")[:MAX_SUSPECTS]:
         image = splits[finding.split][finding.place].image
         if image is not None:
             suspects.append(([image], f"is called {finding.label}\nlikely {finding.likely}"))

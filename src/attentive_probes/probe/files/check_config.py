@@ -31,8 +31,8 @@ TYPES: dict[str, Any] = {
     "schema_version": int,
 }
 # Numbers beyond which there is no probe; what is built takes time and memory by them.
-MOST_LABELS, MOST_LAYERS, MOST_PIXELS, MOST_TOKENS, MOST = 10**6, 512, 2**14, 10**6, 10**7
-MOST_DEEP = 30
+MAX_LABELS, MAX_LAYERS, MAX_PIXELS, MAX_TOKENS, MAX_COUNT = 10**6, 512, 2**14, 10**6, 10**7
+MAX_DEPTH = 30
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -49,15 +49,15 @@ def check_stored(content: Mapping[str, Any]) -> None:
     if temperature is not None and not 1e-3 <= temperature <= 1e3:
         raise ValueError(f"temperature is {temperature}; it must be from 0.001 to 1000")
     size = content.get("image_size", (0, 0))
-    if len(size) != 2 or not all(0 <= side <= MOST_PIXELS for side in size):
-        raise ValueError(f"image_size is {list(size)}; it must be two numbers of at most {MOST_PIXELS}")
-    if not 0 <= content.get("num_layers", 0) <= MOST_LAYERS:
-        raise ValueError(f"num_layers is {content['num_layers']}; it must be from 0 to {MOST_LAYERS}")
+    if len(size) != 2 or not all(0 <= side <= MAX_PIXELS for side in size):
+        raise ValueError(f"image_size is {list(size)}; it must be two numbers of at most {MAX_PIXELS}")
+    if not 0 <= content.get("num_layers", 0) <= MAX_LAYERS:
+        raise ValueError(f"num_layers is {content['num_layers']}; it must be from 0 to {MAX_LAYERS}")
     if not PACKAGE.fullmatch(content.get("pooling_package") or "x"):
         raise ValueError(f"pooling_package is {content['pooling_package']!r}, which is no name of a package")
     layouts = content.get("token_layouts") or {}
-    if len(layouts) > MOST_LAYERS:
-        raise ValueError(f"token_layouts has {len(layouts)} entries; at most {MOST_LAYERS} are possible")
+    if len(layouts) > MAX_LAYERS:
+        raise ValueError(f"token_layouts has {len(layouts)} entries; at most {MAX_LAYERS} are possible")
     for tap, layout in layouts.items():
         _check_layout(tap, layout)
     for path, number in _numbers(dict(content)):
@@ -74,8 +74,8 @@ def _check_layout(tap: str, layout: Mapping[str, Any]) -> None:
         raise ValueError(f"token_layouts.{tap} has the entries {sorted(layout)}")
     for name, count in counts.items():
         least = 1 if name in ("width", "rows", "columns") else 0
-        if not isinstance(count, int) or isinstance(count, bool) or not least <= count <= MOST_TOKENS:
-            raise ValueError(f"token_layouts.{tap}: {name} is {count!r}, no number from {least} to {MOST_TOKENS:,}")
+        if not isinstance(count, int) or isinstance(count, bool) or not least <= count <= MAX_TOKENS:
+            raise ValueError(f"token_layouts.{tap}: {name} is {count!r}, no number from {least} to {MAX_TOKENS:,}")
 
 
 def _numbers(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, int]]:
@@ -84,8 +84,8 @@ def _numbers(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, i
     Raises:
         ValueError: If they are nested too deeply.
     """
-    if depth > MOST_DEEP:
-        raise ValueError(f"{path[:80]} ... is nested more than {MOST_DEEP} deep")
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{path[:80]} ... is nested more than {MAX_DEPTH} deep")
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from _numbers(value, f"{path}.{key}" if path else str(key), depth + 1)
@@ -98,14 +98,14 @@ def _numbers(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, i
 
 def _check_number(path: str, number: int) -> None:
     name = path.rpartition(".")[2].partition("[")[0]
-    most = MOST
+    most = MAX_COUNT
     if any(part in name for part in ("layer", "depth", "stage", "block")) and "decay" not in name:
-        most = MOST_LAYERS * 8
+        most = MAX_LAYERS * 8
     if name in ("num_hidden_layers", "depths", "depth", "num_layers", "encoder_layers", "num_blocks"):
-        most = MOST_LAYERS
+        most = MAX_LAYERS
     if name in ("num_labels",):
-        most = MOST_LABELS
+        most = MAX_LABELS
     if name in ("image_size",):
-        most = MOST_PIXELS
+        most = MAX_PIXELS
     if not abs(number) <= most:
         raise ValueError(f"{path} is {number:,}, beyond {most:,}, the most that is read")

@@ -60,7 +60,7 @@ def save_probe(
     is_main_process: bool = True,
     **options: Any,
 ) -> None:
-    """Save a probe so that it can be loaded again, and make sure of that.
+    """Save a probe, then verify that the saved files can be loaded.
 
     Args:
         probe: The probe.

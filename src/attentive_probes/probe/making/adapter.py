@@ -73,7 +73,7 @@ class LoraAdapter:
 
     @contextmanager
     def beside_changed_weights(self, is_beside: bool) -> Iterator[None]:
-        """A context in which the configuration leaves the weights alone, if they are stored as they are by now."""
+        """While saving: mark the adapter as not re-initialising a backbone whose modified weights are saved with it."""
         before = getattr(self.config, "init_lora_weights", None)
         if is_beside and self.changes_weights:
             self.config.init_lora_weights = True

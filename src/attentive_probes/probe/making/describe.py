@@ -114,8 +114,9 @@ def loading_of(source: str | OwnBackbone, options: dict[str, Any], *others: str)
         *others: Names of what else it takes.
 
     Raises:
-        TypeError: If an option is none; the text names those that are.
-        ValueError: If the precision is none, or a module of one's own, which is there already, is to be loaded somehow.
+        TypeError: If an option is unknown; the text names the known ones.
+        ValueError: If `dtype` is not a floating-point type, or a custom module is given loading options: it is loaded
+            already.
     """
     placement = take_placement(options)
     given = sorted(name for name, value in placement.items() if value is not None)

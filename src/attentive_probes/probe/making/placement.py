@@ -28,7 +28,7 @@ def take_placement(arguments: dict[str, Any]) -> dict[str, Any]:
     """Take what says how a backbone is loaded out of the arguments of `from_backbone` or `from_pretrained`.
 
     Raises:
-        ValueError: If the precision is none, or there is no such quantization.
+        ValueError: If the precision or the quantization is unknown.
     """
     if "torch_dtype" in arguments:  # the name before transformers 5
         arguments.setdefault("dtype", arguments.pop("torch_dtype"))
@@ -44,7 +44,7 @@ def precision_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """A precision by its name, as PyTorch spells it; `None` and `auto` leave it to us.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If no precision has that name.
     """
     if dtype is None or dtype == "auto" or isinstance(dtype, torch.dtype):
         return None if isinstance(dtype, str) else dtype

@@ -25,7 +25,7 @@ def rate_of(value: float | str, pooling: str) -> float:
         pooling: Name of the pooling.
 
     Raises:
-        ValueError: If the text is none of these, the number is negative, or the pooling is unknown.
+        ValueError: If the text has another form, the number is negative, or the pooling is unknown.
     """
     return _parsed("learning_rate", value, find_pooling(pooling).learning_rate)
 

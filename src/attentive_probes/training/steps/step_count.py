@@ -15,7 +15,7 @@ from attentive_probes.training.arguments import ProbeTrainingArguments
 ADAPTER_RATE = 2e-3  # of an adapter whose heads have automatic rates
 MIN_BATCHES = 5
 LARGEST_BATCH, LEAST_BATCH = 256, 16
-ENOUGH_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 500, 10, 100
+ENOUGH_STEPS, FEWEST_EPOCHS, MAX_EPOCHS = 500, 10, 100
 
 
 def usual_batch_size(num_images: int) -> int:
@@ -52,7 +52,7 @@ def _fits(size: int, num_images: int, min_batches: int) -> bool:
 
 def usual_epochs(steps_per_epoch: int) -> int:
     """The number of epochs where none is named: as many as make 500 steps, but between 10 and 100."""
-    return min(max(math.ceil(ENOUGH_STEPS / steps_per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
+    return min(max(math.ceil(ENOUGH_STEPS / steps_per_epoch), FEWEST_EPOCHS), MAX_EPOCHS)
 
 
 def epochs_for(num_train_epochs: int, steps_per_epoch: int, min_steps: int) -> int:

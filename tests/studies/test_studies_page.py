@@ -9,7 +9,7 @@ from attentive_probes.studies.leaderboard import collect, leaderboard_markdown, 
 from attentive_probes.studies.records import load_records
 from attentive_probes.studies.study import Study
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 RECORDS = sorted((DOCS / "studies").glob("*/study.csv"))
 
 
