@@ -51,7 +51,7 @@ def test_a_probe_does_without_the_libraries_of_training():
     [
         ("import sys\n", "AutoModelForImageClassification"),
         (ALREADY_THERE, "AutoModel"),
-        ("import sys, transformers\n", "AutoConfig"),
+        pytest.param("import sys, transformers\n", "AutoConfig", marks=pytest.mark.slow),
     ],
 )
 def test_auto_classes_know_probes(tmp_path, tiny_backbone, before, first):
@@ -64,6 +64,7 @@ def test_auto_classes_know_probes(tmp_path, tiny_backbone, before, first):
     assert run(code, tmp_path).splitlines()[-1] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code", ["import attentive_probes.backbones", "from attentive_probes.poolings import POOLINGS"]
 )

@@ -8,7 +8,7 @@ from PIL import Image
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.backbones import VisionBackbone, find_geometry, load_backbone_config
-from attentive_probes.backbones.inputs import format_of
+from attentive_probes.backbones.inputs import FORMATS, InputFormat, format_of
 from attentive_probes.backbones.supported import WORKS, supported_backbones
 from attentive_probes.backbones.trunk import state_of
 
@@ -23,7 +23,25 @@ def rows(names):
 
 
 every_row = rows(ROWS)
-every_backbone = rows(name for name, row in SHIPPED.items() if row["status"] == WORKS)
+WORKING = [name for name, row in SHIPPED.items() if row["status"] == WORKS]
+every_backbone = rows(WORKING)
+
+
+def kind(name):
+    """What tells families apart for a probe: how images enter, which tokens there are, and how many taps."""
+    row = SHIPPED[name]
+    return FORMATS.get(row["model_type"], InputFormat()), row["tokens"], row["taps"].count(":i")
+
+
+# A whole life of a probe for the first backbone of each kind; the others are among the slow tests.
+FIRST = {kind(name): name for name in reversed(WORKING)}.values()
+LIVES = [
+    pytest.param(
+        name,
+        marks=[needs_timm] * name.startswith("timm") + [pytest.mark.slow] * (name not in FIRST),
+    )
+    for name in WORKING
+]
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +168,7 @@ def same(state, patches, layout):
     )
 
 
-@every_backbone
+@pytest.mark.parametrize("name", LIVES)
 def test_probes_train_reload_and_serve(name, folder, tmp_path):
     """EP on patches and a linear head over all layers take two steps on a frozen backbone, reload and serve."""
     heads = {"ep": HeadConfig("ep", {"num_queries": 4}), "all": HeadConfig("concat", tokens=("mean@all",))}

@@ -33,8 +33,17 @@ VARIANTS = {name: (name, {}) for name in POOLINGS} | {
 every_pooling = pytest.mark.parametrize("name", VARIANTS)
 
 
-@every_pooling
-@pytest.mark.parametrize("check", CHECKS)
+# Compiling and exporting take most of the time: once per pooling here, its other variants among the slow tests.
+LONG = ("compiles", "exports")
+FIRST = {pooling: next(name for name, (other, _) in VARIANTS.items() if other == pooling) for pooling in POOLINGS}
+PROMISES = [
+    pytest.param(name, check, marks=[pytest.mark.slow] if check in LONG and FIRST[pooling] != name else [])
+    for name, (pooling, _) in VARIANTS.items()
+    for check in CHECKS
+]
+
+
+@pytest.mark.parametrize(("name", "check"), PROMISES)
 def test_promises(name, check):
     """Each of our poolings keeps what `check_pooling` asks of those of others."""
     CHECKS[check](Subject(*VARIANTS[name]))
