@@ -21,17 +21,23 @@ OTHERS = {"conda", "curl", "find", "pre-commit", "nox", "mkdocs"}  # programs th
 COMMAND = typer.main.get_command(commands)
 
 
+# Pages whose blocks take half a minute; among the slow tests.
+LONG = ("docs/export.md", "docs/layers.md")
+
+
 def pages_with(language):
     """Pages with blocks of ours in a language."""
     found = [path for path in PAGES if any(b.language == language and not b.is_theirs for b in blocks_of(path))]
-    return pytest.mark.parametrize("path", found, ids=name_of)
+    is_long = {path: language == "python" and name_of(path) in LONG for path in found}
+    pages = [pytest.param(path, marks=[pytest.mark.slow] * is_long[path], id=name_of(path)) for path in found]
+    return pytest.mark.parametrize("path", pages)
 
 
 @pages_with("python")
 def test_python_runs(path, hub, tmp_path, monkeypatch):
     """The blocks of a page, one after the other, in an empty folder, with a Hub on loopback."""
     if name_of(path) in ELSEWHERE:
-        assert name_of(path).removeprefix("docs/") in "".join(p.read_text() for p in ROOT.glob("tests/test_*.py"))
+        assert name_of(path).removeprefix("docs/") in "".join(p.read_text() for p in ROOT.glob("tests/**/test_*.py"))
         return
     if name_of(path) == "docs/seeing.md":
         pytest.skip("its block reads the quickstart's probe; tests/analysis/test_contributions.py runs its functions")

@@ -22,6 +22,7 @@ def test_every_table_has_a_place():
     assert all(f"<!-- table: {name} -->" in text for name in TABLES)
 
 
+@pytest.mark.slow
 def test_pictures_show_the_statistics_of_today(tmp_path):
     """The pictures of the page on statistics are drawn the same again, to rounding of fonts."""
     draw(tmp_path)

@@ -179,7 +179,7 @@ def test_a_backbone_that_can_be_had(monkeypatch, caplog):
     caplog.set_level("INFO")
     assert find_backbone("auto") == automatic.DEFAULT  # no Hub in reach
     assert "cannot be had" in caplog.text
-    monkeypatch.setattr(automatic, "describe_probe", lambda name, **_: None)
+    monkeypatch.setattr(automatic, "describe_backbone", lambda name, **_: None)
     assert find_backbone("auto") == (automatic.ON_GPU if torch.cuda.is_available() else automatic.ON_CPU)[0]
     assert find_backbone(None) == automatic.DEFAULT and "No backbone was named" in caplog.text
 

@@ -51,7 +51,7 @@ def test_the_most_confident_mistakes_come_first(tmp_path):
     """Mistakes by their confidence; right answers from the surest to the least sure."""
     path = tmp_path / "answers.parquet"
     found = records([0] * 9, [0, 1, 1, 0, 1, 0, 0, 0, 0], [0.9, 0.6, 0.8, 0.5, 0.7, 0.99, 0.4, 0.3, 0.95])
-    found.save(path, {0: "a", 1: "b"}, rows=range(100, 109))
+    found.save(path, {0: "a", 1: "b"}, places=np.arange(100, 109))
     wrong, right = telling_answers(path)
     assert [answer["row"] for answer in wrong] == [102, 104, 101]
     assert [answer["row"] for answer in right] == [105, 100, 107]

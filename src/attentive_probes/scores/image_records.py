@@ -37,13 +37,13 @@ class ImageRecords:
     confidence: np.ndarray
     probabilities: np.ndarray | None = None
 
-    def save(self, path: Path, names: Mapping[int, str], places: np.ndarray) -> None:
+    def save(self, path: Path, names: Mapping[int, str], places: np.ndarray | None = None) -> None:
         """Write them as Parquet: row, label, predicted, probability.
 
         Args:
             path: File to write.
             names: Class id -> name.
-            places: Where the images `(N,)` lie in the data that the user named.
+            places: Where the images `(N,)` lie in the data that the user named; by default their identities.
 
         Raises:
             OSError: If it cannot be written.
@@ -53,7 +53,14 @@ class ImageRecords:
 
         texts = [[names[i] for i in ids.tolist()] for ids in (self.labels, self.answers)]
         table = pa.table(
-            dict(zip(COLUMNS, [places, *texts, self.confidence.astype(np.float32)], strict=True)), _schema()
+            dict(
+                zip(
+                    COLUMNS,
+                    [self.rows if places is None else places, *texts, self.confidence.astype(np.float32)],
+                    strict=True,
+                )
+            ),
+            _schema(),
         )
         with whole_file(path) as partial:
             pq.write_table(table, partial)
