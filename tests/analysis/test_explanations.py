@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import image_dataset
 from typer.testing import CliRunner
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.explanations import look_at
 from attentive_probes.analysis.figures.explanation_figure import look_figure, write_looks
 from attentive_probes.cli.main import commands
+from tiny import image_dataset
 
 LABELS = ["band 0", "band 1", "=band 2"]
 

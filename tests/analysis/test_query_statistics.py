@@ -5,13 +5,13 @@ import csv
 import pytest
 import torch
 from PIL import Image
-from tiny import image_dataset
 from typer.testing import CliRunner
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.figures.query_figure import query_figure, write_queries
 from attentive_probes.analysis.measures.query_statistics import look_and_drop, study_queries
 from attentive_probes.cli.main import commands
+from tiny import image_dataset
 
 LABELS = [f"band {i}" for i in range(3)]
 

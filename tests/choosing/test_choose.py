@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from tiny import image_dataset
 
 from attentive_probes.choosing import rounds
 from attentive_probes.choosing.choice_files import save_choice
@@ -14,6 +13,7 @@ from attentive_probes.evaluation.runs.candidates import Candidate
 from attentive_probes.experiments.automatic import Wish
 from attentive_probes.experiments.options import find_run
 from attentive_probes.experiments.steps.draw_splits import load_splits
+from tiny import image_dataset
 
 
 def judged(name, hits, total=300):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny import image_dataset
 
 from attentive_probes import HeadConfig, HeadRun, ProbeSweep, ProbeTrainer, ProbeTrainingArguments
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.diagnostics import doubts_of
 from attentive_probes.evaluation.runs.head_result import HeadResult
+from tiny import image_dataset
 
 
 def head(rate=0.1, top1=80.0, best_epoch=2, losses=((1.0, 1.0), (0.9, 0.9), (0.8, 0.8)), test=None, family="ep"):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import yaml
-from tiny import image_dataset
 
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
+from tiny import image_dataset
 
 
 @pytest.fixture
