@@ -1,13 +1,16 @@
-"""The pictures of the page on statistics, drawn with the functions that runs use.
+"""The pictures of the page on statistics, drawn with the functions that runs use, and the one of the house.
 
 `python tests/docs/docs_pictures.py` writes them into `docs/`.
 """
 
+import ast
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from attentive_probes.analysis.figures.plots import save_figure
 from attentive_probes.analysis.figures.style import HEADS, WIDE, styled
@@ -15,6 +18,7 @@ from attentive_probes.evaluation.runs.all_pairs import told_apart
 from attentive_probes.scores.statistics import compare_proportions, holm, proportion_interval
 
 DOCS = Path(__file__).parents[2] / "docs"
+SOURCE = DOCS.parent / "src" / "attentive_probes"
 
 
 def interval(axis: Axes) -> None:
@@ -75,6 +79,38 @@ def _percent(right: np.ndarray) -> tuple[float, float, float]:
     return 100 * right.mean(), 100 * low, 100 * high
 
 
+def house(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """The rooms of the source, a floor per row: whoever stands higher imports from below; widths are lines of code.
+
+    Args:
+        path: Picture to write.
+        rows: Names of the rooms of each row, the ground floor first, as `tests/test_architecture.py` has them.
+    """
+    figure = Figure(figsize=(9, 6.5))
+    axis = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+    for floor, rooms in enumerate(rows):
+        sizes = {room: _lines(SOURCE / room) for room in rooms}
+        shares = np.array([max(lines, 600) for lines in sizes.values()], float)
+        widths = shares / max(shares.sum(), 5000) * 0.98
+        left = (1 - widths.sum()) / 2
+        for colour, (room, width) in enumerate(zip(sizes, widths, strict=True)):
+            axis.add_patch(Rectangle((left, floor), width - 0.006, 0.86, facecolor=HEADS[colour], alpha=0.25))
+            within = [part.name for part in sorted((SOURCE / room).glob("*/")) if (part / "__init__.py").exists()]
+            text = f"{room}\n" + ("  ".join(within) if room != "assets" else "")
+            axis.annotate(
+                text.strip(), (left + width / 2 - 0.003, floor + 0.43), ha="center", va="center", fontsize=7.5
+            )
+            left += width
+    axis.set(xlim=(0, 1), ylim=(-0.1, len(rows)))
+    axis.axis("off")
+    figure.savefig(path, dpi=150)
+
+
+def _lines(room: Path) -> int:
+    files = room.rglob("*.py") if room.is_dir() else [room.with_suffix(".py")]
+    return sum(len(file.read_text("utf-8").splitlines()) for file in files)
+
+
 def draw(folder: Path) -> None:
     """Draw all of them."""
     for picture in (interval, paired, many):
@@ -88,3 +124,13 @@ def draw(folder: Path) -> None:
 
 if __name__ == "__main__":
     draw(DOCS)
+    # The rows stand in the test that holds them.
+    found = ast.parse((DOCS.parent / "tests" / "test_architecture.py").read_text("utf-8"))
+    house(
+        DOCS / "house.png",
+        next(
+            ast.literal_eval(node.value)
+            for node in found.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROWS"
+        ),
+    )

@@ -1,4 +1,4 @@
-"""Every import that people read somewhere works: in the README, documents, notebooks, cards, recipes and saved probes."""
+"""Every import that people read somewhere works: in README, documents, notebooks, cards, recipes and saved probes."""
 
 import importlib
 import re
