@@ -23,7 +23,7 @@ from rich.table import Table
 
 from attentive_probes.choosing.choose import choose_backbone
 from attentive_probes.choosing.rounds import behind_best, judge, round_recipe
-from attentive_probes.experiments.automatic import Wish, automatic_recipe
+from attentive_probes.experiments.automatic import AutoOptions, automatic_recipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.scores.statistics import clustered_error
 
@@ -41,7 +41,7 @@ def main(
     """Print the table."""
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        wish = Wish(None, Path(folder) / "run")
+        wish = AutoOptions(None, Path(folder) / "run")
         if fresh:
             start = time.perf_counter()
             changes = [f"data.cache.folder={folder}/tokens", f"train.num_train_epochs={epochs}"]
@@ -50,7 +50,7 @@ def main(
         changes = [f"data.cache.folder={tokens}", f"train.num_train_epochs={epochs}"]
         rounds = []
         for name in backbones:
-            text = automatic_recipe(data, Wish(name, wish.output_dir, layers=True))
+            text = automatic_recipe(data, AutoOptions(name, wish.output_dir, layers=True))
             rounds.append(judge(round_recipe(Recipe.of_text(text, changes), images), with_speed=False))
         behind = behind_best(rounds)
         title = f"{data}, {rounds[0].num_images} images, three folds"

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from attentive_probes.data.splitting.folds import folds_of
 from attentive_probes.evaluation.runs.candidates import choose
-from attentive_probes.experiments.automatic import Wish
+from attentive_probes.experiments.automatic import AutoOptions
 from attentive_probes.experiments.options import find_run
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.steps.add_references import add_references
@@ -97,7 +97,7 @@ def main(
                     "selection.folds=5",
                 ]
                 changes += ["grid.seed=[0,1]", f"data.fraction={share}", f"data.draw={seed}"]
-                recipe = find_run(source, Wish(None, Path(folder) / "run"), changes)
+                recipe = find_run(source, AutoOptions(None, Path(folder) / "run"), changes)
                 everything.setdefault(name, []).append(regrets(recipe, Path(folder)))
                 print(name, seed, everything[name][-1], flush=True)
         if output is not None:

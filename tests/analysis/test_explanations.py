@@ -10,8 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.analysis.explanations import look_at
-from attentive_probes.analysis.figures.explanation_figure import look_figure, write_looks
+from attentive_probes.analysis.explanations import explain
+from attentive_probes.analysis.figures.explanation_figure import explanation_figure, write_explanations
 from attentive_probes.cli.main import commands
 from tiny import image_dataset
 
@@ -31,7 +31,7 @@ def images(count=3, size=(40, 28)):
 def test_looks_are_those_of_the_probe(tiny_backbone):
     """Answers are the probe's; maps are its attention, times uniform; queries are ranked by what they added."""
     probe = make_probe(tiny_backbone("vit"))
-    looks = look_at(probe, images(), ["band 0", None, "band 1"], top_k=2)
+    looks = explain(probe, images(), ["band 0", None, "band 1"], top_k=2)
     pixels = probe.image_processor(images(), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         output = probe(pixels)
@@ -45,12 +45,12 @@ def test_looks_are_those_of_the_probe(tiny_backbone):
     assert [look.label for look in looks] == ["band 0", None, "band 1"]
     assert torch.equal(looks[0].groups, looks[1].groups)
     with pytest.raises(ValueError, match="no image"):
-        look_at(probe, [])
+        explain(probe, [])
 
 
 def test_heads_that_are_not_linear(tiny_backbone):
     """They are drawn as well, by another name."""
-    (look,) = look_at(make_probe(tiny_backbone("vit"), "siglip"), images(1))
+    (look,) = explain(make_probe(tiny_backbone("vit"), "siglip"), images(1))
     assert not look.is_exact and len(look.added) == 1 and look.order == [0, 1, 2, 3]
 
 
@@ -67,7 +67,7 @@ def test_a_spot_is_drawn_where_it_is(tiny_backbone):
         return found._replace(vectors=torch.zeros_like(found.vectors), logit_bias=attention.log())
 
     probe.head.pooling.queries = queries
-    (look,) = look_at(probe, images(1, size=(80, 40)))
+    (look,) = explain(probe, images(1, size=(80, 40)))
     row, column = np.unravel_index(int(look.maps[0].nan_to_num().argmax()), look.maps[0].shape)
     assert abs(row - 15) <= 2 and abs(column - 50) <= 3
 
@@ -76,17 +76,17 @@ def test_a_spot_is_drawn_where_it_is(tiny_backbone):
 def test_pictures_and_numbers(ending, tiny_backbone, tmp_path):
     """Both are written; no cell is a formula."""
     pytest.importorskip("matplotlib")
-    looks = look_at(make_probe(tiny_backbone("vit")), images(), ["=band 2", None, "band 1"])
-    look_figure(looks, tmp_path / f"looks{ending}", max_maps=2)
+    looks = explain(make_probe(tiny_backbone("vit")), images(), ["=band 2", None, "band 1"])
+    explanation_figure(looks, tmp_path / f"looks{ending}", max_maps=2)
     assert (tmp_path / f"looks{ending}").stat().st_size > 5000
-    write_looks(looks, ["=a.png", "b.png", "c.png"], tmp_path / "looks.csv")
+    write_explanations(looks, ["=a.png", "b.png", "c.png"], tmp_path / "looks.csv")
     with (tmp_path / "looks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 and rows[0]["image"] == "'=a.png" and rows[0]["label"] == "'=band 2"
     assert sorted(int(row["rank"]) for row in rows[:4]) == [1, 2, 3, 4]
     assert all(0 < float(row["entropy"]) <= math.log(16) + 1e-4 for row in rows)  # over 16 patches, not over pixels
     with pytest.raises(ValueError, match="no image"):
-        look_figure([], tmp_path / "none.png")
+        explanation_figure([], tmp_path / "none.png")
 
 
 def test_names_are_text_in_pictures(tiny_backbone, tmp_path):
@@ -96,7 +96,7 @@ def test_names_are_text_in_pictures(tiny_backbone, tmp_path):
     probe = ProbeForImageClassification.from_backbone(
         tiny_backbone("vit"), HeadConfig("ep", {"num_queries": 4}), labels=names
     )
-    look_figure(look_at(probe.eval(), images(2), ["$x_$", "a$b"]), tmp_path / "looks.svg")
+    explanation_figure(explain(probe.eval(), images(2), ["$x_$", "a$b"]), tmp_path / "looks.svg")
     assert (tmp_path / "looks.svg").stat().st_size > 5000
 
 

@@ -8,9 +8,9 @@ import pytest
 from attentive_probes.choosing import rounds
 from attentive_probes.choosing.choice_files import save_choice
 from attentive_probes.choosing.choose import choose_backbone, survivors
-from attentive_probes.choosing.rounds import Judged
+from attentive_probes.choosing.rounds import Trial
 from attentive_probes.evaluation.runs.candidates import Candidate
-from attentive_probes.experiments.automatic import Wish
+from attentive_probes.experiments.automatic import AutoOptions
 from attentive_probes.experiments.options import find_run
 from attentive_probes.experiments.steps.draw_splits import load_splits
 from tiny import image_dataset
@@ -19,7 +19,7 @@ from tiny import image_dataset
 def judged(name, hits, total=300):
     correct = np.zeros((1, total), bool)
     correct[0, :hits] = True
-    return Judged(name, [Candidate("ep", "ep", 100, correct, heads=("ep",))], total, 1.0)
+    return Trial(name, [Candidate("ep", "ep", 100, correct, heads=("ep",))], total, 1.0)
 
 
 def test_who_goes_on():
@@ -38,7 +38,7 @@ def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         row["image"].save(folder / f"{i}.png")
     names = [tiny_backbone("vit"), tiny_backbone("siglip")]
-    wish = Wish(None, tmp_path / "choice" / "run")
+    wish = AutoOptions(None, tmp_path / "choice" / "run")
     changes = ["train.num_train_epochs=1", f"data.cache.folder={tmp_path / 'tokens'}"]
     options = {"most_images": 72, "changes": changes, "with_lora": True}
     found = choose_backbone(str(tmp_path / "photos"), names, wish, **options)
@@ -70,7 +70,7 @@ def test_scenes_stay_in_one_fold(tiny_backbone, tmp_path, monkeypatch):
         row["image"].save(folder / f"scene{i // 6}-{i}.png")
     seen = []
     monkeypatch.setattr(rounds, "cross_validate", lambda *arguments: seen.append(arguments[4]) or [])
-    wish = Wish(tiny_backbone("vit"), tmp_path / "run", group_pattern=r"scene\d+")
+    wish = AutoOptions(tiny_backbone("vit"), tmp_path / "run", group_pattern=r"scene\d+")
     recipe = find_run(str(tmp_path / "photos"), wish, [f"data.cache.folder={tmp_path / 'tokens'}"])
     found = rounds.judge(rounds.round_recipe(recipe, None), with_speed=False)
     raw = load_splits(recipe.data)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from attentive_probes.auditing.findings import Audit, Finding
 from attentive_probes.experiments.audit import audit_recipe
-from attentive_probes.experiments.automatic import Wish
+from attentive_probes.experiments.automatic import AutoOptions
 from attentive_probes.experiments.options import find_run
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
@@ -27,7 +27,7 @@ def recipe(tiny_backbone, tmp_path):
     (source / "band 0" / "copy.png").write_bytes((source / "band 0" / "00.png").read_bytes())
     Image.open(source / "band 1" / "01.png").save(source / "band 1" / "again.bmp")  # equal pixels, other bytes
     (source / "band 0" / "wrong.png").write_bytes((source / "band 2" / "02.png").read_bytes())
-    wish = Wish(tiny_backbone("vit"), tmp_path / "run")
+    wish = AutoOptions(tiny_backbone("vit"), tmp_path / "run")
     return find_run(str(source), wish, [f"data.cache.folder={tmp_path / 'tokens'}", "train.num_train_epochs=1"])
 
 

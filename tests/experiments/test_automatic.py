@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, pipeline
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.experiments import automatic
 from attentive_probes.experiments import options as wishes
-from attentive_probes.experiments.automatic import Wish, automatic_recipe, find_backbone, is_data
+from attentive_probes.experiments.automatic import AutoOptions, automatic_recipe, find_backbone, is_data
 from attentive_probes.experiments.options import find_run, seconds_of
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import run_recipe
@@ -39,7 +39,7 @@ def automatic_run(photos, tiny_backbone, tmp_path):
     """Train on the photos with changes; the folder of the run and its results."""
 
     def call(*changes, output="run", **wishes):
-        wish = Wish(tiny_backbone("vit"), tmp_path / output, **wishes)
+        wish = AutoOptions(tiny_backbone("vit"), tmp_path / output, **wishes)
         recipe = find_run(str(photos), wish, [*SHORT, f"data.cache.folder={tmp_path / 'tokens'}", *changes])
         return tmp_path / output, run_recipe(recipe)
 
@@ -129,14 +129,16 @@ def test_scenes_stay_together(automatic_run):
 
 def test_what_is_made_of_other_data(tmp_path, tiny_backbone):
     """Named splits are used as they are, many images are judged by validation, targets are no classes."""
-    wish = Wish(tiny_backbone("vit"))
+    wish = AutoOptions(tiny_backbone("vit"))
     embedded = yaml.safe_load(automatic_recipe("embedded:fashion-mnist", wish))
     assert embedded["data"]["test_split"] == "test" and embedded["data"]["validation_split"] == "validation"
     assert embedded["selection"] == {"folds": 0} and embedded["train"]["output_dir"].endswith("fashion-mnist")
     data = image_dataset(20).remove_columns("label").add_column("age", np.arange(20) / 7)
     (tmp_path / "ages").mkdir()
     data.to_parquet(tmp_path / "ages" / "all.parquet")
-    ages = yaml.safe_load(automatic_recipe(str(tmp_path / "ages"), Wish(tiny_backbone("siglip"), label_column="age")))
+    ages = yaml.safe_load(
+        automatic_recipe(str(tmp_path / "ages"), AutoOptions(tiny_backbone("siglip"), label_column="age"))
+    )
     assert ages["data"]["problem_type"] == "regression" and "selection" not in ages
     assert ages["data"]["images"]["label_column"] == "age" and "linear-cls" not in ages["heads"]
     with pytest.raises(ValueError, match="no column 'label'"):
@@ -150,20 +152,20 @@ def test_what_is_typed(tmp_path, photos, tiny_backbone):
     assert is_data(photos) and is_data("embedded:fashion-mnist") and is_data("me/flowers")
     assert not is_data("quickstart") and not is_data("recipes/quickstart.yaml") and not is_data("runs/mine.yml")
     with pytest.raises(ValueError, match="--backbone, --time: for data alone; 'quickstart' is a recipe"):
-        find_run("quickstart", Wish("x"), [], "10m")
+        find_run("quickstart", AutoOptions("x"), [], "10m")
     assert [seconds_of(text) for text in ("90s", "10m", "1.5h", "600")] == [90, 600, 5400, 600]
     for text in ("soon", "0m", "-3m"):
         with pytest.raises(ValueError, match="--time is"):
             seconds_of(text)
     with pytest.raises(ValueError, match="Cannot read"):
-        automatic_recipe(str(tmp_path / "nowhere"), Wish(tiny_backbone("vit")))
+        automatic_recipe(str(tmp_path / "nowhere"), AutoOptions(tiny_backbone("vit")))
 
 
 def test_less_of_what_does_not_fit_into_the_time(photos, tiny_backbone, caplog, monkeypatch):
     """Seeds go first, then folds, rates and images; what was left out is said."""
     caplog.set_level("INFO")
     monkeypatch.setattr(profile, "SECONDS", 0.01)
-    wish = Wish(tiny_backbone("vit"))
+    wish = AutoOptions(tiny_backbone("vit"))
     whole = find_run(str(photos), wish, [], "10h")
     assert whole.grid["seed"] == [0, 1] and whole.selection.folds == 5 and whole.data.fraction is None
     short = find_run(str(photos), wish, [], "0.01s")

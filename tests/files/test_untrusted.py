@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.evaluation.runs.head_result import HeadResult
-from attentive_probes.files.untrusted import check_fields, foreign
+from attentive_probes.files.untrusted import check_fields, untrusted
 from attentive_probes.probe.files.check_config import check_stored
 
 SECONDS = 10  # for each kind of file
@@ -82,13 +82,13 @@ def test_errors_name_the_file():
     for error in (KeyError("x"), RecursionError("deep"), RuntimeError("a\nb"), MemoryError(), ValueError("odd")):
         with (
             pytest.raises(ValueError, match=r"^here\.json cannot be read as a thing: ") as found,
-            foreign("here.json", "a thing"),
+            untrusted("here.json", "a thing"),
         ):
             raise error
         assert "\n" not in str(found.value)
-    with pytest.raises(ImportError), foreign("here.json", "a thing"):
+    with pytest.raises(ImportError), untrusted("here.json", "a thing"):
         raise ImportError("timm")
-    with pytest.raises(OSError, match="offline"), foreign("me/probe", "a probe", (OSError,)):
+    with pytest.raises(OSError, match="offline"), untrusted("me/probe", "a probe", (OSError,)):
         raise OSError("offline")
 
 

@@ -13,7 +13,7 @@ from transformers import pipeline
 
 import attentive_probes
 from attentive_probes import HeadConfig, ProbeForImageClassification
-from attentive_probes.analysis.explanations import look_at, read_images
+from attentive_probes.analysis.explanations import explain, read_images
 from attentive_probes.analysis.figures.layer_explanations import layer_look
 from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
@@ -100,7 +100,7 @@ def by_page(probe, file):
 
 
 def by_look(probe, file):
-    (look,) = look_at(probe, [open_image({"path": str(file), "bytes": None}, "")])
+    (look,) = explain(probe, [open_image({"path": str(file), "bytes": None}, "")])
     return dict(look.answers)
 
 

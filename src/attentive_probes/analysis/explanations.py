@@ -24,7 +24,7 @@ LARGEST = 512  # pixels of the longer side of an image as it is drawn
 
 
 @dataclass
-class Look:
+class Explanation:
     """One image as a probe sees it.
 
     Args:
@@ -62,14 +62,14 @@ class Look:
 
 
 @torch.no_grad()
-def look_at(
+def explain(
     probe: ProbeForImageClassification,
     images: Sequence[Image.Image],
     labels: Sequence[str | None] | None = None,
     *,
     top_k: int = 3,
     num_groups: int = 8,
-) -> list[Look]:
+) -> list[Explanation]:
     """See images as a probe sees them.
 
     Args:
@@ -86,7 +86,7 @@ def look_at(
         raise ValueError("There is no image to look at.")
     was_training = probe.training
     opened = [open_image(image, "to look at", num_channels=probe.backbone.num_channels) for image in images]
-    looks = look_through(probe, opened, read_images(probe, opened), labels, top_k=top_k, num_groups=num_groups)
+    looks = explain_read(probe, opened, read_images(probe, opened), labels, top_k=top_k, num_groups=num_groups)
     probe.train(was_training)
     return looks
 
@@ -106,7 +106,7 @@ def read_images(probe: ProbeForImageClassification, images: Sequence[Image.Image
 
 
 @torch.no_grad()
-def look_through(
+def explain_read(
     probe: ProbeForImageClassification,
     images: Sequence[Image.Image],
     sequence: Tensor,
@@ -115,8 +115,8 @@ def look_through(
     classes: Tensor | None = None,
     top_k: int = 3,
     num_groups: int = 8,
-) -> list[Look]:
-    """As `look_at`, where the images are opened and the backbone has read them.
+) -> list[Explanation]:
+    """As `explain`, where the images are opened and the backbone has read them.
 
     Args:
         probe: A probe that reads patches, in evaluation mode.
@@ -142,7 +142,7 @@ def look_through(
         maps = over_image(attention[place].cpu() * uniform, placement, size)
         merged = merged_maps(maps.nan_to_num(), groups, int(groups.max()) + 1)
         looks.append(
-            Look(
+            Explanation(
                 image.resize(size, Image.Resampling.BICUBIC),
                 best_scores(logits[place], probe.config, top_k),
                 None if labels is None else labels[place],

@@ -45,7 +45,7 @@ from attentive_probes.evaluation.runs.run_files import (
     WRONG_PICTURE,
 )
 from attentive_probes.evaluation.runs.tables import has_choices
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.untrusted import untrusted
 from attentive_probes.files.writing import write_whole
 from attentive_probes.hub.markdown import one_line
 from attentive_probes.machine.installation import how_to_install
@@ -90,7 +90,7 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
     configs = {head.name: _config_of(folder, head) for head in results.heads}
     audit = _audit(folder)
     pictures = [(text, _embedded(folder / name)) for name, text in PICTURES.items() if (folder / name).exists()]
-    with foreign(folder / RESULTS, "the results of a run"):  # whatever else is in their lists
+    with untrusted(folder / RESULTS, "the results of a run"):  # whatever else is in their lists
         content = {**_content(folder, results, configs), "pictures": pictures, "audit": audit}
         text = environment.get_template(TEMPLATE).render(**content)
     write_whole(target, text)
@@ -190,7 +190,7 @@ def _config_of(folder: Path, head: HeadResult) -> ProbeConfig | None:
     place = folder / PROBES / head.name
     if Path(head.name).name != head.name or not (place / "config.json").is_file():
         return None
-    with foreign(place / "config.json", "the configuration of a probe"):
+    with untrusted(place / "config.json", "the configuration of a probe"):
         return ProbeConfig.from_pretrained(place)
 
 
@@ -212,7 +212,7 @@ def _audit(folder: Path) -> dict[str, Any] | None:
     """What an audit of the images found, as a run keeps it: its summary, and its pictures with what they show."""
     if not (folder / AUDIT).is_file():
         return None
-    with foreign(folder / AUDIT, "what an audit found"):
+    with untrusted(folder / AUDIT, "what an audit found"):
         content = json.loads((folder / AUDIT).read_text("utf-8"))
         pairs = [[str(pair[key]) for key in ("first", "second")] for pair in content["confused"][:5]]
         shares = [[float(pair[key]) for key in ("first_as_second", "second_as_first")] for pair in content["confused"]]

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from attentive_probes.auditing.findings import JUDGE, KINDS, Audit, Finding
-from attentive_probes.auditing.image_index import ImageBook
+from attentive_probes.auditing.image_index import ImageIndex
 from attentive_probes.auditing.label_errors import cross_fitted, label_suspects, mutual_confusions
 from attentive_probes.auditing.neighbours import (
     equal_pixels,
@@ -92,7 +92,7 @@ def audit_splits(
     found = [_features(sweep, caches[name], reading, accelerator) for name in names]
     features, labels = (torch.cat([part[i] for part in found]).cpu() for i in range(2))
     places = [np.searchsorted(splits[name].rows, caches[name].images.numpy()) for name in names]
-    book = ImageBook(splits, names, places, sweep.config.id2label, labels.numpy())
+    book = ImageIndex(splits, names, places, sweep.config.id2label, labels.numpy())
     neighbours = find_neighbours(standardized(features).to(accelerator.device))
     near = {(one, other): distance for one, other, distance in near_duplicates(neighbours)}
     small, sizes = book.looks()
@@ -130,7 +130,7 @@ def _together(
 
 
 def _labels(
-    book: ImageBook, features: Tensor, num_labels: int, together: np.ndarray
+    book: ImageIndex, features: Tensor, num_labels: int, together: np.ndarray
 ) -> tuple[list[Finding], list[dict[str, Any]], float | None]:
     """Likely label errors, pairs of classes that are taken for each other, and how often what judges them is right."""
     labels = book.labels

@@ -14,7 +14,7 @@ from attentive_probes.data.image_split import ImageSplit
 from attentive_probes.data.pixels.content_hashes import NOTHING
 
 
-class ImageBook:
+class ImageIndex:
     """The images of several splits, one after the other.
 
     Args:

@@ -1,7 +1,7 @@
 """Vision backbones: load any of them, find out which token is which, read where asked."""
 
 from attentive_probes.backbones.base import Backbone
-from attentive_probes.backbones.custom import OwnBackbone, TokenModule, class_name
+from attentive_probes.backbones.custom import CustomBackbone, TokenModule, class_name
 from attentive_probes.backbones.geometry import ALL, Geometry
 from attentive_probes.backbones.layout import find_geometry
 from attentive_probes.backbones.load import (
@@ -27,8 +27,8 @@ __all__ = [
     "MODES",
     "RAW",
     "Backbone",
+    "CustomBackbone",
     "Geometry",
-    "OwnBackbone",
     "PixelNormalization",
     "TokenModule",
     "VisionBackbone",

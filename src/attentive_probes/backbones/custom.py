@@ -31,7 +31,7 @@ class TokenModule(Protocol):
         """
 
 
-class OwnBackbone(Backbone):
+class CustomBackbone(Backbone):
     """A module of one's own as a backbone, frozen; `from_backbone` and `from_pretrained` make it of the module.
 
     Args:

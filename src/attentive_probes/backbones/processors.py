@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, BaseImageProcessor, CLIPImageProcessorPil, PreTrainedConfig
 
 from attentive_probes.backbones.load import resolve_source
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.untrusted import untrusted
 
 Size = tuple[int, int]
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels that a backbone reads -> mode of the images it is given
@@ -35,7 +35,7 @@ def load_image_processor(name: str, **hub_arguments: Any) -> BaseImageProcessor:
     except OSError as error:
         raise ValueError(f"There is no image processor (preprocessor_config.json) beside {name!r}: {error}") from error
     except Exception:  # No PIL class, a processor of videos, or broken numbers.
-        with foreign(f"{name}, preprocessor_config.json,", "an image processor"):
+        with untrusted(f"{name}, preprocessor_config.json,", "an image processor"):
             stored, _ = BaseImageProcessor.get_image_processor_dict(source, **hub_arguments)
             return plain_processor(stored)
 

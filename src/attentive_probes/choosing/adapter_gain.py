@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attentive_probes.choosing.rounds import Judged, share_of
+from attentive_probes.choosing.rounds import Trial, share_of
 from attentive_probes.evaluation.split_scores import rows_of, score_split
 from attentive_probes.experiments.blocks import LoraRecipe
 from attentive_probes.experiments.judging import EvaluationRecipe
@@ -21,7 +21,7 @@ MAX_IMAGES, EPOCHS = 1000, 10  # each of which runs the backbone forward and bac
 HELD = 0.3  # of the images, which judge
 
 
-def adapter_gain(recipe: Recipe, name: str, winner: Judged) -> str:
+def adapter_gain(recipe: Recipe, name: str, winner: Trial) -> str:
     """Train the chosen head with LoRA and without, online, and say how they compare on held images, in a sentence.
 
     Both are kept at their last epoch, which these images did not choose; the test split stays out.

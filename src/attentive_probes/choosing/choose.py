@@ -12,11 +12,11 @@ import numpy as np
 
 from attentive_probes.choosing.adapter_gain import adapter_gain
 from attentive_probes.choosing.learning_curve import LearningCurve, learning_curve
-from attentive_probes.choosing.rounds import Judged, behind_best, judge, round_recipe
+from attentive_probes.choosing.rounds import Trial, behind_best, judge, round_recipe
 from attentive_probes.data.splitting.folds import folds_of
 from attentive_probes.evaluation.runs.all_pairs import told_apart
 from attentive_probes.evaluation.runs.candidates import Choice, choose
-from attentive_probes.experiments.automatic import Wish, automatic_recipe
+from attentive_probes.experiments.automatic import AutoOptions, automatic_recipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.machine.processes import make_accelerator
 from attentive_probes.training.cross_validation import judge_candidate
@@ -54,7 +54,7 @@ class Chosen:
 def choose_backbone(
     source: str,
     backbones: Sequence[str],
-    wish: Wish | None = None,
+    wish: AutoOptions | None = None,
     *,
     seconds: float | None = None,
     most_images: int | None = None,
@@ -85,13 +85,13 @@ def choose_backbone(
     """
     if not backbones:
         raise ValueError("Name at least one backbone (--backbone).")
-    start, wish = time.perf_counter(), wish or Wish()
+    start, wish = time.perf_counter(), wish or AutoOptions()
     recipes = {name: _recipe(source, name, wish, changes) for name in dict.fromkeys(backbones)}
     if not all(recipe.data.problem.has_one_class for recipe in recipes.values()):
         raise ValueError(
             "Backbones are compared by right and wrong answers; these labels have several, or are numbers."
         )
-    alive, size, rows, last = list(recipes), FIRST, list[dict[str, Any]](), list[Judged]()
+    alive, size, rows, last = list(recipes), FIRST, list[dict[str, Any]](), list[Trial]()
     while True:
         limit = size if most_images is None else min(size, most_images)
         found = [judge(round_recipe(recipes[name], limit, draw), with_speed=with_speed) for name in alive]
@@ -115,7 +115,7 @@ def choose_backbone(
     return done
 
 
-def survivors(rounds: Sequence[Judged]) -> list[str]:
+def survivors(rounds: Sequence[Trial]) -> list[str]:
     """The better half of some backbones, rounded up, and all that cannot be told from the best; the best first."""
     behind = behind_best(rounds)
     ranked = sorted(behind, key=lambda name: behind[name].mean())
@@ -125,12 +125,12 @@ def survivors(rounds: Sequence[Judged]) -> list[str]:
     return [name for name in ranked if name in half or name in open_] if len(ranked) > 2 else open_
 
 
-def _recipe(source: str, backbone: str, wish: Wish, changes: Sequence[str]) -> Recipe:
-    text = automatic_recipe(source, Wish(**{**vars(wish), "backbone": backbone, "layers": True}))
+def _recipe(source: str, backbone: str, wish: AutoOptions, changes: Sequence[str]) -> Recipe:
+    text = automatic_recipe(source, AutoOptions(**{**vars(wish), "backbone": backbone, "layers": True}))
     return Recipe.of_text(text, changes, f"the recipe for {backbone}")
 
 
-def _rows(rounds: Sequence[Judged]) -> list[dict[str, Any]]:
+def _rows(rounds: Sequence[Trial]) -> list[dict[str, Any]]:
     rows = []
     for one in rounds:
         best: dict[str, Any] = {}
@@ -150,7 +150,7 @@ def _rows(rounds: Sequence[Judged]) -> list[dict[str, Any]]:
     return rows
 
 
-def _fastest(rounds: Sequence[Judged], alive: Sequence[str]) -> Judged:
+def _fastest(rounds: Sequence[Trial], alive: Sequence[str]) -> Trial:
     """Of the backbones that are left, the fastest within one standard error of the best."""
     behind = behind_best(rounds)
     near = [one for one in rounds if one.backbone in alive]
@@ -172,7 +172,7 @@ def _mark_front(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _curve(winner: Judged, name: str, recipe: Recipe) -> LearningCurve | None:
+def _curve(winner: Trial, name: str, recipe: Recipe) -> LearningCurve | None:
     """What the chosen candidate reaches with parts of the images, judged by the same third of them.
 
     Groups are whole on either side, and parts of the images are those of some of the groups.
@@ -200,7 +200,7 @@ def _curve(winner: Judged, name: str, recipe: Recipe) -> LearningCurve | None:
     return learning_curve(correct, (2 * len(rest), 4 * len(rest)), own) if len(correct) >= 3 else None
 
 
-def _reason(done: Chosen, rounds: Sequence[Judged], winner: Judged) -> str:
+def _reason(done: Chosen, rounds: Sequence[Trial], winner: Trial) -> str:
     standing = next(one for one in done.choice.standings if one.name == done.choice.winner)
     behind = behind_best(rounds)
     others = [name for name in behind if name != winner.backbone]

@@ -31,7 +31,7 @@ TIMED = (1, 64)  # images per pass
 
 
 @dataclass
-class Judged:
+class Trial:
     """A backbone after a round.
 
     Args:
@@ -96,7 +96,7 @@ def share_of(data: DataRecipe, num_images: int) -> float | None:
     return None if num_images >= total else num_images / total
 
 
-def judge(recipe: Recipe, *, with_speed: bool = True) -> Judged:
+def judge(recipe: Recipe, *, with_speed: bool = True) -> Trial:
     """Run a round for one backbone; its tokens are cached, and found again by the next round.
 
     Args:
@@ -122,7 +122,7 @@ def judge(recipe: Recipe, *, with_speed: bool = True) -> Judged:
     seconds = time.perf_counter() - start
     strata = strata_of(recipe.train.selection_metric, pool.labels.numpy())
     facts = _facts(sweep, pool, with_speed)
-    return Judged(recipe.backbone.name, candidates, len(pool), seconds, facts, sweep, pool, groups, strata)
+    return Trial(recipe.backbone.name, candidates, len(pool), seconds, facts, sweep, pool, groups, strata)
 
 
 def _facts(sweep: ProbeSweep, pool: TokenCache, with_speed: bool) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _milliseconds(sweep: ProbeSweep, count: int) -> float:
     return 1000 * float(np.median(times[1:])) / count
 
 
-def behind_best(rounds: Sequence[Judged]) -> Mapping[str, np.ndarray]:
+def behind_best(rounds: Sequence[Trial]) -> Mapping[str, np.ndarray]:
     """Backbone -> how much less often than the best one's its best head was right, image by image `(N,)`."""
     best = max(rounds, key=lambda one: one.values_of(one.best).mean())
     return {one.backbone: best.values_of(best.best) - one.values_of(one.best) for one in rounds}

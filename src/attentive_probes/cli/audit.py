@@ -23,12 +23,12 @@ def audit(
     """Look for copies, leaks between splits, wrong labels and images that are like no other."""
     from attentive_probes.auditing.audit_table import audit_table
     from attentive_probes.experiments.audit import audit_recipe
-    from attentive_probes.experiments.automatic import Wish
+    from attentive_probes.experiments.automatic import AutoOptions
     from attentive_probes.experiments.options import find_run
     from attentive_probes.experiments.steps.split_files import write_keep
 
     begin()
-    recipe = find_run(data, Wish(backbone), overrides or [])
+    recipe = find_run(data, AutoOptions(backbone), overrides or [])
     found, raw = audit_recipe(recipe, output, tuple(kind or ("leak", "duplicate")))
     console.print(audit_table(found), f"Every finding: {output}/audit.csv", sep="\n")
     if drop is not None:

@@ -24,12 +24,12 @@ def choose(
     from attentive_probes.choosing.choice_files import save_choice
     from attentive_probes.choosing.choice_table import choice_table
     from attentive_probes.choosing.choose import choose_backbone
-    from attentive_probes.experiments.automatic import Wish, name_of
+    from attentive_probes.experiments.automatic import AutoOptions, name_of
     from attentive_probes.experiments.options import seconds_of
 
     begin()
     folder = output or Path("outputs") / f"{name_of(data)}-choice"
-    wish = Wish(None, folder / "run", group_column, group_pattern)
+    wish = AutoOptions(None, folder / "run", group_column, group_pattern)
     limit = None if time is None else seconds_of(time)
     found = choose_backbone(data, backbone, wish, seconds=limit, most_images=most_images, with_lora=lora)
     save_choice(found, folder)

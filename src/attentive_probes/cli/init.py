@@ -16,7 +16,7 @@ def init(
     group_pattern: Annotated[str | None, typer.Option(help="That, as a pattern on file names.")] = None,
 ) -> None:
     """Print the recipe that `train` would make for some images, to be changed: init photos/ > recipe.yaml."""
-    from attentive_probes.experiments.automatic import Wish, automatic_recipe
+    from attentive_probes.experiments.automatic import AutoOptions, automatic_recipe
 
-    wish = Wish(backbone, output, group_column, group_pattern)
+    wish = AutoOptions(backbone, output, group_column, group_pattern)
     typer.echo(f"# attentive-probes train this-file.yaml\n{automatic_recipe(data, wish)}", nl=False)

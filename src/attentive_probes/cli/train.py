@@ -34,13 +34,13 @@ def train(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show every head of a grid.")] = False,
 ) -> None:
     """Train probes on images, or the heads of a recipe; select on validation, score the test split once."""
-    from attentive_probes.experiments.automatic import Wish
+    from attentive_probes.experiments.automatic import AutoOptions
     from attentive_probes.experiments.options import find_run
     from attentive_probes.experiments.run import profile_recipe, run_recipe
     from attentive_probes.machine.processes import process_state
 
     begin()
-    wish = Wish(backbone, output, group_column, group_pattern, refit=refit)
+    wish = AutoOptions(backbone, output, group_column, group_pattern, refit=refit)
     changes = [*(overrides or []), *(["train.resume=true"] if resume else [])]
     loaded = find_run(recipe, wish, changes, time)
     if profile:

@@ -16,7 +16,7 @@ from attentive_probes.evaluation.runs.families import Family, best_per_head, bes
 from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
 from attentive_probes.evaluation.runs.history import read_history
 from attentive_probes.evaluation.runs.tables import results_table
-from attentive_probes.files.untrusted import check_fields, foreign
+from attentive_probes.files.untrusted import check_fields, untrusted
 from attentive_probes.files.writing import write_whole
 from attentive_probes.machine.environment import hardware, library_versions
 from attentive_probes.problems import PRIMARY
@@ -158,7 +158,7 @@ class SweepResults:
         Raises:
             ValueError: If the file is not a results file, or has an unsupported schema version; the text names it.
         """
-        with foreign(path, "the results of a run"):
+        with untrusted(path, "the results of a run"):
             content = json.loads(Path(path).read_text("utf-8"))
             if content.get("schema_version") not in READABLE:
                 raise ValueError(f"{path} has schema version {content.get('schema_version')}, this is {SCHEMA_VERSION}")

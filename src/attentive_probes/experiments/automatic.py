@@ -33,7 +33,7 @@ TESTED, HELD = 0.2, 0.1  # shares of all images, and of those that are left
 
 
 @dataclass(frozen=True)
-class Wish:
+class AutoOptions:
     """Options of `train <data>` other than the data.
 
     Args:
@@ -67,7 +67,7 @@ def is_data(name: str | Path) -> bool:
     return path.suffix not in (".yaml", ".yml") and text.count("/") == 1 and not text.startswith((".", "/", "~"))
 
 
-def automatic_recipe(source: str, wish: Wish) -> str:
+def automatic_recipe(source: str, wish: AutoOptions) -> str:
     """The text of a recipe for some data: splits, heads, rates, seeds and references that suit them.
 
     Logistic regression, k-NN, a linear head, efficient probing and, over all layers, ALF, three rates each; below 2,000

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from attentive_probes.data.load import load_split
-from attentive_probes.experiments.automatic import Wish, automatic_recipe, is_data
+from attentive_probes.experiments.automatic import AutoOptions, automatic_recipe, is_data
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import profile_recipe
 from attentive_probes.experiments.shipped import find_recipe, is_shipped
@@ -23,7 +23,7 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 MARGIN = 0.8  # of the time, for what no profile sees: pictures, references, the report
 
 
-def find_run(name: str, wish: Wish, overrides: Sequence[str], time: str | None = None) -> Recipe:
+def find_run(name: str, wish: AutoOptions, overrides: Sequence[str], time: str | None = None) -> Recipe:
     """The recipe that is meant: a file, one of the package, or one that is made for some data.
 
     Args:
@@ -37,7 +37,7 @@ def find_run(name: str, wish: Wish, overrides: Sequence[str], time: str | None =
     """
     seconds = None if time is None else seconds_of(time)
     if is_shipped(name) or not is_data(name):
-        asked = [f.name for f in fields(Wish) if getattr(wish, f.name) != f.default] + (["time"] if time else [])
+        asked = [f.name for f in fields(AutoOptions) if getattr(wish, f.name) != f.default] + (["time"] if time else [])
         if asked:
             flags = ", ".join(f"--{key.replace('output_dir', 'output').replace('_', '-')}" for key in asked)
             raise ValueError(f"{flags}: for data alone; {name!r} is a recipe, which has keys for that.")

@@ -14,7 +14,7 @@ LONG = 400  # letters of a cause, at most
 
 
 @contextmanager
-def foreign(path: object, what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def untrusted(path: object, what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """A context that reads a file or folder of a stranger.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attentive_probes.checks import unknown_name
-from attentive_probes.files.untrusted import fits, foreign
+from attentive_probes.files.untrusted import fits, untrusted
 from attentive_probes.hub.published_backbones import PLAIN_LOADERS, PUBLISHED_BACKBONES
 from attentive_probes.hub.published_names import TRANSLATIONS, Translation, batch_norm, linear, renamed
 from attentive_probes.hub.published_options import Recorded, check_constructor, check_used
@@ -135,7 +135,7 @@ def import_published_head(
     path = Path(folder) / "ep_head.pth"
     if not path.is_file():
         raise ValueError(f"There is no {path}; name the folder of one published head.")
-    with foreign(path, "a published head"):
+    with untrusted(path, "a published head"):
         return _imported(path, backbone, tap)
 
 

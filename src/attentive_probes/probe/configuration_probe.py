@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from attentive_probes.checks import BELOW_ONE, NOT_NEGATIVE, OPTIONAL_NOT_NEGATIVE, SHARE, check_ranges, unknown_name
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.untrusted import untrusted
 from attentive_probes.probe.files.check_config import check_stored
 from attentive_probes.problems import Problem, find_problem
 from attentive_probes.tokens import Reading
@@ -139,7 +139,7 @@ class ProbeConfig(PreTrainedConfig):
         Raises:
             ValueError: If they can be no configuration.
         """
-        with foreign("The stored configuration", "that of a probe"):
+        with untrusted("The stored configuration", "that of a probe"):
             check_stored(config_dict)
             return super().from_dict(config_dict, **kwargs)
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
-from attentive_probes.backbones import Backbone, OwnBackbone, VisionBackbone
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.backbones import Backbone, CustomBackbone, VisionBackbone
+from attentive_probes.files.untrusted import untrusted
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.files.loading import load_probe, other_causes
 from attentive_probes.probe.files.read_parts import add_adapter
@@ -96,7 +96,7 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
             TypeError: If an option is unknown; the message names it.
             ValueError: If the backbone cannot be found or read, or the head or adapter does not fit it.
         """
-        source = OwnBackbone(name) if isinstance(name, nn.Module) else name
+        source = CustomBackbone(name) if isinstance(name, nn.Module) else name
         loading = loading_of(source, options, "head", "lora")
         config, processor = describe_probe(source, labels=labels, **options)
         head = head or HeadConfig()
@@ -139,7 +139,7 @@ class ProbeForImageClassification(ForeignMethods, PreTrainedModel):
             kwargs |= {"config": config, "output_loading_info": output_loading_info}
             return super().from_pretrained(None, *args, **kwargs)
         name = str(pretrained_model_name_or_path)
-        with foreign(name, "a probe", other_causes(name)):
+        with untrusted(name, "a probe", other_causes(name)):
             read = partial(super().from_pretrained, name, *args)
             probe, info = load_probe(read, name, config=config, backbone=backbone, lora=lora, **kwargs)
         return (probe, info) if output_loading_info else probe

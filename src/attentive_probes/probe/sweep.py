@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BaseImageProcessor
 
-from attentive_probes.backbones import Backbone, OwnBackbone
+from attentive_probes.backbones import Backbone, CustomBackbone
 from attentive_probes.poolings import Pooled
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.files.read_parts import add_adapter
@@ -96,13 +96,13 @@ class ProbeSweep(nn.Module):
         """
         if lora is not None and len(runs) > 1:
             raise ValueError(SHARED_ADAPTER.format(sorted(runs)))
-        source = OwnBackbone(name) if isinstance(name, nn.Module) else name
+        source = CustomBackbone(name) if isinstance(name, nn.Module) else name
         loading = loading_of(source, options, "runs", "random_weights", "lora")
         config, processor = describe_probe(source, **options)
         check_heads(config, runs)
         heads = [run.head for run in runs.values()]
         backbone: Backbone
-        if isinstance(source, OwnBackbone):
+        if isinstance(source, CustomBackbone):
             backbone = source
         elif random_weights:
             backbone = random_backbone(config, heads)

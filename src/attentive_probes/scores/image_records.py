@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.untrusted import untrusted
 from attentive_probes.files.writing import whole_file
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_records(path: Path) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
-    with foreign(path, "the answers of a probe"):
+    with untrusted(path, "the answers of a probe"):
         table = pq.read_table(path, columns=list(COLUMNS))
         if table.schema.remove_metadata() != _schema():
             raise ValueError(f"the columns are {table.schema.names} of the types {table.schema.types}")

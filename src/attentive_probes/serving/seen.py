@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attentive_probes.analysis.explanations import look_through
-from attentive_probes.analysis.figures.explanation_figure import look_figure, write_looks
+from attentive_probes.analysis.explanations import explain_read
+from attentive_probes.analysis.figures.explanation_figure import explanation_figure, write_explanations
 from attentive_probes.analysis.figures.layer_explanations import layer_look, layer_look_figure, write_layer_look
 from attentive_probes.analysis.figures.overlays import evidence_overlay, map_overlay, shared_scales
 from attentive_probes.data.pixels.decode import open_image
@@ -84,7 +84,7 @@ def evidence_and_map(
         label: Name of the class; by default the one that is predicted.
         query: Number of the query, from 1 for the one that added most.
     """
-    (look,) = look_through(probe, [reading.image], reading.sequence, classes=_ids(probe, label))
+    (look,) = explain_read(probe, [reading.image], reading.sequence, classes=_ids(probe, label))
     top, reach = shared_scales([look])
     chosen = look.order[min(query, len(look.order)) - 1]
     name = "added to the logit" if look.is_exact else "gradient x input"
@@ -120,9 +120,9 @@ def picture_and_numbers(
     """
     picture, numbers = folder / f"{name}.png", folder / f"{name}.csv"
     if reads_patches(probe):
-        looks = look_through(probe, [reading.image], reading.sequence, classes=_ids(probe, label))
-        look_figure(looks, picture)
-        write_looks(looks, ["image"], numbers)
+        looks = explain_read(probe, [reading.image], reading.sequence, classes=_ids(probe, label))
+        explanation_figure(looks, picture)
+        write_explanations(looks, ["image"], numbers)
     else:
         look = layer_look(probe, reading.sequence, None if label is None else probe.config.label2id[label])
         layer_look_figure(look, picture)

@@ -15,7 +15,7 @@ from attentive_probes.evaluation.results import SCHEMA_VERSION, SweepResults
 from attentive_probes.evaluation.runs.families import best_of, setting_key, value_of
 from attentive_probes.evaluation.runs.head_result import HeadResult
 from attentive_probes.evaluation.runs.run_files import ANSWERS, ROWS
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.untrusted import untrusted
 from attentive_probes.files.writing import whole_file, write_whole
 from attentive_probes.problems import PRIMARY
 
@@ -204,7 +204,7 @@ def read_rows(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the file is damaged; the text names it.
     """
-    with foreign(path, "the rows of a run"):
+    with untrusted(path, "the rows of a run"):
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict) or not all(isinstance(row, dict) for row in content["rows"]):
             raise ValueError("it holds no rows")
@@ -240,7 +240,7 @@ def load_records(path: str | os.PathLike) -> pd.DataFrame:
     """
     place = Path(path)
     place = place / f"{STUDY}.csv" if place.is_dir() else place
-    with foreign(place, "the rows of a study"):
+    with untrusted(place, "the rows of a study"):
         if place.suffix == ".parquet":
             rows = pd.read_parquet(place)
         else:  # every cell as it is written: what is a number is known by its column

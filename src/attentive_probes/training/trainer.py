@@ -33,7 +33,13 @@ from attentive_probes.training.state.checkpoint import (
 )
 from attentive_probes.training.state.head_weights import take_best
 from attentive_probes.training.state.kept_epochs import EpochSelection
-from attentive_probes.training.state.notes import check_baseline, empty_results, head_rates, note_doubts, note_sizes
+from attentive_probes.training.state.notes import (
+    check_baseline,
+    empty_results,
+    head_rates,
+    note_diagnostics,
+    note_sizes,
+)
 from attentive_probes.training.state.resume import goes_on, identity_of, load_finished, save_tested
 from attentive_probes.training.state.run_state import Run
 from attentive_probes.training.steps.epochs import run_epochs
@@ -243,7 +249,7 @@ class ProbeTrainer:
                 save_answers(scores, split, run.folder / ANSWERS, details)
         # Also of a stream: the images that count.
         results.data["test"]["images"] = scores[baseline].num_images
-        note_doubts(results)
+        note_diagnostics(results)
         self.save_results()
         return results
 

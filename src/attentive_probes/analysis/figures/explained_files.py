@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from attentive_probes.analysis.explanations import look_at
-from attentive_probes.analysis.figures.explanation_figure import look_figure
+from attentive_probes.analysis.explanations import explain
+from attentive_probes.analysis.figures.explanation_figure import explanation_figure
 from attentive_probes.analysis.figures.plots import require_matplotlib
 from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -34,6 +34,6 @@ def explain_files(probe: ProbeForImageClassification, files: Sequence[Path], fol
             image = open_image({"path": str(path), "bytes": None}, str(path), num_channels=probe.backbone.num_channels)
         except ValueError:
             continue
-        look_figure(look_at(probe, [image]), folder / f"{number:0{digits}d}-{path.stem}.png")
+        explanation_figure(explain(probe, [image]), folder / f"{number:0{digits}d}-{path.stem}.png")
         count += 1
     return count

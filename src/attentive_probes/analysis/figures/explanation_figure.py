@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from attentive_probes.analysis.explanations import Look
+from attentive_probes.analysis.explanations import Explanation
 from attentive_probes.analysis.figures.overlays import evidence_overlay, map_overlay, shared_scales, winner_overlay
 from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
 from attentive_probes.analysis.figures.style import EVIDENCE, MAPS, as_label, styled
@@ -21,7 +21,7 @@ CELL, STEP, TEXT, TITLE, BARS = 1.2, 1.28, 0.5, 0.24, 1.75  # inches
 RIGHT, WRONG = "#00786b", "#b3261e"
 
 
-def look_figure(looks: Sequence[Look], path: str | os.PathLike, max_maps: int = 8) -> None:
+def explanation_figure(looks: Sequence[Explanation], path: str | os.PathLike, max_maps: int = 8) -> None:
     """Draw images, the answers, the winner map, the evidence, and the maps of the queries that added most.
 
     All maps of a picture share one scale, times uniform: a map that found nothing is dark. The evidence is what each
@@ -99,7 +99,7 @@ def answer_figure(
         save_figure(figure, path)
 
 
-def _draw_row(row: Sequence[Any], look: Look, top: float, reach: float) -> None:
+def _draw_row(row: Sequence[Any], look: Explanation, top: float, reach: float) -> None:
     for axis, pixels in zip(row, (look.image, winner_overlay(look), evidence_overlay(look, reach)), strict=False):
         axis.imshow(pixels, cmap="gray")
     _write_below(row[0], _caption(look), _colour(look))
@@ -109,18 +109,18 @@ def _draw_row(row: Sequence[Any], look: Look, top: float, reach: float) -> None:
         _write_below(axis, f"query {query + 1}{added}")
 
 
-def _caption(look: Look) -> str:
+def _caption(look: Explanation) -> str:
     lines = [f"{as_label(name)} {100 * value:.0f}%" for name, value in look.answers[:2]]
     return "\n".join([*lines, *([f"is {as_label(look.label)}"] if look.label is not None else [])])
 
 
-def _colour(look: Look) -> str:
+def _colour(look: Explanation) -> str:
     if look.label is None:
         return "black"
     return RIGHT if look.label == look.answers[0][0] else WRONG
 
 
-def _colour_bars(figure: Any, top: float, reach: float, looks: Sequence[Look]) -> None:
+def _colour_bars(figure: Any, top: float, reach: float, looks: Sequence[Explanation]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -137,7 +137,7 @@ def _colour_bars(figure: Any, top: float, reach: float, looks: Sequence[Look]) -
         figure.colorbar(ScalarMappable(norm, colours), cax=figure.add_axes((*box, length / height)), label=label)
 
 
-def write_looks(looks: Sequence[Look], names: Sequence[str], path: Path) -> None:
+def write_explanations(looks: Sequence[Explanation], names: Sequence[str], path: Path) -> None:
     """Write the numbers of a picture, one row per image and query.
 
     Peak is the largest attention, times uniform; entropy is that over the patches, in nats.

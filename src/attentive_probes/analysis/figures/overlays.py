@@ -7,29 +7,29 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from attentive_probes.analysis.explanations import Look
+from attentive_probes.analysis.explanations import Explanation
 from attentive_probes.analysis.figures.style import EVIDENCE, GROUPS, MAPS
 
 
-def shared_scales(looks: Sequence[Look]) -> tuple[float, float]:
+def shared_scales(looks: Sequence[Explanation]) -> tuple[float, float]:
     """The largest attention, times uniform, and the largest evidence of some images, leaving out a few pixels."""
     top = float(np.nanquantile(np.concatenate([look.maps.numpy().ravel() for look in looks]), 0.998))
     reach = float(np.nanquantile(np.concatenate([look.evidence.abs().numpy().ravel() for look in looks]), 0.99))
     return max(2.0, top), max(1e-12, reach)
 
 
-def map_overlay(look: Look, query: int, top: float) -> np.ndarray:
+def map_overlay(look: Explanation, query: int, top: float) -> np.ndarray:
     """The map of a query over the image, `(height, width, 3)` between 0 and 1; `top` is the brightest."""
     return _over(_grey(look) * 0.62, look.maps[query] / top, look.maps[query] / top, MAPS)
 
 
-def evidence_overlay(look: Look, reach: float) -> np.ndarray:
+def evidence_overlay(look: Explanation, reach: float) -> np.ndarray:
     """What each place added to the logit (red) or took from it (blue), over the image; `reach` is the strongest."""
     share = look.evidence / reach
     return _over((_grey(look) + 0.4) / 1.8, (share + 1) / 2, share.abs(), EVIDENCE)
 
 
-def winner_overlay(look: Look) -> np.ndarray:
+def winner_overlay(look: Explanation) -> np.ndarray:
     """Colours of the groups of queries, as opaque as they are strong, over a darkened image."""
     colours = np.array([GROUPS[group % len(GROUPS)] for group in range(int(look.groups.max()) + 1)])
     dark = (0.55 * _grey(look) + 0.10)[..., None]
@@ -37,7 +37,7 @@ def winner_overlay(look: Look) -> np.ndarray:
     return np.clip((1 - strength) * dark + strength * colours[look.winner.winner.numpy()], 0, 1)
 
 
-def _grey(look: Look) -> np.ndarray:
+def _grey(look: Explanation) -> np.ndarray:
     return np.asarray(look.image.convert("L")) / 255
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from attentive_probes.checks import unknown_name
 from attentive_probes.evaluation.prediction import Prediction
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.untrusted import untrusted
 from attentive_probes.files.writing import whole_file, write_whole
 
 LINES = (".csv", ".jsonl")  # which grow row by row
@@ -107,7 +107,7 @@ def _write(
 
 def _check_same(note: Path, identity: Mapping[str, Any], growing: Path) -> None:
     """Check that what a stopped one has written was made as the rest will be."""
-    with foreign(note, "what predictions were made by"):
+    with untrusted(note, "what predictions were made by"):
         theirs = dict(json.loads(note.read_text("utf-8")))
     ours = json.loads(json.dumps(dict(identity), default=str))
     for key in dict.fromkeys([*theirs, *ours]):
@@ -122,7 +122,7 @@ def _check_by_example(
     make: Callable[[Sequence[Path]], Iterator[Prediction]], growing: Path, header: Sequence[str]
 ) -> None:
     """Check a file without a note, such as a copy, by making one of its rows again."""
-    with foreign(growing, "predictions to go on with"):
+    with untrusted(growing, "predictions to go on with"):
         last = growing.read_text("utf-8").splitlines()[-1]
         if growing.suffix == ".csv":
             cells = next(csv.reader([last]))
@@ -145,7 +145,7 @@ def _are_alike(cell: str, other: str) -> bool:
 
 def _written(path: Path, header: list[str]) -> set[str]:
     """The files that a stopped one has written; what it was writing when it was stopped is cut off."""
-    with foreign(path, "predictions to go on with"):
+    with untrusted(path, "predictions to go on with"):
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         lines = whole.decode("utf-8")

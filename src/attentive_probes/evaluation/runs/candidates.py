@@ -43,7 +43,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankedCandidate:
     """A candidate among the others.
 
     Args:
@@ -88,7 +88,7 @@ class Choice:
 
     winner: str
     best: str
-    standings: tuple[Standing, ...]
+    standings: tuple[RankedCandidate, ...]
 
     @property
     def sentence(self) -> str:
@@ -150,7 +150,7 @@ def choose(
     )
     p_values = told_apart(np.stack(list(values.values())), candidates.index(best), groups)
     standings = [
-        Standing(
+        RankedCandidate(
             name=one.name,
             family=one.family,
             parameters=one.parameters,

@@ -10,7 +10,7 @@ from typing import Any
 
 from attentive_probes.evaluation.runs.run_files import HISTORY
 from attentive_probes.files.checksums import checksum_of
-from attentive_probes.files.untrusted import fits, foreign
+from attentive_probes.files.untrusted import fits, untrusted
 from attentive_probes.files.writing import NotWritten, write_whole
 
 
@@ -38,7 +38,7 @@ def read_history(folder: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     path = folder / HISTORY
     if path.exists():
-        with foreign(path, "the history of a run"):
+        with untrusted(path, "the history of a run"):
             lines = path.read_text("utf-8").split("\n")
             for line in lines[:-1]:
                 row = json.loads(line)

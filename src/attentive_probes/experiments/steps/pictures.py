@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from attentive_probes.analysis.explanations import look_at
+from attentive_probes.analysis.explanations import explain
 from attentive_probes.analysis.figures.audit_figure import sheet
-from attentive_probes.analysis.figures.explanation_figure import answer_figure, look_figure
+from attentive_probes.analysis.figures.explanation_figure import answer_figure, explanation_figure
 from attentive_probes.analysis.figures.layer_figure import layer_figure
 from attentive_probes.analysis.layer_maps import layer_heatmap
 from attentive_probes.auditing.findings import Audit
@@ -115,7 +115,7 @@ def _draw(
     if pairs:
         is_class = probe.config.problem.has_one_class
         labels = [probe.config.id2label[int(label)] if is_class else None for _, label in pairs]
-        look_figure(look_at(probe, [image for image, _ in pairs], labels), path)
+        explanation_figure(explain(probe, [image for image, _ in pairs], labels), path)
 
 
 def _readable(split: ImageSplit) -> Iterator[Image.Image]:

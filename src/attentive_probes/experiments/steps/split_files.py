@@ -13,7 +13,7 @@ from attentive_probes.data.splitting.groups import paths_of
 from attentive_probes.data.splitting.split_parts import Part, RawSplits
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
 from attentive_probes.experiments.blocks import DataRecipe
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.untrusted import untrusted
 from attentive_probes.files.writing import whole_file
 from attentive_probes.problems.label_columns import names_of
 
@@ -48,7 +48,7 @@ def read_keep(path: Path) -> dict[str, list[int]]:
     Raises:
         ValueError: If there is no such file, or it has no columns `split` and `row`.
     """
-    with foreign(path, "a list of rows to keep"), path.open(newline="", encoding="utf-8") as file:
+    with untrusted(path, "a list of rows to keep"), path.open(newline="", encoding="utf-8") as file:
         found: dict[str, list[int]] = {}
         for line in csv.DictReader(file):
             found.setdefault(line["split"], []).append(int(line["row"]))

@@ -14,7 +14,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from attentive_probes.backbones import Backbone
 from attentive_probes.files.fingerprint import tensors_checksum
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.untrusted import untrusted
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.files.read_parts import read_backbone, read_config, read_processor
 from attentive_probes.probe.making.describe import build_head
@@ -106,7 +106,7 @@ def check_head(config: ProbeConfig, probe: str, hub_arguments: dict[str, Any], m
         return  # in shards, or under another name
     with torch.device("meta"):
         expected = build_head(config, config.head_config).state_dict()
-    with foreign(path, "the tensors of a probe"):
+    with untrusted(path, "the tensors of a probe"):
         stored = load_file(path)
         found = {key.removeprefix("head."): tensor for key, tensor in stored.items()}
         if found.keys() >= expected.keys():  # those that are missing are named after this check

@@ -15,7 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from attentive_probes.backbones import Backbone, fit_processor, load_image_processor, register_backbone_code
 from attentive_probes.files.fingerprint import tensors_checksum
-from attentive_probes.files.untrusted import foreign
+from attentive_probes.files.untrusted import untrusted
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.files.weights import check_weights, fit_own_backbone, load_backbone
 from attentive_probes.probe.lora import FOLDER as ADAPTER_FOLDER
@@ -155,7 +155,7 @@ def _check_adapter(config: ProbeConfig, probe: str, hub_arguments: dict[str, Any
     path = cached_file(probe, ADAPTER_FILE, _raise_exceptions_for_missing_entries=False, **hub_arguments)
     if path is None or config.adapter_checksum is None:
         return
-    with foreign(path, "the adapter of a probe"):
+    with untrusted(path, "the adapter of a probe"):
         if tensors_checksum(load_file(path)) != config.adapter_checksum:
             raise ValueError(
                 "its tensors are not those that were saved: it is damaged, or was trained further elsewhere; copy it "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attentive_probes.backbones import Backbone, OwnBackbone, VisionBackbone, class_name
+from attentive_probes.backbones import Backbone, CustomBackbone, VisionBackbone, class_name
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.making.describe import geometry_of
 
@@ -63,13 +63,13 @@ def load_backbone(
     return backbone
 
 
-def fit_own_backbone(config: ProbeConfig, module: nn.Module) -> OwnBackbone:
+def fit_own_backbone(config: ProbeConfig, module: nn.Module) -> CustomBackbone:
     """A module of one's own as the backbone of a stored probe.
 
     Raises:
         ValueError: If it is no backbone, gives other tokens than the probe reads, or has other weights.
     """
-    backbone = OwnBackbone(module)
+    backbone = CustomBackbone(module)
     ours, stored = backbone.geometry.to_dict(), geometry_of(config).to_dict()
     if ours != stored:
         raise ValueError(f"The probe reads tokens laid out as {stored}, but {class_name(module)} gives {ours}.")

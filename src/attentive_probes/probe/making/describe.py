@@ -11,8 +11,8 @@ from transformers import BaseImageProcessor, PreTrainedConfig
 
 from attentive_probes.backbones import (
     ALL,
+    CustomBackbone,
     Geometry,
-    OwnBackbone,
     class_name,
     find_geometry,
     fit_processor,
@@ -34,7 +34,7 @@ from attentive_probes.tokens import Reading, TokenLayout
 
 
 def describe_probe(
-    source: str | OwnBackbone,
+    source: str | CustomBackbone,
     *,
     labels: Sequence[str] | LabelTable | None = None,
     num_labels: int | None = None,
@@ -67,7 +67,7 @@ def describe_probe(
     """
     table = _label_table(labels, num_labels)
     find_problem(problem_type)
-    if isinstance(source, OwnBackbone):
+    if isinstance(source, CustomBackbone):
         geometry, processor, num_channels = source.geometry, image_processor, getattr(source.model, "num_channels", 3)
         if revision or image_size not in (None, geometry.image_size):
             raise ValueError("A backbone of one's own has no revision, and its class says the image_size.")
@@ -105,7 +105,7 @@ def describe_backbone(source: str, **options: Any) -> tuple[ProbeConfig, BaseIma
     return describe_probe(source, num_labels=1, problem_type="regression", **options)
 
 
-def loading_of(source: str | OwnBackbone, options: dict[str, Any], *others: str) -> dict[str, Any]:
+def loading_of(source: str | CustomBackbone, options: dict[str, Any], *others: str) -> dict[str, Any]:
     """How `from_backbone` loads the weights; `options` keeps what `describe_probe` takes.
 
     Args:
@@ -120,7 +120,7 @@ def loading_of(source: str | OwnBackbone, options: dict[str, Any], *others: str)
     """
     placement = take_placement(options)
     given = sorted(name for name, value in placement.items() if value is not None)
-    if isinstance(source, OwnBackbone) and given:
+    if isinstance(source, CustomBackbone) and given:
         raise ValueError(f"A backbone of one's own is loaded already; leave {', '.join(given)} out.")
     known = {*signature(describe_probe).parameters, *HUB} - {"source", "hub_arguments"}
     refuse_rest(options.keys() - known, "from_backbone", {*known, *PLACEMENT, *others})

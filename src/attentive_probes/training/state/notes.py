@@ -129,7 +129,7 @@ def note_validation(results: SweepResults, scores: Scores) -> None:
         )
 
 
-def note_doubts(results: SweepResults) -> None:
+def note_diagnostics(results: SweepResults) -> None:
     """Note what the numbers of a run say against themselves, once its training is over, and again when it is tested."""
     warn(results, *doubts_of(results))
 

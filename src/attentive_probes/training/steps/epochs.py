@@ -18,7 +18,7 @@ from attentive_probes.problems import Scores
 from attentive_probes.scores.class_scores import ClassScores
 from attentive_probes.training.state.head_weights import settled, write_states
 from attentive_probes.training.state.kept_epochs import EpochSelection
-from attentive_probes.training.state.notes import note_doubts, note_sizes, note_validation, tell_trackers
+from attentive_probes.training.state.notes import note_diagnostics, note_sizes, note_validation, tell_trackers
 from attentive_probes.training.state.resume import load_run, save_run
 from attentive_probes.training.state.run_state import Run
 from attentive_probes.training.steps.loop import TrainingLoop
@@ -76,7 +76,7 @@ def run_epochs(run: Run, loop: TrainingLoop, selection: EpochSelection, goes_on:
             loop.bar.set_postfix_str(results.best_so_far)
         _tell(run, loop, epoch)
         tell_trackers(run.accelerator, epoch, losses, metrics)
-    note_doubts(results)
+    note_diagnostics(results)
     loop.close()
 
 
