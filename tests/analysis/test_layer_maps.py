@@ -1,6 +1,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -8,6 +9,7 @@ from PIL import Image
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.figures.layer_figure import layer_figure, layer_map_figure, write_layer_maps
 from attentive_probes.analysis.layer_maps import LayerMap, LayerRow, LayerSums, layer_heatmap, layer_rows
+from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.head_result import HeadResult
 from tiny import image_dataset
@@ -95,3 +97,19 @@ def test_layout_of_the_numbers(tmp_path):
     layer_map_figure([row, row._replace(probe="other"), row._replace(model="larger")], tmp_path / "maps.png")
     with pytest.raises(ValueError, match="no layer map"):
         layer_map_figure([], tmp_path / "none.png")
+
+
+def test_images_are_opened_as_everywhere(tiny_backbone):
+    """Sixteen bits, transparency and grey: the map is that of the image as every other door opens it."""
+    head = HeadConfig("alf", {"num_attention_heads": 4}, tokens=("cls@all", "mean@all"))
+    probe = ProbeForImageClassification.from_backbone(tiny_backbone("vit"), head, num_labels=2)
+    ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+    clear = np.zeros((16, 16, 4), np.uint8)
+    clear[4:12, 4:12] = (200, 30, 30, 255)
+    for image in (Image.fromarray(ramp), Image.fromarray(clear), Image.fromarray((ramp >> 8).astype(np.uint8))):
+        opened = open_image(image, "of the test", num_channels=probe.backbone.num_channels)
+        found = layer_heatmap(probe, [image]).attention
+        assert torch.allclose(found, layer_heatmap(probe, [opened]).attention)
+        differs = opened.tobytes() != image.convert("RGB").tobytes()
+        assert differs == (image.mode != "L")
+        assert not differs or not torch.allclose(found, layer_heatmap(probe, [image.convert("RGB")]).attention)

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.evaluation.predictions.image_pixels import pixels_of
 from attentive_probes.probe.making.describe import layouts_of
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
@@ -42,10 +43,8 @@ def attention_heatmap(probe: ProbeForImageClassification, image: Image.Image) ->
     Raises:
         ValueError: If the probe has no image processor or reads no patch tokens.
     """
-    if probe.image_processor is None:
-        raise ValueError("The probe has no image processor; set probe.image_processor.")
-    image = open_image(image, "to look at", num_channels=probe.backbone.num_channels)
-    pixels = probe.image_processor(image, return_tensors="pt")["pixel_values"].to(probe.device)
+    opened = open_image(image, "to look at", num_channels=probe.backbone.num_channels)
+    pixels = pixels_of(probe, [opened])
     was_training = probe.training
     attention = probe.eval()(pixels).attention
     probe.train(was_training)

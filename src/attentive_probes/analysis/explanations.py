@@ -14,6 +14,7 @@ from attentive_probes.analysis.contributions import Contributions, contributions
 from attentive_probes.analysis.measures.object_placement import over_image, placement_of
 from attentive_probes.analysis.measures.winner_map import WinnerMap, group_queries, merged_maps, winner_map
 from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.evaluation.predictions.image_pixels import pixels_of
 from attentive_probes.evaluation.runs.attention_spread import token_entropy
 from attentive_probes.probe.head import ProbeHead
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -98,9 +99,7 @@ def read_images(probe: ProbeForImageClassification, images: Sequence[Image.Image
     Raises:
         ValueError: If the probe has no image processor.
     """
-    if probe.image_processor is None:
-        raise ValueError("The probe has no image processor; set probe.image_processor.")
-    pixels = probe.image_processor(list(images), return_tensors="pt")["pixel_values"].to(probe.device)
+    pixels = pixels_of(probe, images)
     head = probe.eval().head
     return head.read(probe.backbone(pixels, kinds_by_tap([head.reading])))
 

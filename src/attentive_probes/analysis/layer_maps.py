@@ -14,6 +14,8 @@ from torch import Tensor
 
 from attentive_probes.assets import EMBEDDED_PREFIX
 from attentive_probes.data.images import ImageOptions
+from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.evaluation.predictions.image_pixels import check_processor, pixels_of
 from attentive_probes.evaluation.predictions.read_split import read_split
 from attentive_probes.probe.making.describe import layouts_of
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -123,15 +125,13 @@ def layer_heatmap(probe: ProbeForImageClassification, images: Iterable[Image.Ima
     Raises:
         ValueError: If the probe has no image processor, or there is no image.
     """
-    if probe.image_processor is None:
-        raise ValueError("The probe has no image processor; set probe.image_processor.")
+    check_processor(probe)
     was_training, sums = probe.training, LayerSums(probe)
     probe.eval()
     stream = iter(images)
     while batch := list(islice(stream, batch_size)):
-        rgb = [image.convert("RGB") for image in batch]
-        pixels = probe.image_processor(rgb, return_tensors="pt")["pixel_values"].to(probe.device)
-        sums.add(probe(pixels).attention)
+        opened = [open_image(image, "to look at", num_channels=probe.backbone.num_channels) for image in batch]
+        sums.add(probe(pixels_of(probe, opened)).attention)
     probe.train(was_training)
     return sums.result()
 

@@ -24,7 +24,7 @@ from attentive_probes.analysis.figures.report_figures import (
     trade_figure,
 )
 from attentive_probes.auditing.findings import KINDS
-from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.data.pixels.decode import open_file
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.families import cost
 from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
@@ -227,7 +227,7 @@ def _audit(folder: Path) -> dict[str, Any] | None:
 
 def _embedded(path: Path) -> str:
     """A picture, no wider than it need be, as the source of an image."""
-    picture = open_image({"path": str(path), "bytes": None}, str(path))
+    picture = open_file(path)
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
     file = io.BytesIO()

@@ -34,7 +34,7 @@ def attention(
     from attentive_probes.analysis.figures.explanation_figure import explanation_figure, write_explanations
     from attentive_probes.analysis.figures.plots import require_matplotlib
     from attentive_probes.analysis.on_object import mask_of, on_object
-    from attentive_probes.data.pixels.decode import open_image
+    from attentive_probes.data.pixels.decode import open_file
     from attentive_probes.evaluation.prediction import find_images
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
     from attentive_probes.problems.label_table import LabelTable
@@ -52,7 +52,7 @@ def attention(
     table = LabelTable.from_config(loaded.config)
     ids = [table.id_of(path.parent.name) for path in files]
     channels = loaded.backbone.num_channels
-    opened = [open_image({"path": str(path), "bytes": None}, str(path), num_channels=channels) for path in files]
+    opened = [open_file(path, channels) for path in files]
     labels = [None if i is None else loaded.config.id2label[i] for i in ids]
     looks = explain(loaded, opened, labels, num_groups=groups)
     explanation_figure(looks, output, queries)

@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from attentive_probes.checks import unknown_name
-from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.data.pixels.decode import open_file
 from attentive_probes.data.sources.listing import Folder
+from attentive_probes.evaluation.predictions.image_pixels import check_processor, pixels_of
 from attentive_probes.files.fingerprint import fingerprint_of, tensors_checksum
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.probabilities import as_scores
@@ -102,8 +103,7 @@ def predict_files(
         ValueError: If the probe has no image processor, does not know a label, a setting is out of range, or an image
             cannot be read under the policy `raise`.
     """
-    if probe.image_processor is None:
-        raise ValueError("The probe has no image processor; set probe.image_processor.")
+    check_processor(probe)
     if unreadable not in UNREADABLE:
         raise ValueError(unknown_name("policy for unreadable files:", unreadable, UNREADABLE))
     if threshold and (not probe.config.problem.has_classes or not 0 <= threshold <= 1):
@@ -124,7 +124,7 @@ def predict_files(
 def _open(path: Path, probe: ProbeForImageClassification) -> Image.Image | str:
     """An image, or why there is none."""
     try:
-        return open_image({"path": str(path), "bytes": None}, str(path), num_channels=probe.backbone.num_channels)
+        return open_file(path, probe.backbone.num_channels)
     except ValueError as error:
         return str(error)
 
@@ -138,13 +138,11 @@ def _predict(
     unreadable: str,
     threshold: float,
 ) -> Iterator[Prediction]:
-    assert probe.image_processor is not None
     found = [_open(path, probe) for path in files]
     images = [image for image in found if not isinstance(image, str)]
     scores: Iterator[Prediction | None] = iter(())
     if images:
-        pixels = probe.image_processor(images, return_tensors="pt")["pixel_values"]
-        scores = iter(_answers(probe, probe(pixels.to(probe.device)).logits, top_k, chosen, threshold))
+        scores = iter(_answers(probe, probe(pixels_of(probe, images)).logits, top_k, chosen, threshold))
     for path, image in zip(files, found, strict=True):
         answer = None if isinstance(image, str) else next(scores)
         problem = image if isinstance(image, str) else f"The probe gives no finite scores for the image {path}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from attentive_probes.analysis.explanations import explain
 from attentive_probes.analysis.figures.explanation_figure import explanation_figure
 from attentive_probes.analysis.figures.plots import require_matplotlib
-from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.data.pixels.decode import open_file
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
 
@@ -31,7 +31,7 @@ def explain_files(probe: ProbeForImageClassification, files: Sequence[Path], fol
     count, digits = 0, len(str(len(files)))
     for number, path in enumerate(files):
         try:
-            image = open_image({"path": str(path), "bytes": None}, str(path), num_channels=probe.backbone.num_channels)
+            image = open_file(path, probe.backbone.num_channels)
         except ValueError:
             continue
         explanation_figure(explain(probe, [image]), folder / f"{number:0{digits}d}-{path.stem}.png")

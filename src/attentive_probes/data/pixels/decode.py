@@ -114,6 +114,15 @@ def open_image(
         raise ValueError(f"The image {path or name} cannot be read ({_cause(error, content)}); {remedy}.") from error
 
 
+def open_file(path: str | os.PathLike, num_channels: int = 3) -> Image.Image:
+    """The image in a file, as `open_image` decodes it.
+
+    Raises:
+        ValueError: If it cannot be decoded, or is too large; the text names the file.
+    """
+    return open_image({"path": str(path), "bytes": None}, str(path), num_channels=num_channels)
+
+
 def encoded_bytes(cell: dict[str, Any] | None) -> bytes:
     """The stored bytes of an image cell.
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from attentive_probes.checks import unknown_name
-from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.data.pixels.decode import open_file
+from attentive_probes.evaluation.predictions.image_pixels import check_processor, pixels_of
 from attentive_probes.files.writing import whole_file
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.tokens import kinds_by_tap
@@ -45,8 +46,7 @@ def embed_files(
     Raises:
         ValueError: If the probe has no image processor.
     """
-    if probe.image_processor is None:
-        raise ValueError("The probe has no image processor; set probe.image_processor.")
+    check_processor(probe)
     probe.eval()
     with tqdm(total=len(files), unit="img", leave=False, disable=None) as bar:
         for first in range(0, len(files), batch_size):
@@ -54,13 +54,12 @@ def embed_files(
             for path in files[first : first + batch_size]:
                 bar.update()
                 try:
-                    cell = {"path": str(path), "bytes": None}
-                    images.append(open_image(cell, str(path), num_channels=probe.backbone.num_channels))
+                    images.append(open_file(path, probe.backbone.num_channels))
                 except ValueError:
                     continue
                 paths.append(str(path))
             if images:
-                pixels = probe.image_processor(images, return_tensors="pt")["pixel_values"].to(probe.device)
+                pixels = pixels_of(probe, images)
                 yield Embedded(paths, (_tokens(probe, pixels) if tokens else probe(pixels).features).float().cpu())
 
 

@@ -16,6 +16,7 @@ from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.open_split import open_split
 from attentive_probes.data.steps import StepLoader, StepPlan
 from attentive_probes.data.token_cache import TokenCache
+from attentive_probes.evaluation.predictions.image_pixels import check_processor
 from attentive_probes.machine.processes import make_accelerator, on_device
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.tokens import Reading, kinds_by_tap
@@ -57,8 +58,8 @@ def evaluation_loader(
         dataset.check(probe.backbone, [probe.head.reading])
         dataset.check_labels(len(probe.config.id2label), probe.config.problem_type)
         return make_cached_loader(dataset, plan, train=False)
-    if probe.image_processor is None:
-        raise ValueError("The probe has no image processor; set probe.image_processor.")
+    check_processor(probe)
+    assert probe.image_processor is not None
     options = images or ImageOptions()
     encoder = LabelEncoder.of_probe(probe.config, options.label_separator)
     split = open_split("evaluation", dataset, options, encoder, num_channels=probe.backbone.num_channels)
