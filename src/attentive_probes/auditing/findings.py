@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
 from attentive_probes.evaluation.runs.run_files import AUDIT, FINDINGS
-from attentive_probes.files.writing import whole_file, write_whole
+from attentive_probes.files.writing import csv_file, write_whole
 
 COPY = 0.95  # score of a pair from which on it is one image, whoever looks
 JUDGE = "accuracy of what judges labels"
@@ -109,12 +108,7 @@ class Audit:
         counts = {kind: len(self.of_kind(kind)) for kind in KINDS}
         summary = {"found": counts, "confused": self.confused, "classes": self.classes, "settings": self.settings}
         write_whole(folder / AUDIT, json.dumps(summary, indent=2) + "\n", durable=False)
-        with (
-            whole_file(folder / FINDINGS, durable=False) as partial,
-            partial.open("w", newline="", encoding="utf-8") as f,
-        ):
-            writer = csv.writer(f)
-            writer.writerow(COLUMNS)
+        with csv_file(folder / FINDINGS, COLUMNS, durable=False) as writer:
             for finding in self.findings:
                 values = asdict(finding) | {"score": f"{finding.score:.4f}"}
                 writer.writerow([as_cell(str(values[name])) for name in COLUMNS])

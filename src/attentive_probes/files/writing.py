@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -34,6 +36,19 @@ def whole_file(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
         os.replace(partial, path)
         if durable:
             sync(path.parent)
+
+
+@contextmanager
+def csv_file(path: str | os.PathLike, header: Sequence[str], durable: bool = True) -> Iterator[Any]:
+    """A context with a writer of rows of a CSV file, whose header is written; see `whole_file`.
+
+    Raises:
+        OSError: If it cannot be written; the text names file and cause. What was there stays as it was.
+    """
+    with whole_file(path, durable) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        yield writer
 
 
 @contextmanager

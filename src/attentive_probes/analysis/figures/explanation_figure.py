@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from attentive_probes.analysis.figures.overlays import evidence_overlay, map_ove
 from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
 from attentive_probes.analysis.figures.style import EVIDENCE, MAPS, as_label, styled
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
-from attentive_probes.files.writing import whole_file
+from attentive_probes.files.writing import csv_file
 
 CELL, STEP, TEXT, TITLE, BARS = 1.2, 1.28, 0.5, 0.24, 1.75  # inches
 RIGHT, WRONG = "#00786b", "#b3261e"
@@ -151,9 +150,7 @@ def write_explanations(looks: Sequence[Explanation], names: Sequence[str], path:
         OSError: If it cannot be written.
     """
     columns = ("image", "label", "predicted", "score", "query", "rank", "group", "added", "peak", "entropy")
-    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
+    with csv_file(path, columns, durable=False) as writer:
         for name, look in zip(names, looks, strict=True):
             (predicted, score), order = look.answers[0], look.order
             for query, attention in enumerate(look.maps):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from attentive_probes.analysis.figures.style import as_label, colours_of, styled
 from attentive_probes.analysis.flow import Flow, uniform_entropy
 from attentive_probes.analysis.measures.attention_statistics import MAGNITUDES, STATISTICS
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
-from attentive_probes.files.writing import whole_file
+from attentive_probes.files.writing import csv_file
 
 PANELS = (
     ("cls_cls_attention", "class token to itself"),
@@ -73,9 +72,9 @@ def write_flows(flows: Mapping[str, Flow], path: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["backbone", "images", "patches", "block", "head", *STATISTICS, *MAGNITUDES])
+    with csv_file(
+        path, ["backbone", "images", "patches", "block", "head", *STATISTICS, *MAGNITUDES], durable=False
+    ) as writer:
         for name, flow in flows.items():
             for block, heads in enumerate(flow.statistics.tolist()):
                 sizes = flow.magnitudes[block].tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from attentive_probes.analysis.explanations import explained
 from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
 from attentive_probes.analysis.figures.style import EVIDENCE, LAYERS, styled
 from attentive_probes.analysis.layer_maps import by_layer
-from attentive_probes.files.writing import whole_file
+from attentive_probes.files.writing import csv_file
 from attentive_probes.probe.making.describe import layouts_of
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.probabilities import best_scores
@@ -106,9 +105,7 @@ def write_layer_look(look: LayerLook, path: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["tap", "kind", "attention", "added"])
+    with csv_file(path, ["tap", "kind", "attention", "added"], durable=False) as writer:
         for row, tap in enumerate(look.taps):
             for column, kind in enumerate(look.kinds):
                 numbers = (table[row, column] for table in (look.attention, look.evidence))

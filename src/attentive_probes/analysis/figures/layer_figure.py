@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from attentive_probes.analysis.layer_maps import LayerMap, LayerRow
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.head_result import HeadResult
-from attentive_probes.files.writing import whole_file
+from attentive_probes.files.writing import csv_file
 
 SHORT = {"mean": "ap"}  # an average patch, as the figures of ALF call it
 
@@ -75,9 +74,9 @@ def write_layer_maps(rows: Sequence[LayerRow], path: Path, *, by_class: bool = F
     """
     depth = max((len(row.map.taps) for row in rows), default=0)
     extra = ("class", "images") if by_class else ()
-    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["model", "dataset", *extra, "token", "heads", *(f"p{i:02d}" for i in range(1, depth + 1))])
+    with csv_file(
+        path, ["model", "dataset", *extra, "token", "heads", *(f"p{i:02d}" for i in range(1, depth + 1))], durable=False
+    ) as writer:
         for row in rows:
             named = [as_cell(row.model), as_cell(row.dataset)]
             named += [as_cell(row.label or ""), str(row.num_images)] if by_class else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from attentive_probes.analysis.figures.plots import require_matplotlib, save_fig
 from attentive_probes.analysis.figures.style import HEADS, LAYERS, as_label, colours_of, styled
 from attentive_probes.analysis.measures.query_statistics import QueryStudy
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
-from attentive_probes.files.writing import whole_file
+from attentive_probes.files.writing import csv_file
 
 BLUE, ORANGE = HEADS[:2]
 OF_PROBE = ("overlap_cosine", "overlap_intersection", "effective_queries", "coverage", "dead")
@@ -143,9 +142,7 @@ def write_queries(studies: Mapping[str, QueryStudy], path: Path) -> None:
     """
     columns = ("probe", "queries", "images", *OF_PROBE, "metric", "value", "low", "high", "query", *OF_QUERY)
     lost = ("difference", "difference_low", "difference_high", "p_holm")
-    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*columns, *lost])
+    with csv_file(path, [*columns, *lost], durable=False) as writer:
         for name, study in studies.items():
             found, test = study.complementarity, study.test
             numbers = (found.overlap, found.shared, found.effective_queries, found.coverage, len(found.dead))

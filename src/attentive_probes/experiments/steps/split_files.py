@@ -14,7 +14,7 @@ from attentive_probes.data.splitting.split_parts import Part, RawSplits
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.files.untrusted import untrusted
-from attentive_probes.files.writing import whole_file
+from attentive_probes.files.writing import csv_file
 from attentive_probes.problems.label_columns import names_of
 
 
@@ -30,9 +30,7 @@ def write_keep(raw: RawSplits, dropped: Mapping[str, Collection[int]], path: Pat
         OSError: If it cannot be written.
     """
     count = 0
-    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["split", "row"])
+    with csv_file(path, ["split", "row"]) as writer:
         for role, part in raw.parts.items():
             if isinstance(part.data, Dataset):
                 rows = part.all_rows.tolist()
@@ -91,9 +89,7 @@ def write_splits(raw: RawSplits, data: DataRecipe, path: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    with whole_file(path, durable=False) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["split", "row", "file", "label", "group"])
+    with csv_file(path, ["split", "row", "file", "label", "group"], durable=False) as writer:
         for role, part in raw.parts.items():
             if not isinstance(part.data, Dataset):
                 continue
