@@ -148,7 +148,7 @@ def test_a_manifest_names_files_of_its_folder(name, copied):
     del manifest["checksum"]
     manifest["files"][name] = [3, "0"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"manifest\.json is damaged.*none of a token cache"):
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged.*not part of a token cache"):
         TokenCache(folder)
 
 
