@@ -17,6 +17,7 @@ from attentive_probes.evaluation.runs.attention_spread import SpreadSums
 from attentive_probes.machine.processes import autocast, on_device
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.problems import Scores, find_problem
+from attentive_probes.problems.base import Wanted
 
 
 class SplitSums:
@@ -45,15 +46,13 @@ class SplitSums:
         temperatures: Mapping[str, float | None] | None = None,
     ):
         self.names = names
-        self._sums = find_problem(problem_type).sums(
-            len(names),
-            num_labels,
-            accelerator,
-            confusion=confusion,
-            keep=[place for place, name in enumerate(names) if name in keep],
-            probabilities=probabilities,
-            temperatures=[(temperatures or {}).get(name) for name in names],
+        wanted = Wanted(
+            confusion,
+            [place for place, name in enumerate(names) if name in keep],
+            probabilities,
+            [(temperatures or {}).get(name) for name in names],
         )
+        self._sums = find_problem(problem_type).sums(len(names), num_labels, accelerator, wanted)
 
     def add(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> None:
         """Add a batch of this process: logits `(B, H, C)`, labels `(B,)` or `(B, C)`, identities `(B,)`; B may be 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -54,6 +55,26 @@ class ScoreSums(Protocol):
 
     def scores(self) -> Sequence[Scores]:
         """The scores of each head, over all batches of all processes."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of the answers of several heads beside their metrics; of heads that give classes.
+
+    Args:
+        confusion: Whether to count labels by answers, where there are few classes.
+        keep: Numbers of the heads whose answers are kept image by image.
+        probabilities: Whether these are kept with the probabilities of all classes.
+        temperatures: What the logits of each head are divided by before they are probabilities; `None` for 1.
+    """
+
+    confusion: bool = False
+    keep: Sequence[int] = ()
+    probabilities: bool = False
+    temperatures: Sequence[float | None] = ()
+
+
+NOTHING_MORE = Wanted()
 
 
 class Problem(ABC):
@@ -164,11 +185,7 @@ class Problem(ABC):
         num_heads: int,
         num_labels: int,
         accelerator: Accelerator | None = None,
-        *,
-        confusion: bool = False,
-        keep: Sequence[int] = (),
-        probabilities: bool = False,
-        temperatures: Sequence[float | None] = (),
+        wanted: Wanted = NOTHING_MORE,
     ) -> ScoreSums:
         """What adds up the answers of several heads to a split.
 
@@ -176,10 +193,7 @@ class Problem(ABC):
             num_heads: Number of heads H.
             num_labels: Number of classes or targets C.
             accelerator: Among which processes; `None` for this one alone.
-            confusion: Whether to count labels by answers, where answers are classes.
-            keep: Numbers of the heads whose answers are kept image by image.
-            probabilities: Whether these are kept with the probabilities of all classes.
-            temperatures: What the logits of each head are divided by before they are probabilities; `None` for 1.
+            wanted: What is wanted of the answers beside the metrics.
         """
 
     def all_metrics(self, scores: Tensor, targets: Tensor) -> dict[str, float]:

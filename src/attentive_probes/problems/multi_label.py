@@ -9,7 +9,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from attentive_probes.problems.base import Problem
+from attentive_probes.problems.base import NOTHING_MORE, Problem, Wanted
 from attentive_probes.problems.class_labels import class_id, class_table, named_table
 from attentive_probes.problems.label_table import LabelTable
 from attentive_probes.problems.target_sums import TargetSums
@@ -46,17 +46,17 @@ class MultiLabel(Problem):
     ) -> np.ndarray:
         """As in `Problem`: zeros and ones `(C,)`, from such a row, from a list of names or ids, or from text."""
         count = len(table.names)
-        wrong = ValueError(f"it is no row of {count} zeros and ones, and no list of names or ids.")
+        wrong = f"it is no row of {count} zeros and ones, and no list of names or ids."
         if isinstance(label, str):
             if separator is None:
                 raise ValueError("it is text; say what stands between the labels (label_separator).")
             label = [part.strip() for part in label.split(separator) if part.strip()]
         if not isinstance(label, list | tuple | np.ndarray):
-            raise wrong
+            raise ValueError(wrong)
         if indicators and len(label) == count and _is_indicator(label):
             return np.asarray(label, np.float32)
         if any(isinstance(one, float) for one in label) or len(set(label)) < len(label):
-            raise wrong
+            raise ValueError(wrong)
         row = np.zeros(count, np.float32)
         for one in label:
             row[class_id(one, table, names)] = 1
@@ -98,11 +98,7 @@ class MultiLabel(Problem):
         num_heads: int,
         num_labels: int,
         accelerator: Accelerator | None = None,
-        *,
-        confusion: bool = False,
-        keep: Sequence[int] = (),
-        probabilities: bool = False,
-        temperatures: Sequence[float | None] = (),
+        wanted: Wanted = NOTHING_MORE,
     ) -> TargetSums:
         """As in `Problem`: scores are kept, for metrics rank them."""
         return TargetSums(self, num_heads, accelerator)

@@ -9,7 +9,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from attentive_probes.problems.base import Problem
+from attentive_probes.problems.base import NOTHING_MORE, Problem, Wanted
 from attentive_probes.problems.label_table import LabelTable
 from attentive_probes.problems.target_scale import TargetScale
 from attentive_probes.problems.target_sums import TargetSums
@@ -98,11 +98,7 @@ class Regression(Problem):
         num_heads: int,
         num_labels: int,
         accelerator: Accelerator | None = None,
-        *,
-        confusion: bool = False,
-        keep: Sequence[int] = (),
-        probabilities: bool = False,
-        temperatures: Sequence[float | None] = (),
+        wanted: Wanted = NOTHING_MORE,
     ) -> TargetSums:
         """As in `Problem`: predictions are kept, for metrics rank them."""
         return TargetSums(self, num_heads, accelerator)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attentive_probes.problems.base import Problem
+from attentive_probes.problems.base import NOTHING_MORE, Problem, Wanted
 from attentive_probes.problems.class_labels import class_id, class_table, named_table
 from attentive_probes.problems.label_table import LabelTable
 from attentive_probes.scores.class_scores import MAX_CONFUSION
@@ -94,15 +94,12 @@ class SingleLabel(Problem):
         num_heads: int,
         num_labels: int,
         accelerator: Accelerator | None = None,
-        *,
-        confusion: bool = False,
-        keep: Sequence[int] = (),
-        probabilities: bool = False,
-        temperatures: Sequence[float | None] = (),
+        wanted: Wanted = NOTHING_MORE,
     ) -> ClassSums:
         """As in `Problem`: no score is kept, unless answers are to be."""
-        is_small = confusion and num_labels <= MAX_CONFUSION
-        return ClassSums(num_heads, num_labels, is_small, keep, probabilities, temperatures, accelerator)
+        is_small = wanted.confusion and num_labels <= MAX_CONFUSION
+        kept = (wanted.keep, wanted.probabilities, wanted.temperatures)
+        return ClassSums(num_heads, num_labels, is_small, *kept, accelerator)
 
     def all_metrics(self, scores: Tensor, targets: Tensor) -> dict[str, float]:
         """As in `Problem`, in one pass over the scores."""
