@@ -29,7 +29,7 @@ from attentive_probes.data.token_cache import TokenCache
 from attentive_probes.evaluation.split_scores import score_split
 from attentive_probes.machine.processes import make_accelerator
 from attentive_probes.serving.heads import SharedPass
-from attentive_probes.serving.seen import answer, evidence_and_map, read_file
+from attentive_probes.serving.page_content import answer, evidence_and_map, read_file
 
 IMAGES, BATCH = 10_000, 256
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.analysis.contributions import contributions
-from attentive_probes.analysis.figures.plots import save_figure
-from attentive_probes.analysis.figures.style import COLUMN, colours_of, styled
+from attentive_probes.analysis.figures.drawing import drawing
+from attentive_probes.analysis.figures.style import COLUMN, colours_of
 from attentive_probes.data.load import load_split
 from attentive_probes.evaluation.predictions.read_split import read_split
 
@@ -62,10 +62,7 @@ def interval(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def draw(found: Mapping[str, Tensor], path: Path) -> None:
     """Fall against the number of patches, a line per rule."""
-    from matplotlib.figure import Figure
-
-    with styled():
-        figure = Figure(figsize=(COLUMN, 2.5), layout="constrained")
+    with drawing(path, (COLUMN, 2.5)) as figure:
         axis = figure.subplots()
         for (rule, values), colour in zip(found.items(), colours_of(found).values(), strict=True):
             mean, half = interval(values)
@@ -73,7 +70,6 @@ def draw(found: Mapping[str, Tensor], path: Path) -> None:
         axis.set(xlabel="patches taken away", ylabel="fall of the logit")
         axis.grid(alpha=0.3)
         axis.legend()
-        save_figure(figure, path, 200)
 
 
 def main() -> None:

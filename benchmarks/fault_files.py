@@ -1,4 +1,4 @@
-"""Files of strangers with random edits, and what reads them. Whatever is wrong with one must end as a `ValueError`."""
+"""Untrusted files with random edits, and what reads them. Whatever is wrong with one must end as a `ValueError`."""
 
 from __future__ import annotations
 

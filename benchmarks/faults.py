@@ -189,7 +189,7 @@ def one_folder(scratch: Path, reference: Path, rng: random.Random, tries: int) -
 
 
 def untrusted(kind: str) -> Callable[[Path, Path, random.Random, int], Iterator[str | None]]:
-    """A file of a stranger with random edits: read, or refused as a `ValueError` that names it, within ten seconds."""
+    """A file from elsewhere with random edits: read, or refused as a `ValueError` that names it, within ten seconds."""
 
     def tries(scratch: Path, reference: Path, rng: random.Random, count: int) -> Iterator[str | None]:
         read, path = FOREIGN[kind](fresh(scratch), reference)
@@ -222,7 +222,7 @@ ROWS = [
     Row("a bit, the end or the whole of a file of a cache lost: mended", damaged_caches, 0.6),
     Row("four runs build one cache at one time", one_cache, 0.2),
     Row("two runs start in one output folder at one time", one_folder, 0.2),
-    *(Row(f"{kind} of a stranger, random edits: read or refused", untrusted(kind), 10) for kind in FOREIGN),
+    *(Row(f"{kind} from elsewhere, random edits: read or refused", untrusted(kind), 10) for kind in FOREIGN),
 ]
 
 

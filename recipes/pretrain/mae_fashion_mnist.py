@@ -23,7 +23,7 @@ from tqdm.auto import trange
 from transformers import ViTImageProcessorPil, ViTMAEConfig, ViTMAEForPreTraining, get_cosine_schedule_with_warmup
 
 from attentive_probes import HeadConfig, OnlineProbes
-from attentive_probes.analysis.figures.plots import online_figure
+from attentive_probes.analysis.figures.online_figure import online_figure
 from attentive_probes.data.load import load_split
 from attentive_probes.tokens import TokenLayout, Tokens
 from attentive_probes.training.online_callbacks import undisturbed

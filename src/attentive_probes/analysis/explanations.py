@@ -30,7 +30,7 @@ class Explanation:
 
     Args:
         image: The image, upright, at most 512 pixels wide and high.
-        answers: Names of the best classes with their probabilities, best first.
+        predictions: Names of the best classes with their probabilities, best first.
         label: Name of the right class, where it is known.
         entropy: `(M,)`, entropy of the attention of each query over the patches, in nats.
         maps: `(M, height, width)`, attention in the pixels of the image, times uniform; NaN where nothing was seen.
@@ -42,7 +42,7 @@ class Explanation:
     """
 
     image: Image.Image
-    answers: list[tuple[str, float]]
+    predictions: list[tuple[str, float]]
     label: str | None
     entropy: Tensor
     maps: Tensor
@@ -77,7 +77,7 @@ def explain(
         probe: A probe that reads patches, with its image processor.
         images: The images.
         labels: Name of the right class of each, `None` where it is not known.
-        top_k: Number of answers.
+        top_k: Number of predictions.
         num_groups: Groups of queries in the winner map.
 
     Raises:
@@ -87,9 +87,9 @@ def explain(
         raise ValueError("There is no image to look at.")
     was_training = probe.training
     opened = [open_image(image, "to look at", num_channels=probe.backbone.num_channels) for image in images]
-    looks = explain_read(probe, opened, read_images(probe, opened), labels, top_k=top_k, num_groups=num_groups)
+    explanations = explain_read(probe, opened, read_images(probe, opened), labels, top_k=top_k, num_groups=num_groups)
     probe.train(was_training)
-    return looks
+    return explanations
 
 
 @torch.no_grad()
@@ -123,7 +123,7 @@ def explain_read(
         sequence: `(B, T, D)`, as `read_images` gives it.
         labels: Name of the right class of each image, `None` where it is not known.
         classes: `(B,)`, ids of the classes whose evidence is shown; by default those that are predicted.
-        top_k: Number of answers.
+        top_k: Number of predictions.
         num_groups: Groups of queries in the winner map.
 
     Raises:
@@ -133,14 +133,14 @@ def explain_read(
     logits = probe.head(sequence).logits
     attention, added = patch_attention(probe, found.attention), patch_attention(probe, found.values)
     groups = group_queries(attention.flatten(2), num_groups)
-    looks = []
+    explanations = []
     for place, image in enumerate(images):
         channels = probe.backbone.num_channels
         placement, size = placement_of(probe.image_processor, image.size, channels), _drawn(image.size)
         uniform = attention.shape[-2] * attention.shape[-1]
         maps = over_image(attention[place].cpu() * uniform, placement, size)
         merged = merged_maps(maps.nan_to_num(), groups, int(groups.max()) + 1)
-        looks.append(
+        explanations.append(
             Explanation(
                 image.resize(size, Image.Resampling.BICUBIC),
                 best_scores(logits[place], probe.config, top_k),
@@ -154,7 +154,7 @@ def explain_read(
                 is_exact,
             )
         )
-    return looks
+    return explanations
 
 
 def explained(head: ProbeHead, sequence: Tensor, classes: Tensor | None = None) -> tuple[Contributions, bool]:

@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from attentive_probes.analysis.figures.plots import has_matplotlib
+from attentive_probes.analysis.figures.drawing import has_matplotlib
 from attentive_probes.analysis.figures.report_figures import (
     confusion_figure,
     curves_figure,
     reliability_figure,
-    score_of,
     scored_by,
     trade_figure,
 )
@@ -27,7 +25,7 @@ from attentive_probes.auditing.findings import KINDS
 from attentive_probes.data.pixels.decode import open_file
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.families import cost
-from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
+from attentive_probes.evaluation.runs.head_result import HeadResult
 from attentive_probes.evaluation.runs.run_files import (
     ATTENTION_PICTURE,
     AUDIT,
@@ -36,13 +34,13 @@ from attentive_probes.evaluation.runs.run_files import (
     FINDINGS,
     LAYERS_PICTURE,
     PREDICTIONS,
-    PROBES,
     RECIPE,
     REPORT,
     RESULTS,
     RIGHT_PICTURE,
     SUSPECTS_PICTURE,
     WRONG_PICTURE,
+    probe_folder,
 )
 from attentive_probes.evaluation.runs.tables import has_choices
 from attentive_probes.files.untrusted import untrusted
@@ -50,12 +48,12 @@ from attentive_probes.files.writing import write_whole
 from attentive_probes.hub.markdown import one_line
 from attentive_probes.machine.installation import how_to_install
 from attentive_probes.probe.configuration_probe import ProbeConfig
-from attentive_probes.probe.making.describe import build_head
+from attentive_probes.probe.making.head_cost import cost_of
 
 TEMPLATE = "report.html.jinja"
 MAX_ROWS = 300  # of heads or classes in a table
 MAX_STANDINGS = 12  # of the candidates among which one was chosen
-LONGEST_RECIPE = 100_000  # letters
+MAX_RECIPE = 100_000  # letters
 WIDEST, QUALITY = 1600, 82  # of a picture, in pixels
 PICTURES = {
     WRONG_PICTURE: "Its most confident mistakes on the test split, the worst first.",
@@ -107,10 +105,10 @@ def _content(folder: Path, results: SweepResults, configs: Mapping[str, ProbeCon
         "best": best,
         "split": split,
         "metric": metric,
-        "score": score_of(best, split, metric),
-        "heads": [_row(head, split, metric) for head in heads[:MAX_ROWS]],
+        "score": best.score(split, metric),
+        "heads": [(head, head.score(split, metric)) for head in heads[:MAX_ROWS]],
         "num_left_out": max(0, len(heads) - MAX_ROWS),
-        "references": [_row(one, split, metric) for one in results.references],
+        "references": [(one, one.score(split, metric)) for one in results.references],
         "standings": (results.selection.get("standings") or [])[:MAX_STANDINGS],
         "families": results.best_per_head if has_choices(results.best_per_head) else [],
         "costs": [_cost_of(folder, head, configs[head.name]) for head in heads[:MAX_ROWS]],
@@ -138,19 +136,6 @@ def _figures(results: SweepResults, config: ProbeConfig | None) -> dict[str, str
     return {name: _as_source(svg.encode(), "image/svg+xml") for name, svg in drawn.items() if svg}
 
 
-def _row(entry: HeadResult | ReferenceResult, split: str, metric: str) -> dict[str, Any]:
-    test = entry.test or {}
-    found = score_of(entry, split, metric) if isinstance(entry, HeadResult) else None
-    if found is None and test.get(metric) is not None:
-        found = test[metric], tuple(test.get(f"{metric}_interval") or (test[metric], test[metric]))
-    return {
-        "entry": entry,
-        "score": found,
-        "difference": test.get(f"{metric}_difference"),
-        "p": test.get(f"{metric}_p_holm"),
-    }
-
-
 def _classes(best: HeadResult, config: ProbeConfig | None) -> list[dict[str, Any]]:
     """Classes by their test accuracy, the worst first, and what each was taken for most often."""
     test = best.test or {}
@@ -172,14 +157,13 @@ def _classes(best: HeadResult, config: ProbeConfig | None) -> list[dict[str, Any
 
 def _cost_of(folder: Path, head: HeadResult, config: ProbeConfig | None) -> dict[str, Any]:
     found: dict[str, Any] = {"head": head, "textbook": None, "folded": None, "megabytes": None}
-    place = folder / PROBES / head.name
+    place = probe_folder(folder, head.name)
     weights = [*place.glob("*.safetensors"), *place.glob("lora/*.safetensors")]
     if weights:
         found["megabytes"] = sum(path.stat().st_size for path in weights) / 1e6
     if config is not None:
         try:
-            with torch.device("meta"):
-                counts = build_head(config, config.head_config).pooling.multiply_adds()
+            counts = cost_of(config, config.head_config).pooling
         except (ValueError, ImportError):  # a pooling of a package that is not here
             return found
         found |= {"textbook": counts.textbook, "folded": counts.folded}
@@ -187,7 +171,7 @@ def _cost_of(folder: Path, head: HeadResult, config: ProbeConfig | None) -> dict
 
 
 def _config_of(folder: Path, head: HeadResult) -> ProbeConfig | None:
-    place = folder / PROBES / head.name
+    place = probe_folder(folder, head.name)
     if Path(head.name).name != head.name or not (place / "config.json").is_file():
         return None
     with untrusted(place / "config.json", "the configuration of a probe"):
@@ -204,8 +188,8 @@ def _recipe(folder: Path) -> str:
     if not path.is_file():
         return ""
     with path.open(encoding="utf-8", errors="replace") as file:
-        text = file.read(LONGEST_RECIPE + 1)
-    return text if len(text) <= LONGEST_RECIPE else f"{text[:LONGEST_RECIPE]}\n..."
+        text = file.read(MAX_RECIPE + 1)
+    return text if len(text) <= MAX_RECIPE else f"{text[:MAX_RECIPE]}\n..."
 
 
 def _audit(folder: Path) -> dict[str, Any] | None:

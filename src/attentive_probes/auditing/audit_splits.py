@@ -92,16 +92,16 @@ def audit_splits(
     found = [_features(sweep, caches[name], reading, accelerator) for name in names]
     features, labels = (torch.cat([part[i] for part in found]).cpu() for i in range(2))
     places = [np.searchsorted(splits[name].rows, caches[name].images.numpy()) for name in names]
-    book = ImageIndex(splits, names, places, sweep.config.id2label, labels.numpy())
+    index = ImageIndex(splits, names, places, sweep.config.id2label, labels.numpy())
     neighbours = find_neighbours(standardized(features).to(accelerator.device))
     near = {(one, other): distance for one, other, distance in near_duplicates(neighbours)}
-    small, sizes = book.looks()
+    small, sizes = index.thumbnails()
     for one, other, distance in equal_pixels(small):
         near[one, other] = min(distance, near.get((one, other), 1.0))
-    findings = [*book.pairs(near)]
-    findings += [book.finding("outlier", row, score) for row, score in outliers(neighbours)]
+    findings = [*index.pairs(near)]
+    findings += [index.finding("outlier", row, score) for row, score in outliers(neighbours)]
     together = _together(raw, splits, names, places, near)
-    found_labels, confused, accuracy = _labels(book, features.to(accelerator.device), num_labels, together)
+    found_labels, confused, accuracy = _labels(index, features.to(accelerator.device), num_labels, together)
     settings: dict[str, Any] = {
         "backbone": sweep.config.backbone_name_or_path,
         "reads": [str(item) for item in reading.items],
@@ -110,7 +110,7 @@ def audit_splits(
     findings += found_labels
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), -finding.score))
-    return Audit(findings, confused, book.classes(), settings)
+    return Audit(findings, confused, index.classes(), settings)
 
 
 def _together(
@@ -130,20 +130,20 @@ def _together(
 
 
 def _labels(
-    book: ImageIndex, features: Tensor, num_labels: int, together: np.ndarray
+    index: ImageIndex, features: Tensor, num_labels: int, together: np.ndarray
 ) -> tuple[list[Finding], list[dict[str, Any]], float | None]:
     """Likely label errors, pairs of classes that are taken for each other, and how often what judges them is right."""
-    labels = book.labels
+    labels = index.labels
     if (np.bincount(labels) > 0).sum() < 2 or len(np.unique(together)) < 2 * NUM_FOLDS:
         return [], [], None
     targets = torch.from_numpy(labels).to(features.device)
     probabilities = cross_fitted(features, targets, folds_of(labels, NUM_FOLDS, 0, together), num_labels)
     suspects = label_suspects(probabilities, labels)
-    findings = [book.finding("label", one.row, one.margin, one.likely) for one in suspects]
+    findings = [index.finding("label", one.row, one.margin, one.likely) for one in suspects]
     confused: list[dict[str, Any]] = []
     for pair in mutual_confusions(probabilities, labels):
         shares = {"first_as_second": pair.first_as_second, "second_as_first": pair.second_as_first}
-        confused.append({"first": book.id2label[pair.first], "second": book.id2label[pair.second], **shares})
+        confused.append({"first": index.id2label[pair.first], "second": index.id2label[pair.second], **shares})
     return findings, confused, float((probabilities.argmax(1) == labels).mean())
 
 

@@ -48,7 +48,7 @@ class ImageIndex:
             kind, split, int(self.splits[split].rows[place]), place, file, name, score, likely=named, **other
         )
 
-    def looks(self) -> tuple[np.ndarray, np.ndarray]:
+    def thumbnails(self) -> tuple[np.ndarray, np.ndarray]:
         """Grey values `(N, 256)` of all images made 16 pixels wide and high, and their sizes `(N, 2)`, width first."""
 
         def look(row: int) -> tuple[np.ndarray, tuple[int, int]]:

@@ -99,8 +99,8 @@ def mutual_confusions(probabilities: np.ndarray, labels: np.ndarray, least: floa
         least: That share.
     """
     num_labels = probabilities.shape[1]
-    answers = probabilities.argmax(1)
-    counts = np.bincount(labels * num_labels + answers, minlength=num_labels**2).reshape(num_labels, num_labels)
+    predictions = probabilities.argmax(1)
+    counts = np.bincount(labels * num_labels + predictions, minlength=num_labels**2).reshape(num_labels, num_labels)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     both = np.triu(np.minimum(shares, shares.T), 1)
     pairs = sorted(zip(*np.nonzero(both >= least), strict=True), key=lambda pair: -both[pair])

@@ -17,7 +17,7 @@ from attentive_probes.tokens import Layouts, Tokens
 
 
 def keep_weights(module: nn.Module) -> None:
-    """Mark everything in a module as drawn or loaded; else transformers draws it anew when a probe is put around it."""
+    """Mark all weights of a module as loaded; else transformers draws them again when a probe is put around it."""
     for part in (*module.modules(), *module.parameters()):
         part._is_hf_initialized = True  # type: ignore[attr-defined]  # transformers' own mark
 

@@ -95,7 +95,7 @@ class CustomBackbone(Backbone):
             found = _by_tap(self.model.tokens(torch.zeros(shape, dtype=self.dtype, device=self.device)), name)
         except ValueError:
             raise
-        except Exception as error:  # whatever a stranger's module raises
+        except Exception as error:  # whatever a custom module raises
             raise ValueError(f"{name}.tokens fails on images of the shape {shape}: {error}") from error
         for tap, tokens in found.items():
             wrong = [kind.shape for kind in tokens[:3] if kind.ndim != 3 or len(kind) != 2]

@@ -10,7 +10,7 @@ import numpy as np
 from attentive_probes.choosing.rounds import Trial, share_of
 from attentive_probes.evaluation.split_scores import rows_of, score_split
 from attentive_probes.experiments.blocks import LoraRecipe
-from attentive_probes.experiments.judging import EvaluationRecipe
+from attentive_probes.experiments.evaluation_block import EvaluationRecipe
 from attentive_probes.experiments.recipe import HeadBlock, Recipe
 from attentive_probes.experiments.steps.prepare import prepare
 from attentive_probes.scores.class_scores import ClassScores

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
-from attentive_probes.analysis.figures.style import WIDE, as_label, colours_of, styled
+from attentive_probes.analysis.figures.drawing import drawing
+from attentive_probes.analysis.figures.style import WIDE, as_label, colours_of
 from attentive_probes.choosing.learning_curve import LearningCurve
 
 MARKS = "osD^vP*X"
@@ -24,15 +24,12 @@ def choice_figure(table: Sequence[Mapping[str, Any]], curve: LearningCurve | Non
     Raises:
         ImportError: If matplotlib is missing.
     """
-    require_matplotlib()
     colours = colours_of(dict.fromkeys(row["backbone"] for row in table))
     marks = {head: MARKS[i % len(MARKS)] for i, head in enumerate(dict.fromkeys(row["head"] for row in table))}
-    with styled():
-        from matplotlib.figure import Figure
+    with drawing(path, (1.5 * WIDE, 2.8)) as figure:
         from matplotlib.lines import Line2D
         from matplotlib.ticker import LogLocator, NullLocator
 
-        figure = Figure(figsize=(1.5 * WIDE, 2.8), layout="constrained")
         axes = figure.subplots(1, 2)
         for row in table:
             style = {"color": colours[row["backbone"]], "marker": marks[row["head"]], "capsize": 2}
@@ -51,7 +48,7 @@ def choice_figure(table: Sequence[Mapping[str, Any]], curve: LearningCurve | Non
             for size, (value, low, high) in curve.expected.items():
                 reach = [[value - low], [high - value]] if low == low else None  # NaN: not known
                 axes[1].errorbar(size, value, reach, marker="o", color="0.5", capsize=2)
-            axes[1].set(xlabel="training images; grey is foretold", ylabel="accuracy of the winner", xscale="log")
+            axes[1].set(xlabel="training images; grey is extrapolated", ylabel="accuracy of the winner", xscale="log")
             axes[1].set_xticks([*curve.sizes, *curve.expected])
             axes[1].xaxis.set_major_formatter("{x:,.0f}")
         axes[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -64,4 +61,3 @@ def choice_figure(table: Sequence[Mapping[str, Any]], curve: LearningCurve | Non
         ]
         entries += [Line2D([], [], color="0.3", marker=m, linestyle="", label=as_label(h)) for h, m in marks.items()]
         figure.legend(handles=entries, loc="outside right upper")
-        save_figure(figure, path)

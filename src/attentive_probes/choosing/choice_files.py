@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from attentive_probes.analysis.figures.plots import has_matplotlib
+from attentive_probes.analysis.figures.drawing import has_matplotlib
 from attentive_probes.choosing.choice_figure import choice_figure
 from attentive_probes.choosing.choose import Chosen
 from attentive_probes.files.writing import write_whole

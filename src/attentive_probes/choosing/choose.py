@@ -54,7 +54,7 @@ class Chosen:
 def choose_backbone(
     source: str,
     backbones: Sequence[str],
-    wish: AutoOptions | None = None,
+    options: AutoOptions | None = None,
     *,
     seconds: float | None = None,
     most_images: int | None = None,
@@ -72,7 +72,7 @@ def choose_backbone(
     Args:
         source: Anything that `data.dataset` takes.
         backbones: Hub ids, folders or embedded ones.
-        wish: What is asked for beside.
+        options: What is asked for beside.
         seconds: Time within which to begin rounds; `None` for any.
         most_images: Images of the last round, at most; `None` for all.
         draw: Number of the draw of the images.
@@ -85,11 +85,11 @@ def choose_backbone(
     """
     if not backbones:
         raise ValueError("Name at least one backbone (--backbone).")
-    start, wish = time.perf_counter(), wish or AutoOptions()
-    recipes = {name: _recipe(source, name, wish, changes) for name in dict.fromkeys(backbones)}
+    start, options = time.perf_counter(), options or AutoOptions()
+    recipes = {name: _recipe(source, name, options, changes) for name in dict.fromkeys(backbones)}
     if not all(recipe.data.problem.has_one_class for recipe in recipes.values()):
         raise ValueError(
-            "Backbones are compared by right and wrong answers; these labels have several, or are numbers."
+            "Backbones are compared by correct and wrong predictions; these labels have several, or are numbers."
         )
     alive, size, rows, last = list(recipes), FIRST, list[dict[str, Any]](), list[Trial]()
     while True:
@@ -125,8 +125,8 @@ def survivors(rounds: Sequence[Trial]) -> list[str]:
     return [name for name in ranked if name in half or name in open_] if len(ranked) > 2 else open_
 
 
-def _recipe(source: str, backbone: str, wish: AutoOptions, changes: Sequence[str]) -> Recipe:
-    text = automatic_recipe(source, AutoOptions(**{**vars(wish), "backbone": backbone, "layers": True}))
+def _recipe(source: str, backbone: str, options: AutoOptions, changes: Sequence[str]) -> Recipe:
+    text = automatic_recipe(source, AutoOptions(**{**vars(options), "backbone": backbone, "layers": True}))
     return Recipe.of_text(text, changes, f"the recipe for {backbone}")
 
 
@@ -230,7 +230,7 @@ def _more(done: Chosen) -> list[str]:
         size, (value, low, high) = next(iter(done.curve.expected.items()))
         checked = {
             None: "",
-            True: " (the law foretold the largest size rightly)",
+            True: " (the law predicted the largest size)",
             False: " (the law missed the largest size)",
         }
         how_sure = f"[{low:.1f}, {high:.1f}]" if np.isfinite(low) else "(too few groups to say how sure)"

@@ -33,7 +33,7 @@ class LearningCurve:
 
     @property
     def is_right(self) -> bool | None:
-        """Whether the largest size lies in the interval that smaller ones foretold; `None` if that was not tried."""
+        """Whether the largest size lies in the interval that smaller ones predicted; `None` if that was not tried."""
         return None if self.check is None else self.check[1] <= self.accuracies[-1] <= self.check[2]
 
 
@@ -57,13 +57,13 @@ def learning_curve(
     if len(sizes) < 3:
         raise ValueError(f"A learning curve needs three sizes at least, got {list(sizes)}.")
     errors = 1 - np.stack([np.asarray(correct[size], float) for size in sizes])
-    expected = {size: _foretold(np.array(sizes), errors, size, groups) for size in beyond}
-    check = _foretold(np.array(sizes[:-1]), errors[:-1], sizes[-1], groups) if len(sizes) > 3 else None
+    expected = {size: _predicted(np.array(sizes), errors, size, groups) for size in beyond}
+    check = _predicted(np.array(sizes[:-1]), errors[:-1], sizes[-1], groups) if len(sizes) > 3 else None
     check = check if check is not None and np.isfinite(check[1]) else None
     return LearningCurve(sizes, tuple(100 * (1 - errors.mean(1))), expected, check)
 
 
-def _foretold(
+def _predicted(
     sizes: np.ndarray, errors: np.ndarray, size: int, groups: np.ndarray | None
 ) -> tuple[float, float, float]:
     rng, count = np.random.default_rng(0), num_draws(errors.shape[1], groups)
@@ -78,7 +78,7 @@ def _foretold(
     drawn = [sums[:, rows].sum(1) / members[rows].sum() for rows in draws]
     values = np.array([found, *(100 * (1 - _law(sizes, one, size)) for one in drawn)])
     noise = 100 * clustered_error(errors[-1], groups)
-    spread = values[1:] + rng.normal(0, noise, DRAWS)  # what is foretold is an accuracy on as many images
+    spread = values[1:] + rng.normal(0, noise, DRAWS)  # what is predicted is an accuracy on as many images
     low, high = np.quantile(spread, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(values[0]), float(low), float(high)
 

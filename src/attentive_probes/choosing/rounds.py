@@ -21,6 +21,7 @@ from attentive_probes.experiments.steps.draw_splits import load_splits
 from attentive_probes.experiments.steps.prepare import prepare
 from attentive_probes.hub.licences import backbone_licence
 from attentive_probes.machine.processes import make_accelerator
+from attentive_probes.machine.timing import seconds_of
 from attentive_probes.probe.making.describe import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.scores.statistics import clustered_error
@@ -143,14 +144,7 @@ def _milliseconds(sweep: ProbeSweep, count: int) -> float:
     height, width = sweep.config.image_size
     device = next(sweep.backbone.parameters()).device
     pixels = torch.zeros(count, sweep.backbone.num_channels, height, width, device=device)
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        sweep.read(pixels)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times[1:])) / count
+    return 1000 * seconds_of(lambda: sweep.read(pixels), device, calls=3) / count
 
 
 def behind_best(rounds: Sequence[Trial]) -> Mapping[str, np.ndarray]:

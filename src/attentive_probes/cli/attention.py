@@ -31,8 +31,8 @@ def attention(
     With masks, tell how much of its attention and evidence lies on the object in all images, beside chance.
     """
     from attentive_probes.analysis.explanations import explain
+    from attentive_probes.analysis.figures.drawing import require_matplotlib
     from attentive_probes.analysis.figures.explanation_figure import explanation_figure, write_explanations
-    from attentive_probes.analysis.figures.plots import require_matplotlib
     from attentive_probes.analysis.on_object import mask_of, on_object
     from attentive_probes.data.pixels.decode import open_file
     from attentive_probes.evaluation.prediction import find_images
@@ -54,8 +54,8 @@ def attention(
     channels = loaded.backbone.num_channels
     opened = [open_file(path, channels) for path in files]
     labels = [None if i is None else loaded.config.id2label[i] for i in ids]
-    looks = explain(loaded, opened, labels, num_groups=groups)
-    explanation_figure(looks, output, queries)
+    explanations = explain(loaded, opened, labels, num_groups=groups)
+    explanation_figure(explanations, output, queries)
     numbers = output.with_suffix(".csv")
-    write_explanations(looks, [str(path) for path in files], numbers)
+    write_explanations(explanations, [str(path) for path in files], numbers)
     console.print(f"Picture: {output}. Numbers: {numbers}")

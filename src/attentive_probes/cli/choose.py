@@ -29,9 +29,9 @@ def choose(
 
     begin()
     folder = output or Path("outputs") / f"{name_of(data)}-choice"
-    wish = AutoOptions(None, folder / "run", group_column, group_pattern)
+    options = AutoOptions(None, folder / "run", group_column, group_pattern)
     limit = None if time is None else seconds_of(time)
-    found = choose_backbone(data, backbone, wish, seconds=limit, most_images=most_images, with_lora=lora)
+    found = choose_backbone(data, backbone, options, seconds=limit, most_images=most_images, with_lora=lora)
     save_choice(found, folder)
     console.print(choice_table(found.table), found.reason, *found.more, sep="\n")
     console.print(f"All of it: {folder}/choice.json. Next: attentive-probes train {data} --backbone {found.backbone}")

@@ -25,7 +25,7 @@ def complementarity(
     ),
 ) -> None:
     """Measure whether the queries of probes look at different things, and what each is worth."""
-    from attentive_probes.analysis.figures.plots import require_matplotlib
+    from attentive_probes.analysis.figures.drawing import require_matplotlib
     from attentive_probes.analysis.figures.query_figure import query_figure, write_queries
     from attentive_probes.analysis.measures.query_statistics import QueryStudy, study_queries
     from attentive_probes.data.images import ImageOptions

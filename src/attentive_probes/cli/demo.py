@@ -35,7 +35,7 @@ def demo(
     from attentive_probes.data.load import load_split
     from attentive_probes.machine.processes import process_state
     from attentive_probes.serving.heads import load_served
-    from attentive_probes.serving.seen import example_files
+    from attentive_probes.serving.page_content import example_files
 
     begin()
     with tempfile.TemporaryDirectory() as folder:

@@ -24,8 +24,8 @@ def flow(
     ),
 ) -> None:
     """Measure how attention flows between class token and patches, block by block (arXiv 2412.03215)."""
+    from attentive_probes.analysis.figures.drawing import require_matplotlib
     from attentive_probes.analysis.figures.flow_figure import flow_figure, write_flows
-    from attentive_probes.analysis.figures.plots import require_matplotlib
     from attentive_probes.analysis.flow import attention_flow, load_for_flow, pixel_batches
     from attentive_probes.data.load import load_split
 

@@ -18,5 +18,5 @@ def init(
     """Print the recipe that `train` would make for some images, to be changed: init photos/ > recipe.yaml."""
     from attentive_probes.experiments.automatic import AutoOptions, automatic_recipe
 
-    wish = AutoOptions(backbone, output, group_column, group_pattern)
-    typer.echo(f"# attentive-probes train this-file.yaml\n{automatic_recipe(data, wish)}", nl=False)
+    options = AutoOptions(backbone, output, group_column, group_pattern)
+    typer.echo(f"# attentive-probes train this-file.yaml\n{automatic_recipe(data, options)}", nl=False)

@@ -29,8 +29,8 @@ def layers(
     Raises:
         ValueError: If there are neither one data set nor as many as probes.
     """
+    from attentive_probes.analysis.figures.drawing import require_matplotlib
     from attentive_probes.analysis.figures.layer_figure import layer_map_figure, write_layer_maps
-    from attentive_probes.analysis.figures.plots import require_matplotlib
     from attentive_probes.analysis.layer_maps import layer_rows
     from attentive_probes.data.images import ImageOptions
     from attentive_probes.data.load import load_split

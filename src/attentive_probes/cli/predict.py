@@ -29,7 +29,7 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of a stopped run.")] = False,
 ) -> None:
     """Classify image files, as they come."""
-    from attentive_probes.analysis.figures.explained_files import explain_files
+    from attentive_probes.analysis.figures.explanation_figure import explain_files
     from attentive_probes.evaluation.prediction import Prediction, find_images, identity_of, predict_files
     from attentive_probes.evaluation.predictions.prediction_files import read_list, write_predictions
     from attentive_probes.machine.processes import process_state

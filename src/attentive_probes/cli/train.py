@@ -40,9 +40,9 @@ def train(
     from attentive_probes.machine.processes import process_state
 
     begin()
-    wish = AutoOptions(backbone, output, group_column, group_pattern, refit=refit)
+    options = AutoOptions(backbone, output, group_column, group_pattern, refit=refit)
     changes = [*(overrides or []), *(["train.resume=true"] if resume else [])]
-    loaded = find_run(recipe, wish, changes, time)
+    loaded = find_run(recipe, options, changes, time)
     if profile:
         found = profile_recipe(loaded)
         console.print(found.table(), *(f"- {line}" for line in found.advice(loaded.data.tokens)), sep="\n")

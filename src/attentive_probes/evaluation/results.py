@@ -15,6 +15,7 @@ from rich.table import Table
 from attentive_probes.evaluation.runs.families import Family, best_per_head, best_setting, settings_of
 from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
 from attentive_probes.evaluation.runs.history import read_history
+from attentive_probes.evaluation.runs.score import primary_metric
 from attentive_probes.evaluation.runs.tables import results_table
 from attentive_probes.files.untrusted import check_fields, untrusted
 from attentive_probes.files.writing import write_whole
@@ -93,6 +94,12 @@ class SweepResults:
         settings = settings_of(self.heads, self.selection_metric)
         chosen = [setting for setting in settings if self.selection.get("winner") in setting.names]
         return self.head(best_setting(chosen or settings, self.selection_metric).names[0])
+
+    @property
+    def test_metric(self) -> str | None:
+        """The metric that stands for the test split in every table; `None` where that was not scored."""
+        entries: list[HeadResult | ReferenceResult] = [*self.heads, *self.references]
+        return next((metric for entry in entries if (metric := primary_metric(entry.test))), None)
 
     @property
     def winner(self) -> str:

@@ -28,8 +28,8 @@ class SplitSums:
         problem_type: Problem type.
         num_labels: Number of classes or targets C.
         accelerator: Where they run, and among which processes; `None` for this one alone.
-        confusion: Whether to count labels by answers, where there are at most 100 classes.
-        keep: Names of the heads whose answers are kept image by image, in a classification.
+        confusion: Whether to count labels by predictions, where there are at most 100 classes.
+        keep: Names of the heads whose predictions are kept image by image, in a classification.
         probabilities: Whether these are kept with the probabilities of all classes.
         temperatures: Name of a head -> what its logits are divided by before they are probabilities.
     """
@@ -92,11 +92,11 @@ def score_split(
         loader: The split, of which each process reads its share.
         accelerator: Where to run.
         precision: Mixed precision of the backbone: `no`, `bf16` or `fp16`.
-        confusion: Whether to count labels by answers, where there are at most 100 classes.
-        keep: Names of the heads whose answers are kept image by image, in a classification.
+        confusion: Whether to count labels by predictions, where there are at most 100 classes.
+        keep: Names of the heads whose predictions are kept image by image, in a classification.
         probabilities: Whether these are kept with the probabilities of all classes.
         tick: Called with the number of images of each batch, as far as this process can tell.
-        classes: Ids `(K,)` of the classes that answers are chosen among; `None` for all.
+        classes: Ids `(K,)` of the classes that predictions are chosen among; `None` for all.
         temperatures: Name of a head -> its temperature, for the probabilities that it gives; 1 for others.
         spread: Where to add up how evenly heads that attend spread their attention.
 

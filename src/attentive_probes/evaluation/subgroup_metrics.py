@@ -29,7 +29,7 @@ class DetailOptions:
         specificity: At which the sensitivity is taken.
         groups: Row of an image -> what it belongs to, by which intervals are clustered; `None` for no groups.
         slices: Column -> row -> value: the subgroups.
-        answers: Whether the answers of every head are kept.
+        predictions: Whether the predictions of every head are kept.
     """
 
     metrics: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class DetailOptions:
     specificity: float = 0.95
     groups: Mapping[int, str] | None = None
     slices: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    answers: bool = False
+    predictions: bool = False
 
     @property
     def are_asked_for(self) -> bool:
@@ -52,7 +52,7 @@ class DetailOptions:
         """Metrics and subgroups of one head, with intervals, as they stand in `results.json`.
 
         Args:
-            records: Its answers and probabilities.
+            records: Its predictions and probabilities.
             rows: Rows `(N,)` of the images in what was read.
         """
         groups = self.groups_of(rows)
@@ -68,7 +68,7 @@ class DetailOptions:
         return {**found, **({"slices": slices} if slices else {})}
 
     def _subgroup(self, records: ImageRecords, places: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-        correct = (records.answers == records.labels)[places]
+        correct = (records.predictions == records.labels)[places]
         interval = clustered_interval(correct, None if groups is None else groups[places])
         found = {"images": len(places), "top1": 100 * correct.mean()}
         found |= {} if interval is None else {"top1_interval": [100 * end for end in interval]}
@@ -92,7 +92,7 @@ class DetailOptions:
         labels, probabilities = records.labels, records.probabilities
         assert probabilities is not None
         if name == "kappa":
-            return lambda rows: quadratic_kappa(labels[rows], records.answers[rows], probabilities.shape[1])
+            return lambda rows: quadratic_kappa(labels[rows], records.predictions[rows], probabilities.shape[1])
         if name == "sensitivity":
             is_positive, score = labels == self.positive, probabilities[:, self.positive]
             return lambda rows: 100 * sensitivity_at(score[rows], is_positive[rows], self.specificity)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attentive_probes.analysis.figures.plots import has_matplotlib
+from attentive_probes.analysis.figures.drawing import has_matplotlib
 from attentive_probes.auditing.audit_splits import audit_splits, held_splits
 from attentive_probes.auditing.findings import KINDS, Audit
 from attentive_probes.checks import unknown_name

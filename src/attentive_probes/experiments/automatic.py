@@ -67,7 +67,7 @@ def is_data(name: str | Path) -> bool:
     return path.suffix not in (".yaml", ".yml") and text.count("/") == 1 and not text.startswith((".", "/", "~"))
 
 
-def automatic_recipe(source: str, wish: AutoOptions) -> str:
+def automatic_recipe(source: str, options: AutoOptions) -> str:
     """The text of a recipe for some data: splits, heads, rates, seeds and references that suit them.
 
     Logistic regression, k-NN, a linear head, efficient probing and, over all layers, ALF, three rates each; below 2,000
@@ -75,25 +75,25 @@ def automatic_recipe(source: str, wish: AutoOptions) -> str:
 
     Args:
         source: Anything that `data.dataset` takes.
-        wish: What is asked for beside.
+        options: What is asked for beside.
 
     Raises:
         ValueError: If the data or the backbone cannot be read.
     """
     names = split_names(source)
-    train = load_split(source, names["train"], image_column=wish.image_column, label_column=wish.label_column)
+    train = load_split(source, names["train"], image_column=options.image_column, label_column=options.label_column)
     if not isinstance(train, Dataset):
         raise ValueError(f"{source!r} is a stream; write a recipe for it.")
-    problem = problem_of(train, wish.label_column)
-    backbone = find_backbone(wish.backbone)
+    problem = problem_of(train, options.label_column)
+    backbone = find_backbone(options.backbone)
     is_single = find_problem(problem).has_one_class
     is_small = len(train) < FEW_IMAGES
-    heads, features = heads_for(backbone, wish.layers)
+    heads, features = heads_for(backbone, options.layers)
     data: dict[str, Any] = {"dataset": source, "train_split": names["train"]}
     data |= {"test_split": names["test"]} if "test" in names else {"test_fraction": TESTED}
     data |= {"validation_split": names["validation"]} if "validation" in names else {"validation_fraction": HELD}
-    data |= {key: getattr(wish, key) for key in ("group_column", "group_pattern") if getattr(wish, key)}
-    columns = {key: getattr(wish, key) for key in ("image_column", "label_column")}
+    data |= {key: getattr(options, key) for key in ("group_column", "group_pattern") if getattr(options, key)}
+    columns = {key: getattr(options, key) for key in ("image_column", "label_column")}
     usual = {"image_column": "image", "label_column": "label"}
     data["images"] = {"unreadable": "skip", **{key: name for key, name in columns.items() if name != usual[key]}}
     data |= {} if is_single else {"problem_type": problem}
@@ -104,11 +104,14 @@ def automatic_recipe(source: str, wish: AutoOptions) -> str:
         "data": data,
         "heads": heads,
         "grid": {"learning_rate": RATES, "seed": [0, 1] if is_small else [0]},
-        "train": {"output_dir": str(wish.output_dir or Path("outputs") / name_of(source))},
+        "train": {"output_dir": str(options.output_dir or Path("outputs") / name_of(source))},
         "evaluation": {"baseline": "linear", **({"references": references} if is_single else {})},
     }
     if is_single:
-        content["selection"] = {"folds": 5 if is_small else 0, **({"refit": True} if wish.refit and is_small else {})}
+        content["selection"] = {
+            "folds": 5 if is_small else 0,
+            **({"refit": True} if options.refit and is_small else {}),
+        }
     return yaml.safe_dump(content, sort_keys=False, width=110, default_flow_style=None)
 
 

@@ -1,4 +1,4 @@
-"""The blocks of a recipe: which backbone, which images, what adapter; those on judging are in `judging`."""
+"""The blocks of a recipe: which backbone, which images, what adapter; those on judging are in `evaluation_block`."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class TestSetRecipe:
         revision: Branch, tag or commit of a Hub dataset.
         split: Name of the split.
         class_map: Label there -> name of the class here, for those that differ.
-        only_its_classes: Whether answers are chosen among the classes that it holds.
+        only_its_classes: Whether predictions are chosen among the classes that it holds.
     """
 
     __test__ = False  # no test, whatever pytest makes of its name

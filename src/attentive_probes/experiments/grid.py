@@ -14,7 +14,7 @@ from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.sweep import HeadRun
 
 OPTION = "options."
-LONG = 40  # letters of a value in a name, at most
+MAX_NAME = 40  # letters of a value in a name, at most
 HEAD_KEYS = tuple(f.name for f in fields(HeadConfig))
 RUN_KEYS = tuple(f.name for f in fields(HeadRun) if f.name not in ("head", "family"))
 
@@ -77,4 +77,4 @@ def _text(value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
     text = "+".join(map(str, value)) if isinstance(value, list | tuple) else text
     short = re.sub(r"[^\w.=+@,-]+", "_", text).strip("_")
-    return short if len(short) <= LONG else f"{short[:LONG]}_{bytes_fingerprint(text)[:6]}"
+    return short if len(short) <= MAX_NAME else f"{short[:MAX_NAME]}_{bytes_fingerprint(text)[:6]}"

@@ -23,12 +23,12 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 MARGIN = 0.8  # of the time, for what no profile sees: pictures, references, the report
 
 
-def find_run(name: str, wish: AutoOptions, overrides: Sequence[str], time: str | None = None) -> Recipe:
+def find_run(name: str, options: AutoOptions, overrides: Sequence[str], time: str | None = None) -> Recipe:
     """The recipe that is meant: a file, one of the package, or one that is made for some data.
 
     Args:
         name: What was typed: data, a YAML file, or the name of a recipe of the package.
-        wish: What is asked for beside data.
+        options: What is asked for beside data.
         overrides: Changes to the recipe, for instance `train.num_train_epochs=2`.
         time: How long a run on data may take, for instance `90s`, `10m` or `2h`; `None` for as long as it takes.
 
@@ -37,7 +37,9 @@ def find_run(name: str, wish: AutoOptions, overrides: Sequence[str], time: str |
     """
     seconds = None if time is None else seconds_of(time)
     if is_shipped(name) or not is_data(name):
-        asked = [f.name for f in fields(AutoOptions) if getattr(wish, f.name) != f.default] + (["time"] if time else [])
+        asked = [f.name for f in fields(AutoOptions) if getattr(options, f.name) != f.default] + (
+            ["time"] if time else []
+        )
         if asked:
             flags = ", ".join(f"--{key.replace('output_dir', 'output').replace('_', '-')}" for key in asked)
             raise ValueError(f"{flags}: for data alone; {name!r} is a recipe, which has keys for that.")
@@ -46,8 +48,8 @@ def find_run(name: str, wish: AutoOptions, overrides: Sequence[str], time: str |
         one.removeprefix(COLUMNS).split("=", 1) for one in overrides if one.startswith(COLUMNS) and "=" in one
     )
     named: dict[str, Any] = {key: columns[key] for key in ("image_column", "label_column") if key in columns}
-    wish = replace(wish, **named)  # what the data are read with, to see what they are
-    recipe = Recipe.of_text(automatic_recipe(name, wish), overrides, f"the recipe for {name}")
+    options = replace(options, **named)  # what the data are read with, to see what they are
+    recipe = Recipe.of_text(automatic_recipe(name, options), overrides, f"the recipe for {name}")
     return recipe if seconds is None else within(recipe, seconds)
 
 

@@ -20,7 +20,8 @@ from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.steps.check_recipe import backbone_options
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.files.read_parts import add_adapter
-from attentive_probes.probe.making.describe import build_head, describe_probe, layouts_of, reading_of, set_head
+from attentive_probes.probe.making.describe import describe_probe, layouts_of, reading_of, set_head
+from attentive_probes.probe.making.head_cost import cost_of
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.steps.step_count import steps_of
@@ -113,17 +114,13 @@ def _heads(recipe: Recipe, config: ProbeConfig) -> list[PlannedHead]:
         family = run.family or name
         if family in found:
             continue
-        with torch.device("meta"):
-            head = build_head(config, run.head)
-        reading = reading_of(config, run.head)
-        layouts = layouts_of(config, reading)
-        lengths = zip(reading.items, reading.lengths(layouts), strict=True)
+        cost = cost_of(config, run.head)
         found[family] = PlannedHead(
             family,
             sum((other.family or key) == family for key, other in recipe.head_runs().items()),
-            sum(p.numel() for p in head.parameters()) + _adapter_parameters(recipe, config, run.head),
-            head.pooling.multiply_adds().folded + head.classifier.weight.numel(),
-            sum(2 * length * layouts[item.tap].width for item, length in lengths),
+            cost.parameters + _adapter_parameters(recipe, config, run.head),
+            cost.multiply_adds,
+            cost.token_bytes,
             published.get(family),
             paper is not None and family in paper.second_hand,
         )

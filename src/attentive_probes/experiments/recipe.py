@@ -15,8 +15,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from attentive_probes.checks import unknown_name
 from attentive_probes.experiments.blocks import BackboneRecipe, DataRecipe, LoraRecipe
+from attentive_probes.experiments.evaluation_block import EvaluationRecipe, PaperRecipe, SelectionRecipe
 from attentive_probes.experiments.grid import cross
-from attentive_probes.experiments.judging import EvaluationRecipe, PaperRecipe, SelectionRecipe
 from attentive_probes.files.writing import write_whole
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.sweep import HeadRun
@@ -139,7 +139,7 @@ class Recipe:
 
 
 def check_text(text: str, overrides: Sequence[str], path: str) -> None:
-    """Check that the text of a recipe, maybe a stranger's, looks up nothing but its own keys.
+    """Check that the text of a recipe, perhaps untrusted, looks up nothing but its own keys.
 
     Raises:
         ValueError: If it asks for anything else.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from attentive_probes.analysis.figures.plots import has_matplotlib
+from attentive_probes.analysis.figures.drawing import has_matplotlib
 from attentive_probes.analysis.report import write_report
 from attentive_probes.auditing.audit_splits import MAX_IMAGES, audit_reading, audit_splits, held_splits
 from attentive_probes.data.image_split import ImageSplit
@@ -15,9 +15,9 @@ from attentive_probes.data.image_stream import ImageStream
 from attentive_probes.data.splitting.split_parts import RawSplits
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.evaluation.results import READING, SweepResults
-from attentive_probes.evaluation.runs.run_files import ATTENTION_PICTURE, PROBES, RECIPE, SPLITS
+from attentive_probes.evaluation.runs.run_files import ATTENTION_PICTURE, RECIPE, SPLITS, probe_folder
 from attentive_probes.evaluation.subgroup_metrics import DetailOptions
-from attentive_probes.experiments.judging import EvaluationRecipe, SelectionRecipe
+from attentive_probes.experiments.evaluation_block import EvaluationRecipe, SelectionRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.steps.add_references import add_references
 from attentive_probes.experiments.steps.cache_tokens import (
@@ -209,7 +209,7 @@ def _choose(work: _Work, selection: SelectionRecipe, trainer: ProbeTrainer) -> N
     calibrate(trainer.run)
     # It was saved before it was the winner.
     if trainer.accelerator.is_main_process:
-        replace_whole(trainer.probe(), trainer.folder / PROBES / results.best.name)
+        replace_whole(trainer.probe(), probe_folder(trainer.folder, results.best.name))
     if selected is not None and selection.refit:
         results.selection["refit"] = refit(trainer, work.splits["pool"])
     trainer.save_results()

@@ -87,6 +87,6 @@ def load_checked(path: Path) -> Any:
     except OSError as error:
         reason = str(error)
     raise ValueError(
-        f"{path} is damaged, or of another release ({reason}). Restore it from a copy, or begin anew with "
+        f"{path} is damaged, or of another release ({reason}). Restore it from a copy, or start again with "
         "train.overwrite=true."
     )

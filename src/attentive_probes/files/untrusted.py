@@ -10,12 +10,12 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
-LONG = 400  # letters of a cause, at most
+MAX_CAUSE = 400  # letters of a cause, at most
 
 
 @contextmanager
 def untrusted(path: object, what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """A context that reads a file or folder of a stranger.
+    """A context that reads an untrusted file or folder.
 
     Args:
         path: What is read.
@@ -34,7 +34,7 @@ def untrusted(path: object, what: str, but: tuple[type[Exception], ...] = ()) ->
             raise
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         text = " ".join(str(error).split())
-        text = text if len(text) <= LONG else f"{text[:LONG]} ..."
+        text = text if len(text) <= MAX_CAUSE else f"{text[:MAX_CAUSE]} ..."
         raise ValueError(f"{path} cannot be read as {what}: {kind}{text}") from error
 
 

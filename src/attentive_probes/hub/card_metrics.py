@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.head_result import HeadResult
+from attentive_probes.evaluation.runs.score import score_in
 
 NAMES = {
     "top1": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
@@ -30,33 +30,25 @@ def model_index(results: SweepResults, head: HeadResult) -> list[EvalResult]:
             dataset_split=results.dataset.get("test_split") or "test",
             dataset_revision=results.dataset.get("revision"),
             metric_type={"top1": "accuracy", "macro_f1": "f1"}.get(key, key),
-            metric_name=f"{NAMES[key]}{interval_text(head.test or {}, key)}",
-            metric_value=round(float(value), 4),
+            metric_name=f"{NAMES[key]}{score.interval_text}",
+            metric_value=round(float(score.value), 4),
         )
-        for key, value in (head.test or {}).items()
-        if key in NAMES and value is not None
+        for key in head.test or {}
+        if key in NAMES and (score := score_in(head.test, key)) is not None
     ]
 
 
 def evaluation_entries(results: SweepResults, head: HeadResult) -> list[dict[str, Any]]:
     """The entries of a results file of the Hub; nothing for data that are not there."""
-    if not results.dataset.get("on_hub") or "top1" not in (head.test or {}):
+    score = score_in(head.test, "top1")
+    if not results.dataset.get("on_hub") or score is None:
         return []
-    assert head.test is not None
     entry = EvalResultEntry(
         dataset_id=results.dataset["name"],
         task_id=results.dataset.get("config") or "default",
-        value=round(head.test["top1"], 4),
+        value=round(score.value, 4),
         dataset_revision=results.dataset.get("revision"),
         date=results.date,
-        notes=f"attentive probe, {results.adaptation} backbone{interval_text(head.test, 'top1')}",
+        notes=f"attentive probe, {results.adaptation} backbone{score.interval_text}",
     )
     return eval_result_entries_to_yaml([entry])
-
-
-def interval_text(test: Mapping[str, Any], key: str) -> str:
-    """The interval of a metric, if it has one."""
-    if f"{key}_interval" not in test:
-        return ""
-    low, high = test[f"{key}_interval"]
-    return f" [{low:.2f}, {high:.2f}]"

@@ -14,7 +14,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.head_result import HeadResult
 from attentive_probes.evaluation.runs.run_files import ATTENTION_PICTURE
-from attentive_probes.hub.card_metrics import NAMES, evaluation_entries, interval_text, model_index
+from attentive_probes.evaluation.runs.score import primary_metric, score_in
+from attentive_probes.hub.card_metrics import NAMES, evaluation_entries, model_index
 from attentive_probes.hub.licences import backbone_licence
 from attentive_probes.hub.markdown import code, one_line, plain
 from attentive_probes.poolings import find_pooling
@@ -72,12 +73,14 @@ def model_card(
     """
     head, attachments = results.head(name), attachments or []
     test = head.test or {}
+    stands_for = score_in(test, primary_metric(test))
     context: dict[str, Any] = {
         "title": plain(f"{name}: {HeadConfig(**head.head).pooling} on {results.backbone['name']}"),
         "summary": _summary(results, head, config),
         "test": {NAMES[key]: _value(test, key) for key in NAMES if key in test},
         "baseline": results.baseline,
-        "difference": _difference(test) if results.baseline not in (None, name) else "",
+        "difference": stands_for.difference_text if stands_for and results.baseline not in (None, name) else "",
+        "compared": "" if stands_for is None else NAMES[stands_for.metric][:1].upper() + NAMES[stands_for.metric][1:],
         "picture": ATTENTION_PICTURE if ATTENTION_PICTURE in attachments else "",
         "repo_id": repo_id,
         "packages": " ".join(["attentive-probes", *([config.pooling_package] if config.pooling_package else [])]),
@@ -179,15 +182,8 @@ def _facts(results: SweepResults, head: HeadResult, config: ProbeConfig) -> dict
 
 
 def _value(test: Mapping[str, Any], key: str) -> str:
-    value = test[key]
-    return "no number" if value is None else f"{value:.2f}{interval_text(test, key)}"
-
-
-def _difference(test: Mapping[str, Any]) -> str:
-    if "top1_difference" not in test:
-        return ""
-    mean, low, high = test["top1_difference"]
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    score = score_in(test, key)
+    return "no number" if score is None else score.text
 
 
 def _per_class(test: Mapping[str, Any], config: ProbeConfig) -> list[tuple[str, str]]:

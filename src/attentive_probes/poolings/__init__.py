@@ -162,7 +162,7 @@ def _load_entry_points() -> dict[str, str]:
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             register_pooling(entry.name, entry.load())
-        except Exception as error:  # whatever importing a stranger's package raises
+        except Exception as error:  # whatever importing a foreign package raises
             owner = entry.dist.name if entry.dist else entry.value
             broken[entry.name] = f"the package {owner!r} fails with {type(error).__name__}: {error}"
             logging.getLogger(__name__).warning("The pooling %r is left out: %s.", entry.name, broken[entry.name])

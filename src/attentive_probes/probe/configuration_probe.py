@@ -83,7 +83,7 @@ class ProbeConfig(PreTrainedConfig):
         backbone_name_or_path: Hub id, local folder, or `embedded:<name>`; the backbone's weights are read from there.
         backbone_revision: Commit hash of a Hub backbone.
         backbone_fingerprint: Precision and hash of the weights that the probe was trained on; `None` checks nothing.
-        backbone_seed: Seed of the untrained weights of a control, which are drawn anew when it is loaded.
+        backbone_seed: Seed of the untrained weights of a control, which are drawn again when it is loaded.
         self_contained: Whether the backbone is saved with the probe, in its folder `backbone`.
         backbone_config: Configuration of the vision backbone, nested, so that the skeleton builds offline.
         backbone_class: Class of a backbone of one's own, which has no such configuration and is passed at loading.

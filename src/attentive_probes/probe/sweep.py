@@ -86,7 +86,7 @@ class ProbeSweep(nn.Module):
             name: Hub id, local folder or `embedded:<name>`; or a module of one's own, see `TokenModule`.
             runs: Name -> head and its training settings.
             random_weights: Whether to leave the backbone untrained (seed 0): a control that shows what heads reach
-                without pretraining. Its probes draw these weights anew when they are loaded.
+                without pretraining. Its probes draw these weights again when they are loaded.
             lora: PEFT adapter to train with the only head; see `ProbeForImageClassification.from_backbone`.
             **options: As of `ProbeForImageClassification.from_backbone`.
 

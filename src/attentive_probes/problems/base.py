@@ -59,11 +59,11 @@ class ScoreSums(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is wanted of the answers of several heads beside their metrics; of heads that give classes.
+    """What is wanted of the predictions of several heads beside their metrics; of heads that give classes.
 
     Args:
-        confusion: Whether to count labels by answers, where there are few classes.
-        keep: Numbers of the heads whose answers are kept image by image.
+        confusion: Whether to count labels by predictions, where there are few classes.
+        keep: Numbers of the heads whose predictions are kept image by image.
         probabilities: Whether these are kept with the probabilities of all classes.
         temperatures: What the logits of each head are divided by before they are probabilities; `None` for 1.
     """
@@ -78,7 +78,7 @@ NOTHING_MORE = Wanted()
 
 
 class Problem(ABC):
-    """A kind of label: how labels become targets, what is learned, and how answers are judged.
+    """A kind of label: how labels become targets, what is learned, and how predictions are judged.
 
     There is one file per problem, and `PROBLEMS` lists them: a new kind of label is a new file there.
 
@@ -88,7 +88,7 @@ class Problem(ABC):
         primary: The metric that stands for the problem in a table.
         selection: What selects epoch and head on validation, unless something else is asked for.
         errors: Metrics of which smaller values are better.
-        activation: What makes answers of logits: `softmax`, `sigmoid` or `none`.
+        activation: What makes predictions of logits: `softmax`, `sigmoid` or `none`.
         has_classes: Whether the outputs of a head are classes with probabilities.
         has_one_class: Whether each image has exactly one class, so that an answer is right or wrong.
     """
@@ -187,13 +187,13 @@ class Problem(ABC):
         accelerator: Accelerator | None = None,
         wanted: Wanted = NOTHING_MORE,
     ) -> ScoreSums:
-        """What adds up the answers of several heads to a split.
+        """What adds up the predictions of several heads to a split.
 
         Args:
             num_heads: Number of heads H.
             num_labels: Number of classes or targets C.
             accelerator: Among which processes; `None` for this one alone.
-            wanted: What is wanted of the answers beside the metrics.
+            wanted: What is wanted of the predictions beside the metrics.
         """
 
     def all_metrics(self, scores: Tensor, targets: Tensor) -> dict[str, float]:

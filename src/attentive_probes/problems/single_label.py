@@ -96,7 +96,7 @@ class SingleLabel(Problem):
         accelerator: Accelerator | None = None,
         wanted: Wanted = NOTHING_MORE,
     ) -> ClassSums:
-        """As in `Problem`: no score is kept, unless answers are to be."""
+        """As in `Problem`: no score is kept, unless predictions are to be."""
         is_small = wanted.confusion and num_labels <= MAX_CONFUSION
         kept = (wanted.keep, wanted.probabilities, wanted.temperatures)
         return ClassSums(num_heads, num_labels, is_small, *kept, accelerator)

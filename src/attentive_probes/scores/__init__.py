@@ -1,1 +1,1 @@
-"""How good answers are: sums over batches, metrics, and how sure each of them is; from tensors and arrays alone."""
+"""How good predictions are: sums over batches, metrics, and how sure each of them is; from tensors and arrays alone."""

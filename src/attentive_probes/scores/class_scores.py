@@ -28,8 +28,8 @@ class ClassScores:
         correct: Per image, whether the best class is the label: bool `(N,)`.
         num_in_top5: Images whose label is among the five best classes.
         loss: Mean negative log-likelihood of the labels.
-        bins: Images, right answers and confidence, summed by bin of confidence, `(15, 3)`.
-        hits: Right answers by label `(C,)`.
+        bins: Images, correct predictions and confidence, summed by bin of confidence, `(15, 3)`.
+        hits: Right predictions by label `(C,)`.
         predicted: Answers by class `(C,)`.
         counts: Images by label `(C,)`.
         confusion: Images by label (row) and answer (column) `(C, C)`, where it was asked for.
@@ -57,7 +57,7 @@ class ClassScores:
 
     @property
     def rows(self) -> np.ndarray | None:
-        """Identities `(N,)` of the images, where answers were kept image by image."""
+        """Identities `(N,)` of the images, where predictions were kept image by image."""
         return None if self.records is None else self.records.rows
 
     @property

@@ -27,8 +27,8 @@ class ClassSums:
     Args:
         num_heads: Number of heads H.
         num_labels: Number of classes C.
-        confusion: Whether to count labels by answers, `(H, C, C)`.
-        keep: Numbers of the heads whose answers are kept image by image.
+        confusion: Whether to count labels by predictions, `(H, C, C)`.
+        keep: Numbers of the heads whose predictions are kept image by image.
         probabilities: Whether these are kept with the probabilities of all classes.
         temperatures: What the scores of each head are divided by before they are probabilities; `None` for 1.
         accelerator: Among which processes; `None` for this one alone.
@@ -79,10 +79,12 @@ class ClassSums:
         correct = rows.correct.view(len(labels), self.num_heads)
         self._correct.append(correct)
         if self.keep and images is not None:
-            answers, confidence = (part.view(correct.shape)[:, self.keep] for part in (rows.answer, rows.confidence))
+            predictions, confidence = (
+                part.view(correct.shape)[:, self.keep] for part in (rows.answer, rows.confidence)
+            )
             kept = scores if scales is None else scores / scales.view(len(labels), -1, 1)
             whole = (kept[:, self.keep].float().softmax(-1),) if self.probabilities else ()
-            self._kept.append((images, labels, answers, confidence, *whole))
+            self._kept.append((images, labels, predictions, confidence, *whole))
         counted = torch.stack([getattr(rows, name).to(exact) for name in COUNTED], 1)
         self._sums["counted"] += counted.view(len(labels), self.num_heads, len(COUNTED)).sum(0)
         heads = torch.arange(self.num_heads, device=scores.device).repeat(len(labels))
@@ -207,7 +209,7 @@ def score_classes(
 ) -> ClassScores:
     """What scores `(N, C)` that are there already get right of labels `(N,)`; confidence is after the temperature.
 
-    With identities of the images `(N,)`, the answers are kept image by image.
+    With identities of the images `(N,)`, the predictions are kept image by image.
     """
     sums = ClassSums(1, scores.shape[1], confusion, () if images is None else [0], temperatures=[temperature])
     sums.add(scores[:, None], labels, images)

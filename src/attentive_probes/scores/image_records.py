@@ -26,14 +26,14 @@ class ImageRecords:
     Args:
         rows: Identities of the images: numbers of the rows of a held split.
         labels: Class ids.
-        answers: Class ids.
-        confidence: Probabilities of the answers.
+        predictions: Class ids.
+        confidence: Probabilities of the predictions.
         probabilities: Of all classes `(N, C)`, where they were kept.
     """
 
     rows: np.ndarray
     labels: np.ndarray
-    answers: np.ndarray
+    predictions: np.ndarray
     confidence: np.ndarray
     probabilities: np.ndarray | None = None
 
@@ -51,7 +51,7 @@ class ImageRecords:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        texts = [[names[i] for i in ids.tolist()] for ids in (self.labels, self.answers)]
+        texts = [[names[i] for i in ids.tolist()] for ids in (self.labels, self.predictions)]
         table = pa.table(
             dict(
                 zip(
@@ -80,7 +80,7 @@ def read_records(path: Path) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
-    with untrusted(path, "the answers of a probe"):
+    with untrusted(path, "the predictions of a probe"):
         table = pq.read_table(path, columns=list(COLUMNS))
         if table.schema.remove_metadata() != _schema():
             raise ValueError(f"the columns are {table.schema.names} of the types {table.schema.types}")

@@ -51,17 +51,17 @@ def sensitivity_at(scores: np.ndarray, is_positive: np.ndarray, specificity: flo
     return float((positives > threshold).mean())
 
 
-def quadratic_kappa(labels: np.ndarray, answers: np.ndarray, num_labels: int) -> float:
+def quadratic_kappa(labels: np.ndarray, predictions: np.ndarray, num_labels: int) -> float:
     """Cohen's kappa of classes in order, where an error counts as the square of its distance; `nan` without spread.
 
     "Weighted kappa", Psychological Bulletin 70, 1968.
 
     Args:
         labels: Class ids `(N,)`.
-        answers: Class ids `(N,)`.
+        predictions: Class ids `(N,)`.
         num_labels: Number of classes C.
     """
-    observed = np.bincount(labels * num_labels + answers, minlength=num_labels**2).reshape(num_labels, num_labels)
+    observed = np.bincount(labels * num_labels + predictions, minlength=num_labels**2).reshape(num_labels, num_labels)
     expected = np.outer(observed.sum(1), observed.sum(0)) / max(len(labels), 1)
     weights = np.square(np.subtract.outer(np.arange(num_labels), np.arange(num_labels)))
     total = (weights * expected).sum()

@@ -15,7 +15,7 @@ from gradio.data_classes import ImageData
 from attentive_probes.hub.markdown import plain
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.serving.heads import SharedPass
-from attentive_probes.serving.seen import (
+from attentive_probes.serving.page_content import (
     TOP,
     Reading,
     answer,

@@ -14,10 +14,10 @@ import pandas as pd
 from attentive_probes.evaluation.results import SCHEMA_VERSION, SweepResults
 from attentive_probes.evaluation.runs.families import best_of, setting_key, value_of
 from attentive_probes.evaluation.runs.head_result import HeadResult
-from attentive_probes.evaluation.runs.run_files import ANSWERS, ROWS
+from attentive_probes.evaluation.runs.run_files import HEAD_PREDICTIONS, ROWS
+from attentive_probes.evaluation.runs.score import primary_metric, score_in
 from attentive_probes.files.untrusted import untrusted
 from attentive_probes.files.writing import whole_file, write_whole
-from attentive_probes.problems import PRIMARY
 
 logger = logging.getLogger(__name__)
 STUDY, IMAGES = "study", "images.parquet"
@@ -116,11 +116,11 @@ def _of_head(head: HeadResult, results: SweepResults) -> dict[str, Any]:
 
 
 def _tested(test: Mapping[str, Any] | None) -> dict[str, Any]:
-    metric = next((name for name in PRIMARY if test and name in test), None)
-    if test is None or metric is None:
+    score = score_in(test, primary_metric(test))
+    if score is None:
         return {}
-    low, high = test.get(f"{metric}_interval") or (None, None)
-    return {"metric": metric, "test": test[metric], "test_low": low, "test_high": high}
+    low, high = score.interval or (None, None)
+    return {"metric": score.metric, "test": score.value, "test_low": low, "test_high": high}
 
 
 def mark_selected(rows: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
@@ -176,7 +176,7 @@ def axes_of(rows: pd.DataFrame) -> list[str]:
 
 
 def gather(folders: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All rows of the runs that are done, and their answers image by image, where these were kept."""
+    """All rows of the runs that are done, and their predictions image by image, where these were kept."""
     rows, images = [], []
     for folder in folders:
         path = folder / ROWS
@@ -187,8 +187,8 @@ def gather(folders: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
                 logger.warning("%s It is left out of the tables.", error)
                 continue
             rows += [{"cell": folder.name, **row} for row in own]
-            if (folder / ANSWERS).exists():
-                images.append(pd.read_parquet(folder / ANSWERS).assign(cell=folder.name))
+            if (folder / HEAD_PREDICTIONS).exists():
+                images.append(pd.read_parquet(folder / HEAD_PREDICTIONS).assign(cell=folder.name))
     frame = pd.DataFrame(rows)
     if not len(frame):
         return frame, pd.DataFrame()

@@ -22,7 +22,7 @@ EACH = "@*"  # at the place of a tap: the head is repeated for each of `taps`
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyRun:
     """One run of a study.
 
     Args:
@@ -90,7 +90,7 @@ class Study:
         study.cells()
         return study
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[StudyRun]:
         """Every run, checked as far as its recipe alone can tell.
 
         Raises:
@@ -123,7 +123,7 @@ class Study:
                 return True
         return False
 
-    def _runs(self, values: Mapping[str, str]) -> list[Cell]:
+    def _runs(self, values: Mapping[str, str]) -> list[StudyRun]:
         content = OmegaConf.create(self.recipe)
         try:
             for axis, entry in values.items():
@@ -137,7 +137,7 @@ class Study:
             plain["evaluation"] = {"report": False, **(plain.get("evaluation") or {})}
             recipe = Recipe.of_text(OmegaConf.to_yaml(OmegaConf.create(plain)), (), "study")
             parts = apart(recipe)
-            cells = [Cell(values, part, number) for number, part in enumerate(parts)]
+            cells = [StudyRun(values, part, number) for number, part in enumerate(parts)]
             for cell in cells:
                 runs = cell.recipe.head_runs()
                 check_parts("head", runs)

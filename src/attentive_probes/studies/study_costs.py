@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.runs.run_files import PROBES
+from attentive_probes.evaluation.runs.run_files import probe_folder
+from attentive_probes.machine.timing import seconds_of
 from attentive_probes.probe.configuration_probe import HeadConfig, ProbeConfig
 from attentive_probes.probe.making.describe import build_head, layouts_of, reading_of
+from attentive_probes.probe.making.head_cost import cost_of
 
-BATCH, ROUNDS = 64, 5
+BATCH = 64
 
 
 def costs_of(results: SweepResults, folder: Path) -> dict[str, dict[str, Any]]:
@@ -27,7 +27,7 @@ def costs_of(results: SweepResults, folder: Path) -> dict[str, dict[str, Any]]:
     for result in results.heads:
         key = repr(result.head)
         if key not in known:
-            config = ProbeConfig.from_pretrained(folder / PROBES / result.name)
+            config = ProbeConfig.from_pretrained(probe_folder(folder, result.name))
             known[key] = _costs(config, config.head_config)
         found[result.name] = known[key]
     return found
@@ -35,18 +35,17 @@ def costs_of(results: SweepResults, folder: Path) -> dict[str, dict[str, Any]]:
 
 @torch.inference_mode()
 def _costs(config: ProbeConfig, head_config: HeadConfig) -> dict[str, Any]:
-    head = build_head(config, head_config).eval()
-    reading = reading_of(config, head_config)
+    head, reading, cost = (
+        build_head(config, head_config).eval(),
+        reading_of(config, head_config),
+        cost_of(config, head_config),
+    )
+    head.eval()
     layouts = layouts_of(config, reading)
-    length, width = sum(reading.lengths(layouts)), reading.width(layouts)
-    sequence, times = torch.randn(BATCH, length, width), []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        head(sequence)
-        times.append(time.perf_counter() - start)
+    sequence = torch.randn(BATCH, sum(reading.lengths(layouts)), reading.width(layouts))
+    seconds = seconds_of(lambda: head(sequence), sequence.device)
     return {
-        "multiply_adds": head.pooling.multiply_adds().folded + head.classifier.weight.numel(),
-        "head_milliseconds": 1000 * float(np.median(times[1:])) / BATCH,
-        "token_bytes": 2
-        * sum(n * layouts[item.tap].width for item, n in zip(reading.items, reading.lengths(layouts), strict=True)),
+        "multiply_adds": cost.multiply_adds,
+        "head_milliseconds": 1000 * seconds / BATCH,
+        "token_bytes": cost.token_bytes,
     }

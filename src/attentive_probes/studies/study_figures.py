@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
-from attentive_probes.analysis.figures.style import HEADS, WIDE, as_label, styled
+from attentive_probes.analysis.figures.drawing import drawing
+from attentive_probes.analysis.figures.style import HEADS, WIDE, as_label
 from attentive_probes.studies.study_summary import Summary, ranks_test
 
 MARKS = "osD^vP*X"
@@ -27,28 +27,24 @@ def draw_study(summary: Summary, folder: Path) -> list[str]:
     Raises:
         ImportError: If matplotlib is missing.
     """
-    require_matplotlib()
     drawn = []
     for name, draw in FIGURES.items():
-        with styled():
-            from matplotlib.figure import Figure
-
-            figure = Figure(figsize=(1.5 * WIDE, 3.2), layout="constrained")
-            if draw(figure, summary):
-                save_figure(figure, folder / f"{name}.png")
-                drawn.append(f"{name}.png")
+        with drawing(folder / f"{name}.png", (1.5 * WIDE, 3.2)) as figure:
+            draw(figure, summary)
+        if figure.axes:
+            drawn.append(f"{name}.png")
     return drawn
 
 
-def _against(cost: str, label: str) -> Callable[[Any, Summary], bool]:
+def _against(cost: str, label: str) -> Callable[[Any, Summary], None]:
     """A picture of accuracy over a cost: a panel per run (the EP paper's figure), a point per head."""
 
-    def draw(figure: Any, summary: Summary) -> bool:
+    def draw(figure: Any, summary: Summary) -> None:
         from matplotlib.ticker import LogLocator, NullFormatter
 
         table = summary.table
         if cost not in table or not (table[cost] > 0).any():
-            return False
+            return
         runs = list(dict.fromkeys(summary.runs))[:8]
         heads = _places(summary)
         axes = _panels(figure, len(runs))
@@ -65,19 +61,18 @@ def _against(cost: str, label: str) -> Callable[[Any, Summary], bool]:
             axis.grid(alpha=0.3)
         axes[0].set_ylabel(_measure(summary))
         _legend(figure, axes)
-        return True
 
     return draw
 
 
-def _layers(figure: Any, summary: Summary) -> bool:
+def _layers(figure: Any, summary: Summary) -> None:
     """Accuracy by the block that is read, a line per head, a panel per run."""
     found = summary.table.assign(run=summary.runs)
     found["block"] = [_block(tokens) for tokens in found["tokens"]]
     found = found.dropna(subset=["block"])
     found["family"] = [head.partition("@")[0] for head in found["head"]]
     if not len(found) or found.groupby(["run", "family"])["block"].nunique().max() < 2:
-        return False
+        return
     runs = list(dict.fromkeys(found["run"]))[:8]
     axes = _panels(figure, len(runs))
     for axis, run in zip(axes, runs, strict=True):
@@ -90,20 +85,19 @@ def _layers(figure: Any, summary: Summary) -> bool:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(_measure(summary))
     _legend(figure, axes)
-    return True
 
 
-def _shots(figure: Any, summary: Summary) -> bool:
+def _shots(figure: Any, summary: Summary) -> None:
     """Accuracy by training images per class, where the axis `shots` has numbers."""
     if "shots" not in summary.axes:
-        return False
+        return
     found = summary.table.copy()
     found["count"] = pd.to_numeric(found["shots"], errors="coerce")
     found = found.dropna(subset=["count"])
     others = [axis for axis in summary.axes if axis != "shots"]
     found["run"] = found[others].astype(str).agg(", ".join, axis=1) if others else "all"
     if found["count"].nunique() < 2:
-        return False
+        return
     runs = list(dict.fromkeys(found["run"]))[:8]
     axes = _panels(figure, len(runs))
     for axis, run in zip(axes, runs, strict=True):
@@ -115,15 +109,14 @@ def _shots(figure: Any, summary: Summary) -> bool:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(_measure(summary))
     _legend(figure, axes)
-    return True
 
 
-def _pairs(figure: Any, summary: Summary) -> bool:
+def _pairs(figure: Any, summary: Summary) -> None:
     """How much better each head (row) is than each other one (column), on average over the runs that have both."""
     table = summary.table.assign(run=summary.runs).pivot_table(index="run", columns="head", values="merit", sort=False)
     heads = list(table.columns)
     if len(heads) < 2 or summary.table["metric"].nunique() > 1:  # in several units there is no mean difference
-        return False
+        return
     gaps = np.array([[(table[one] - table[other]).mean() for other in heads] for one in heads])
     figure.set_size_inches(0.38 * len(heads) + 2.4, 0.34 * len(heads) + 1.6)
     axis = figure.subplots()
@@ -136,17 +129,16 @@ def _pairs(figure: Any, summary: Summary) -> bool:
         if np.isfinite(value) and len(heads) <= 16:
             axis.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=5.5)
     figure.colorbar(shown, ax=axis, label="how much better the row is than the column")
-    return True
 
 
-def _gains(figure: Any, summary: Summary) -> bool:
+def _gains(figure: Any, summary: Summary) -> None:
     """How much better than the baseline, a group of bars per run (ALF's figure by data set)."""
     if summary.baseline is None:
-        return False
+        return
     table = summary.table.assign(run=summary.runs)
     wide = table.pivot_table(index="run", columns="head", values="gain", sort=False).drop(columns=summary.baseline)
     if wide.empty:
-        return False
+        return
     errors = table.pivot_table(index="run", columns="head", values="error", sort=False) if "error" in table else None
     axis = figure.subplots()
     width = 0.8 / len(wide.columns)
@@ -160,29 +152,27 @@ def _gains(figure: Any, summary: Summary) -> bool:
     axis.set_ylabel(f"better than {as_label(summary.baseline)} by")
     axis.axhline(0, color="0.3", linewidth=0.6)
     _legend(figure, [axis])
-    return True
 
 
-def _ranks(figure: Any, summary: Summary) -> bool:
+def _ranks(figure: Any, summary: Summary) -> None:
     """Critical-difference diagram: mean ranks over runs; bars join heads that Conover's test cannot tell apart."""
     try:
         import scikit_posthocs
     except ImportError:
-        return False
+        return
     try:
         table, p = ranks_test(summary)
     except ValueError:
-        return False
+        return
     ranks = table.rank(axis=1, ascending=False).mean()
     pairs = scikit_posthocs.posthoc_conover_friedman(table, p_adjust="holm")
     axis = figure.subplots()
     scikit_posthocs.critical_difference_diagram(ranks, pairs, ax=axis, label_fmt_left="{label} ({rank:.1f}) ",
                                                 label_fmt_right=" {label} ({rank:.1f})")  # fmt: skip
     axis.set_title(f"mean rank over {len(table)} runs; Friedman p = {p:.2g}; Conover's pairs, corrected by Holm")
-    return True
 
 
-FIGURES: dict[str, Callable[[Any, Summary], bool]] = {
+FIGURES: dict[str, Callable[[Any, Summary], None]] = {
     "parameters": _against("trained_parameters", "trained parameters"),
     "seconds": _against("head_milliseconds", "ms per image, head alone"),
     "layers": _layers,

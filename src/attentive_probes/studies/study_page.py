@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from attentive_probes.analysis.figures.plots import has_matplotlib
+from attentive_probes.analysis.figures.drawing import has_matplotlib
 from attentive_probes.files.writing import write_whole
 from attentive_probes.studies.records import OLDER_RULE, STUDY, is_older, load_records
 from attentive_probes.studies.study_figures import draw_study

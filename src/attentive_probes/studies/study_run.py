@@ -22,7 +22,7 @@ from attentive_probes.files.writing import write_whole
 from attentive_probes.machine.installation import how_to_install
 from attentive_probes.machine.processes import process_state
 from attentive_probes.studies.records import add_rows, gather, read_rows, save_records
-from attentive_probes.studies.study import Cell, Study
+from attentive_probes.studies.study import Study, StudyRun
 from attentive_probes.studies.study_costs import costs_of
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def run_study(study: Study) -> dict[str, str]:
     return failures(cells)
 
 
-def run_cell(cell: Cell) -> None:
+def run_cell(cell: StudyRun) -> None:
     """Run one combination and write its rows; an error is written down and ends nothing else."""
     folder = Path(cell.recipe.train.output_dir)
     is_begun = (folder / RESULTS).exists() and identity(cell.recipe) == _noted(folder / "identity")
@@ -80,7 +80,7 @@ def identity(recipe: Recipe) -> str:
     return bytes_fingerprint(OmegaConf.to_yaml(OmegaConf.structured(plain)))
 
 
-def is_done(cell: Cell) -> bool:
+def is_done(cell: StudyRun) -> bool:
     """Whether the rows of this very run are there."""
     path = Path(cell.recipe.train.output_dir) / ROWS
     if not path.exists():
@@ -92,7 +92,7 @@ def is_done(cell: Cell) -> bool:
         return False
 
 
-def failures(cells: list[Cell]) -> dict[str, str]:
+def failures(cells: list[StudyRun]) -> dict[str, str]:
     """Name of each run that failed -> the last line of its error."""
     texts = {cell.name: _noted(Path(cell.recipe.train.output_dir) / FAILED) for cell in cells}
     return {name: text.strip().splitlines()[-1] for name, text in texts.items() if text}
@@ -124,7 +124,7 @@ def _noted(path: Path) -> str | None:
     return path.read_text("utf-8") if path.exists() else None
 
 
-def _submit(cells: list[Cell], study: Study) -> None:
+def _submit(cells: list[StudyRun], study: Study) -> None:
     if find_spec("submitit") is None:
         raise ImportError(f"Runs as jobs need submitit: {how_to_install('study')}.")
     import submitit

@@ -24,7 +24,7 @@ class Summary:
     Args:
         table: The axes, `head`, `tokens`, `learning_rate`, `validation`, `metric`, `test`, `deviation` and `repeats`
             over seeds and draws, `merit` (what `test` says with the sign by which large is good), the costs, and
-            accuracies on further test splits; with a baseline also `gain`, how much better, and with answers image by
+            accuracies on further test splits; with a baseline also `gain`, and where predictions were kept image by
             image its standard `error` and `p_holm`, corrected for the heads of the same run.
         axes: Columns that tell runs apart, but for those that repeat them.
         baseline: Head that the others are compared with.
@@ -47,7 +47,7 @@ def summarize(rows: pd.DataFrame, images: pd.DataFrame | None = None, baseline: 
 
     Args:
         rows: Rows of a study, see `records`.
-        images: Its answers image by image, for the errors of comparisons.
+        images: Its predictions image by image, for the errors of comparisons.
         baseline: Head that the others are compared with.
 
     Raises:
@@ -132,7 +132,7 @@ def ranks_test(summary: Summary) -> tuple[pd.DataFrame, float]:
 
 
 def load_summary(place: Path, baseline: str | None = None) -> Summary:
-    """The summary of the rows of a study, with errors of comparisons where the answers lie beside them.
+    """The summary of the rows of a study, with errors of comparisons where the predictions lie beside them.
 
     Args:
         place: Its folder, or its CSV or Parquet file.

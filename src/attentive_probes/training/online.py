@@ -230,7 +230,7 @@ class OnlineProbes(nn.Module):
         return dict(zip(self.runs, outputs, strict=True))
 
     def _gradients(self) -> HeadGradients:
-        """Where the gradients of all heads are added up; made anew where the heads were moved."""
+        """Where the gradients of all heads are added up; made again where the heads were moved."""
         if self._shared is None or self._shared.losses.device != next(self._heads.parameters()).device:
             self._shared = HeadGradients({name: list(head.parameters()) for name, head in self.heads.items()})
         return self._shared

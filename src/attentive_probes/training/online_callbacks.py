@@ -84,7 +84,7 @@ class OnlineProbesCallback(TrainerCallback):
         if stored is None:
             looked = ", ".join(str(place / self._file(".pt")) for place in dict.fromkeys(places))
             logger.warning(
-                "The model goes on at step %d, the online probes begin anew: there is no state of theirs (%s). Name "
+                "The model goes on at step %d, the online probes start again: there is no state of theirs (%s). Name "
                 "the checkpoint as resume_from.", state.global_step, looked,
             )  # fmt: skip
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from attentive_probes.data.batches import make_collator
 from attentive_probes.data.image_split import ImageSplit
+from attentive_probes.machine.timing import seconds_of
 from attentive_probes.training.state.notes import head_rates
 from attentive_probes.training.steps.optimizers import build_optimizer
 from attentive_probes.training.trainer import ProbeTrainer
@@ -130,26 +130,10 @@ def profile_run(trainer: ProbeTrainer) -> Profile:
         "backbone": lambda: sweep.read(batch["pixel_values"]),
         "heads": step,
     }
-    rates = {name: len(rows) / _seconds_of(stage, device) for name, stage in stages.items()}
+    rates = {name: len(rows) / seconds_of(stage, device, calls=2, at_least=SECONDS) for name, stage in stages.items()}
     return Profile(
         **rates, num_images=len(split), num_epochs=arguments.num_train_epochs, num_workers=arguments.num_workers
     )
-
-
-def _seconds_of(stage: Callable[[], Any], device: torch.device) -> float:
-    stage()  # the first call warms up
-    _wait(device)
-    start, calls = time.perf_counter(), 0
-    while calls < 2 or time.perf_counter() - start < SECONDS:
-        stage()
-        calls += 1
-        _wait(device)
-    return (time.perf_counter() - start) / calls
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _in_turn(*rates: float) -> float:

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 
 from attentive_probes.data.token_cache import TokenCache
-from attentive_probes.evaluation.runs.run_files import CHECKPOINTS, PROBES, REFIT
+from attentive_probes.evaluation.runs.run_files import REFIT, probe_folder
 from attentive_probes.files.checksums import load_checked, save_checked
 from attentive_probes.training.fit import fit_heads, fresh
 from attentive_probes.training.state.checkpoint import replace_whole
@@ -28,7 +28,7 @@ def refit(trainer: ProbeTrainer, pool: TokenCache) -> int:
     Returns:
         The number of images they learned from.
     """
-    path, sweep = trainer.folder / CHECKPOINTS / REFIT, trainer.sweep
+    path, sweep = trainer.folder / REFIT, trainer.sweep
     if path.exists():
         states = load_checked(path)
     else:
@@ -42,5 +42,5 @@ def refit(trainer: ProbeTrainer, pool: TokenCache) -> int:
     for name, state in states.items():
         sweep.restore(name, state)
         if trainer.accelerator.is_main_process:
-            replace_whole(trainer.probe(name), trainer.folder / PROBES / name)
+            replace_whole(trainer.probe(name), probe_folder(trainer.folder, name))
     return len(pool)

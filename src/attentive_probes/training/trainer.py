@@ -16,7 +16,7 @@ from attentive_probes.data.labels import LabelEncoder, adopt_names
 from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.split import Split
 from attentive_probes.evaluation.results import SweepResults
-from attentive_probes.evaluation.runs.run_files import ANSWERS, PROBES, RESULTS
+from attentive_probes.evaluation.runs.run_files import HEAD_PREDICTIONS, RESULTS, probe_folder
 from attentive_probes.evaluation.subgroup_metrics import DetailOptions
 from attentive_probes.hub.model_card import card_files
 from attentive_probes.machine.processes import make_accelerator
@@ -44,7 +44,7 @@ from attentive_probes.training.state.resume import goes_on, identity_of, load_fi
 from attentive_probes.training.state.run_state import Run
 from attentive_probes.training.steps.epochs import run_epochs
 from attentive_probes.training.steps.loop import TrainingLoop
-from attentive_probes.training.steps.score_test import note_test, save_answers, score_test
+from attentive_probes.training.steps.score_test import note_test, save_head_predictions, score_test
 from attentive_probes.training.steps.split_use import (
     AnyDataset,
     check_batches,
@@ -169,7 +169,7 @@ class ProbeTrainer:
         """Train, and leave every head at its best validation epoch.
 
         Writes `results.json`, `probes/<head>/` (each loadable by `from_pretrained`), and `checkpoints/` after every
-        epoch. A resumed run that was tested before is taken up as it is; what is missing of its files is written anew.
+        epoch. A resumed run that was tested before is taken up as it is; what is missing of its files is written again.
 
         Raises:
             ValueError: If there is no training image, or all heads diverge.
@@ -245,8 +245,8 @@ class ProbeTrainer:
         results.correct_for_number()
         if run.accelerator.is_main_process:
             save_tested(run.folder, scores[baseline], scores[results.best.name], run.sweep, split)
-            if details.answers:
-                save_answers(scores, split, run.folder / ANSWERS, details)
+            if details.predictions:
+                save_head_predictions(scores, split, run.folder / HEAD_PREDICTIONS, details)
         # Also of a stream: the images that count.
         results.data["test"]["images"] = scores[baseline].num_images
         note_diagnostics(results)
@@ -259,11 +259,11 @@ class ProbeTrainer:
         return self.run.is_tested
 
     def save_results(self) -> None:
-        """Write `results.json` as it is now, and the cards and files of all probes anew."""
+        """Write `results.json` as it is now, and the cards and files of all probes again."""
         if self.accelerator.is_main_process:
             self.results.save(self.folder / RESULTS)
             for name in self.sweep.runs:
-                write_files(self.probe(name).files, self.folder / PROBES / name)
+                write_files(self.probe(name).files, probe_folder(self.folder, name))
 
     def probe(self, name: str | None = None) -> ProbeForImageClassification:
         """The probe with head `name`, by default the selected one, with its card and results, ready to be pushed."""
@@ -289,6 +289,6 @@ class ProbeTrainer:
             calibrate(self.run)
         if self.accelerator.is_main_process:
             for name in self.sweep.runs:
-                save_whole(self.probe(name), self.folder / PROBES / name)
+                save_whole(self.probe(name), probe_folder(self.folder, name))
         self.save_results()
         self.accelerator.wait_for_everyone()

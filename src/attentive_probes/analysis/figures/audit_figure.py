@@ -7,13 +7,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
-from attentive_probes.analysis.figures.style import as_label, styled
+from attentive_probes.analysis.figures.drawing import drawing
+from attentive_probes.analysis.figures.image_grid import ImageGrid, grid_size
+from attentive_probes.analysis.figures.style import as_label
 
 COLUMNS, SIDE = 6, 1.15  # images in a row, inches of one
 
 
-def sheet(entries: Sequence[tuple[Sequence[Image.Image], str]], path: Path) -> None:
+def contact_sheet(entries: Sequence[tuple[Sequence[Image.Image], str]], path: Path) -> None:
     """Draw images, or pairs of them side by side, each with a caption.
 
     Args:
@@ -24,23 +25,16 @@ def sheet(entries: Sequence[tuple[Sequence[Image.Image], str]], path: Path) -> N
         ValueError: If there is no entry.
         ImportError: If matplotlib is missing.
     """
-    require_matplotlib()
     if not entries:
         raise ValueError("There is nothing to draw.")
     width = max(len(images) for images, _ in entries)
     columns = max(1, COLUMNS // width)
-    rows = -(-len(entries) // columns)
-    with styled():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(SIDE * columns * width, 1.4 * SIDE * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for axis, (images, caption) in zip(axes.flat, entries, strict=False):
-            axis.imshow(_beside(images))
-            axis.set_title("\n".join(as_label(line, 24 * width) for line in caption.split("\n")), fontsize=6)
-        for axis in axes.flat:
-            axis.axis("off")
-        save_figure(figure, path)
+    cell = (SIDE * width, SIDE, 0.1 * (1 + max(caption.count("\n") + 1 for _, caption in entries)))
+    with drawing(path, grid_size(-(-len(entries) // columns), columns, *cell), layout=None) as figure:
+        grid = ImageGrid(figure, *cell)
+        for place, (images, caption) in enumerate(entries):
+            text = "\n".join(as_label(line, 24 * width) for line in caption.split("\n"))
+            grid.image(*divmod(place, columns), _beside(images), text, fontsize=6)
 
 
 def _beside(images: Sequence[Image.Image], side: int = 128) -> Image.Image:

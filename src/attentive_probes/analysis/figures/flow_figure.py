@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
-from attentive_probes.analysis.figures.style import as_label, colours_of, styled
+from attentive_probes.analysis.figures.drawing import drawing
+from attentive_probes.analysis.figures.style import as_label, colours_of
 from attentive_probes.analysis.flow import Flow, uniform_entropy
 from attentive_probes.analysis.measures.attention_statistics import MAGNITUDES, STATISTICS
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
@@ -37,13 +37,9 @@ def flow_figure(flows: Mapping[str, Flow], path: str | os.PathLike) -> None:
         ValueError: If there is no backbone.
         ImportError: If matplotlib is missing.
     """
-    require_matplotlib()
     if not flows:
         raise ValueError("There is no backbone to draw.")
-    with styled():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    with drawing(path, (7.2, 4.2)) as figure:
         axes = figure.subplots(2, 3, sharex=True).ravel()
         colours = colours_of(flows)
         for axis, (column, label) in zip(axes, PANELS, strict=True):
@@ -59,7 +55,6 @@ def flow_figure(flows: Mapping[str, Flow], path: str | os.PathLike) -> None:
             axis.set_xlabel("depth (share of the blocks)")
         handles, labels = axes[-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
-        save_figure(figure, path)
 
 
 def write_flows(flows: Mapping[str, Flow], path: Path) -> None:

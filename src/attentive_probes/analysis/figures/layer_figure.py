@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
-from attentive_probes.analysis.figures.style import COLUMN, LAYERS, as_label, colours_of, styled
+from attentive_probes.analysis.figures.drawing import drawing
+from attentive_probes.analysis.figures.style import COLUMN, LAYERS, as_label, colours_of
 from attentive_probes.analysis.layer_maps import LayerMap, LayerRow
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
 from attentive_probes.evaluation.results import SweepResults
@@ -34,7 +34,6 @@ def layer_map_figure(rows: Sequence[LayerRow], path: str | os.PathLike) -> None:
         ValueError: If there is no row.
         ImportError: If matplotlib is missing.
     """
-    require_matplotlib()
     if not rows:
         raise ValueError("There is no layer map to draw.")
     panels: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[LayerRow]] = {}
@@ -44,12 +43,9 @@ def layer_map_figure(rows: Sequence[LayerRow], path: str | os.PathLike) -> None:
         panels.setdefault((title, row.map.taps, row.map.kinds), []).append(row)
     top = max(float(row.map.attention.max()) for row in rows)
     heights = [len(members) for members in panels.values()]
-    with styled():
-        from matplotlib.figure import Figure
-
-        columns = max(len(taps) * len(kinds) for _, taps, kinds in panels)
-        size = (max(COLUMN, 2.2 + 0.2 * columns), 0.9 * len(panels) + 0.2 * sum(heights) + 0.3)
-        figure = Figure(figsize=size, layout="constrained")
+    columns = max(len(taps) * len(kinds) for _, taps, kinds in panels)
+    size = (max(COLUMN, 2.2 + 0.2 * columns), 0.9 * len(panels) + 0.2 * sum(heights) + 0.3)
+    with drawing(path, size) as figure:
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axis, ((title, taps, kinds), members) in zip(axes, panels.items(), strict=True):
             values = np.stack([row.map.attention.T.numpy().ravel() for row in members])
@@ -58,7 +54,6 @@ def layer_map_figure(rows: Sequence[LayerRow], path: str | os.PathLike) -> None:
             axis.set_title(as_label(title, 60))
             _name_columns(axis, taps, kinds)
         figure.colorbar(picture, ax=axes, label="mean attention over heads", fraction=0.05, pad=0.02)
-        save_figure(figure, path)
 
 
 def write_layer_maps(rows: Sequence[LayerRow], path: Path, *, by_class: bool = False) -> None:
@@ -88,7 +83,7 @@ def write_layer_maps(rows: Sequence[LayerRow], path: Path, *, by_class: bool = F
 def layer_figure(results: SweepResults, layer_map: LayerMap, path: str | os.PathLike) -> None:
     """Draw what each layer knows beside where a fusing head looks.
 
-    Left: test accuracy over depth, one line per pooling, for heads that read one block or stage, with 95% intervals;
+    Left: the test score over depth, one line per pooling, for heads that read one block or stage, with 95% intervals;
     heads over several taps, or over the last state, are level lines. Right: mean attention per tap and kind of token.
 
     Args:
@@ -99,20 +94,15 @@ def layer_figure(results: SweepResults, layer_map: LayerMap, path: str | os.Path
     Raises:
         ImportError: If matplotlib is missing.
     """
-    require_matplotlib()
-    with styled():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    with drawing(path, (7.2, 2.9)) as figure:
         curves, heat = figure.subplots(1, 2, width_ratios=(1.4, 1))
         lines, levels = _split_by_depth(results)
         colours = colours_of([*lines, *(head.name for head in levels)])
-        _draw_depths(curves, lines, levels, colours)
+        _draw_depths(curves, lines, levels, colours, results.test_metric)
         picture = heat.imshow(layer_map.attention.T.numpy(), cmap=LAYERS, vmin=0, aspect="auto")
         heat.set_xticks(range(len(layer_map.taps)), layer_map.taps, rotation=45, ha="right")
         heat.set_yticks(range(len(layer_map.kinds)), layer_map.kinds)
         figure.colorbar(picture, ax=heat, label="mean attention over heads and images")
-        save_figure(figure, path)
 
 
 def _draw_depths(
@@ -120,18 +110,19 @@ def _draw_depths(
     lines: Mapping[str, list[tuple[int, HeadResult]]],
     levels: Sequence[HeadResult],
     colours: Mapping[str, str],
+    metric: str | None,
 ) -> None:
     for pooling, points in lines.items():
-        tests = [head.test or {} for _, head in points]
-        values = np.array([test["top1"] for test in tests])
-        low, high = np.array([test["top1_interval"] for test in tests]).T
-        errors, depths = (values - low, high - values), [depth for depth, _ in points]
+        scored = [(depth, score) for depth, head in points if (score := head.score("test", metric)) is not None]
+        depths, values = [depth for depth, _ in scored], [score.value for _, score in scored]
+        errors = list(zip(*(score.errors for _, score in scored), strict=True)) or None
         axis.errorbar(
             depths, values, errors, marker="o", markersize=3, capsize=2, color=colours[pooling], label=pooling
         )
     for head in levels:
-        axis.axhline((head.test or {})["top1"], color=colours[head.name], ls="--", lw=1, label=as_label(head.name))
-    axis.set(xlabel="block or stage", ylabel="test top-1 accuracy (%)")
+        if (score := head.score("test", metric)) is not None:
+            axis.axhline(score.value, color=colours[head.name], ls="--", lw=1, label=as_label(head.name))
+    axis.set(xlabel="block or stage", ylabel="test top-1 accuracy (%)" if metric == "top1" else f"test {metric}")
     axis.grid(alpha=0.3)
     axis.legend()
 

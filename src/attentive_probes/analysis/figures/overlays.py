@@ -11,34 +11,40 @@ from attentive_probes.analysis.explanations import Explanation
 from attentive_probes.analysis.figures.style import EVIDENCE, GROUPS, MAPS
 
 
-def shared_scales(looks: Sequence[Explanation]) -> tuple[float, float]:
+def shared_scales(explanations: Sequence[Explanation]) -> tuple[float, float]:
     """The largest attention, times uniform, and the largest evidence of some images, leaving out a few pixels."""
-    top = float(np.nanquantile(np.concatenate([look.maps.numpy().ravel() for look in looks]), 0.998))
-    reach = float(np.nanquantile(np.concatenate([look.evidence.abs().numpy().ravel() for look in looks]), 0.99))
+    top = float(
+        np.nanquantile(np.concatenate([explanation.maps.numpy().ravel() for explanation in explanations]), 0.998)
+    )
+    reach = float(
+        np.nanquantile(
+            np.concatenate([explanation.evidence.abs().numpy().ravel() for explanation in explanations]), 0.99
+        )
+    )
     return max(2.0, top), max(1e-12, reach)
 
 
-def map_overlay(look: Explanation, query: int, top: float) -> np.ndarray:
+def map_overlay(explanation: Explanation, query: int, top: float) -> np.ndarray:
     """The map of a query over the image, `(height, width, 3)` between 0 and 1; `top` is the brightest."""
-    return _over(_grey(look) * 0.62, look.maps[query] / top, look.maps[query] / top, MAPS)
+    return _over(_grey(explanation) * 0.62, explanation.maps[query] / top, explanation.maps[query] / top, MAPS)
 
 
-def evidence_overlay(look: Explanation, reach: float) -> np.ndarray:
+def evidence_overlay(explanation: Explanation, reach: float) -> np.ndarray:
     """What each place added to the logit (red) or took from it (blue), over the image; `reach` is the strongest."""
-    share = look.evidence / reach
-    return _over((_grey(look) + 0.4) / 1.8, (share + 1) / 2, share.abs(), EVIDENCE)
+    share = explanation.evidence / reach
+    return _over((_grey(explanation) + 0.4) / 1.8, (share + 1) / 2, share.abs(), EVIDENCE)
 
 
-def winner_overlay(look: Explanation) -> np.ndarray:
+def winner_overlay(explanation: Explanation) -> np.ndarray:
     """Colours of the groups of queries, as opaque as they are strong, over a darkened image."""
-    colours = np.array([GROUPS[group % len(GROUPS)] for group in range(int(look.groups.max()) + 1)])
-    dark = (0.55 * _grey(look) + 0.10)[..., None]
-    strength = look.winner.strength.nan_to_num().numpy()[..., None]
-    return np.clip((1 - strength) * dark + strength * colours[look.winner.winner.numpy()], 0, 1)
+    colours = np.array([GROUPS[group % len(GROUPS)] for group in range(int(explanation.groups.max()) + 1)])
+    dark = (0.55 * _grey(explanation) + 0.10)[..., None]
+    strength = explanation.winner.strength.nan_to_num().numpy()[..., None]
+    return np.clip((1 - strength) * dark + strength * colours[explanation.winner.winner.numpy()], 0, 1)
 
 
-def _grey(look: Explanation) -> np.ndarray:
-    return np.asarray(look.image.convert("L")) / 255
+def _grey(explanation: Explanation) -> np.ndarray:
+    return np.asarray(explanation.image.convert("L")) / 255
 
 
 def _over(grey: np.ndarray, places: Tensor, strength: Tensor, colours: str) -> np.ndarray:

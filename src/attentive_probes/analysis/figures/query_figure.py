@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attentive_probes.analysis.figures.plots import require_matplotlib, save_figure
-from attentive_probes.analysis.figures.style import HEADS, LAYERS, as_label, colours_of, styled
+from attentive_probes.analysis.figures.drawing import drawing
+from attentive_probes.analysis.figures.style import HEADS, LAYERS, as_label, colours_of
 from attentive_probes.analysis.measures.query_statistics import QueryStudy
 from attentive_probes.evaluation.predictions.prediction_files import as_cell
 from attentive_probes.files.writing import csv_file
@@ -32,16 +32,12 @@ def query_figure(studies: Mapping[str, QueryStudy], path: str | os.PathLike) -> 
         ValueError: If there is no probe.
         ImportError: If matplotlib is missing.
     """
-    require_matplotlib()
     if not studies:
         raise ValueError("There is no probe to draw.")
     has_drops = any(study.dropped for study in studies.values())
     ordered = dict(sorted(studies.items(), key=lambda item: item[1].num_queries))
     columns = (3 if len(studies) > 1 else 2) + has_drops
-    with styled():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(2.4 * columns, 2.4), layout="constrained")
+    with drawing(path, (2.4 * columns, 2.4)) as figure:
         axes = list(figure.subplots(1, columns))
         if len(studies) > 1:
             _draw_overlap(axes[0], ordered)
@@ -52,7 +48,6 @@ def query_figure(studies: Mapping[str, QueryStudy], path: str | os.PathLike) -> 
             _draw_places(axes[1], next(iter(ordered.values())))
         if has_drops:
             _draw_drops(axes[-1], ordered)
-        save_figure(figure, path)
 
 
 def _draw_overlap(axis: Any, studies: Mapping[str, QueryStudy]) -> None:
@@ -80,12 +75,9 @@ def _draw_effective(axis: Any, studies: Mapping[str, QueryStudy]) -> None:
 
 def _draw_accuracy(axis: Any, studies: Mapping[str, QueryStudy]) -> None:
     metric = next(iter(studies.values())).metric
-    tests = [study.test for study in studies.values()]
-    values = [test[metric] for test in tests]
-    intervals = [test.get(f"{metric}_interval") or (value, value) for test, value in zip(tests, values, strict=True)]
-    errors = ([v - low for v, (low, _) in zip(values, intervals, strict=True)],
-              [high - v for v, (_, high) in zip(values, intervals, strict=True)])  # fmt: skip
-    counts = [study.num_queries for study in studies.values()]
+    scored = [(study.num_queries, study.score) for study in studies.values() if study.score is not None]
+    counts, values = [count for count, _ in scored], [score.value for _, score in scored]
+    errors = list(zip(*(score.errors for _, score in scored), strict=True))
     axis.errorbar(counts, values, errors, marker="o", markersize=3, capsize=2, color=BLUE)
     axis.set(ylabel=f"{metric} (%)" if metric != "mean_absolute_error" else metric)
     _count_queries(axis, studies)
@@ -146,7 +138,7 @@ def write_queries(studies: Mapping[str, QueryStudy], path: Path) -> None:
         for name, study in studies.items():
             found, test = study.complementarity, study.test
             numbers = (found.overlap, found.shared, found.effective_queries, found.coverage, len(found.dead))
-            score = [test[study.metric], *(test.get(f"{study.metric}_interval") or ("", ""))]
+            score = [test[study.metric], *((study.score and study.score.interval) or ("", ""))]
             for query in range(study.num_queries):
                 of_query = [float(getattr(found, column)[query]) for column in OF_QUERY]
                 of_drop = _drop_cells(study, query)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from attentive_probes.analysis.figures.style import COLUMN, LAYERS, as_label, colours_of, styled
+from attentive_probes.analysis.figures.drawing import drawing
+from attentive_probes.analysis.figures.style import COLUMN, LAYERS, as_label, colours_of
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.families import cost
-from attentive_probes.evaluation.runs.head_result import HeadResult
-from attentive_probes.problems import PRIMARY, SMALLER_IS_BETTER
+from attentive_probes.problems import SMALLER_IS_BETTER
 
 COLOURED = 8  # heads; more cannot be told apart
 PAGE = 7.4  # inches
@@ -30,20 +29,8 @@ def shown_colours(results: SweepResults) -> dict[str, str]:
 
 def scored_by(results: SweepResults) -> tuple[str, str]:
     """What stands for a run: the split, `test` if it was scored, and the metric there."""
-    tested = next((head.test for head in results.heads if head.test), None)
-    metric = next((key for key in PRIMARY if tested and key in tested), None)
+    metric = results.test_metric
     return ("validation", results.selection_metric) if metric is None else ("test", metric)
-
-
-def score_of(head: HeadResult, split: str, metric: str) -> tuple[float, tuple[float, float]] | None:
-    """A metric of a head and its interval, of length 0 if that is unknown; `None` where there is no number."""
-    found = (head.test if split == "test" else head.validation) or {}
-    value = found.get(metric)
-    if value is None or not math.isfinite(value):
-        return None
-    interval = found.get(f"{metric}_interval") if split == "test" else head.validation_interval
-    low, high = interval if interval and (split == "test" or metric == "top1") else (value, value)
-    return value, (min(low, value), max(high, value))
 
 
 def curves_figure(results: SweepResults) -> str:
@@ -52,10 +39,8 @@ def curves_figure(results: SweepResults) -> str:
     if not heads:
         return ""
     colours, metric = shown_colours(results), results.selection_metric
-    with styled():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
+    picture = io.StringIO()
+    with drawing(picture, (PAGE, 2.6)) as figure:
         axes = figure.subplots(1, 2)
         for head in sorted(heads, key=lambda head: colours[head.name] != "0.75"):
             style = {"marker": ".", "linewidth": 1, "color": colours[head.name]}
@@ -73,21 +58,20 @@ def curves_figure(results: SweepResults) -> str:
             axis.grid(alpha=0.3)
             axis.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
-        return _svg(figure)
+    return picture.getvalue()
 
 
 def trade_figure(results: SweepResults) -> str:
     """Score against trained parameters and against seconds, with the heads that no other one beats in both."""
     split, metric = scored_by(results)
-    points = [(head, found) for head in results.heads if (found := score_of(head, split, metric)) is not None]
+    points = [(head, score) for head in results.heads if (score := head.score(split, metric)) is not None]
     if not points:
         return ""
     colours = shown_colours(results)
-    with styled():
-        from matplotlib.figure import Figure
+    picture = io.StringIO()
+    with drawing(picture, (PAGE, 2.6)) as figure:
         from matplotlib.ticker import LogLocator, NullLocator
 
-        figure = Figure(figsize=(PAGE, 2.6), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for axis, column, label in zip(
             axes,
@@ -95,12 +79,14 @@ def trade_figure(results: SweepResults) -> str:
             ("trained parameters", "seconds until its best epoch, heads together"),
             strict=True,
         ):
-            for head, (value, (low, high)) in points:
+            for head, score in points:
                 place, colour = getattr(head, column), colours[head.name]
                 name = as_label(head.name) if colour != "0.75" else None
-                errors = [[value - low], [high - value]]
-                axis.errorbar(place, value, errors, marker="o", markersize=4, capsize=2, color=colour, label=name)
-            front = pareto([(getattr(head, column), found[0]) for head, found in points], metric in SMALLER_IS_BETTER)
+                errors = [[error] for error in score.errors]
+                axis.errorbar(place, score.value, errors, marker="o", markersize=4, capsize=2, color=colour, label=name)
+            front = pareto(
+                [(getattr(head, column), score.value) for head, score in points], metric in SMALLER_IS_BETTER
+            )
             axis.plot(*zip(*front, strict=True), color="0.5", linewidth=0.8, linestyle="--", zorder=0)
             axis.set_xlabel(label)
             axis.grid(alpha=0.3)
@@ -110,7 +96,7 @@ def trade_figure(results: SweepResults) -> str:
         axes[0].xaxis.set_minor_locator(NullLocator())
         axes[0].set_ylabel(f"{split} {metric}")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
-        return _svg(figure)
+    return picture.getvalue()
 
 
 def pareto(points: Sequence[tuple[float, float]], smaller_is_better: bool = False) -> list[tuple[float, float]]:
@@ -128,28 +114,24 @@ def confusion_figure(confusion: Sequence[Sequence[int]], names: Mapping[int, str
     counts = np.asarray(confusion, float)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     size = min(1.5 * COLUMN, max(COLUMN, 1.6 + 0.18 * len(counts)))
-    with styled():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(size, 0.9 * size), layout="constrained")
+    picture = io.StringIO()
+    with drawing(picture, (size, 0.9 * size)) as figure:
         axis = figure.subplots()
-        picture = axis.imshow(shares, cmap=LAYERS, vmin=0, vmax=1)
+        shown = axis.imshow(shares, cmap=LAYERS, vmin=0, vmax=1)
         axis.set(xlabel="answer", ylabel="class")
         if len(counts) <= NAMED:
             labels = [as_label(names[i], 14) for i in range(len(counts))]
             axis.set_xticks(range(len(labels)), labels, rotation=90)
             axis.set_yticks(range(len(labels)), labels)
-        figure.colorbar(picture, ax=axis, label="share of the images of a class", shrink=0.8)
-        return _svg(figure)
+        figure.colorbar(shown, ax=axis, label="share of the images of a class", shrink=0.8)
+    return picture.getvalue()
 
 
 def reliability_figure(bins: Sequence[Sequence[float]]) -> str:
     """Accuracy against confidence in bins (arXiv 1706.04599): images, accuracy and mean confidence of each."""
     images, right, sure = np.asarray(bins, float).T
-    with styled():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(COLUMN, 0.9 * COLUMN), layout="constrained")
+    picture = io.StringIO()
+    with drawing(picture, (COLUMN, 0.9 * COLUMN)) as figure:
         axis, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         axis.plot((0, 100), (0, 100), color="0.6", linestyle=":", linewidth=1)
         axis.plot(sure, right, marker="o", markersize=4, color=next(iter(colours_of(["one"]).values())))
@@ -158,10 +140,4 @@ def reliability_figure(bins: Sequence[Sequence[float]]) -> str:
         below.set(xlabel="mean confidence (%)", ylabel="images")
         for one in (axis, below):
             one.grid(alpha=0.3)
-        return _svg(figure)
-
-
-def _svg(figure: Any) -> str:
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return picture.getvalue()

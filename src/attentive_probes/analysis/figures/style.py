@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from attentive_probes.hub.markdown import one_line
 
@@ -32,17 +31,8 @@ SETTINGS = {
 }
 
 
-@contextmanager
-def styled() -> Iterator[None]:
-    """A context in which figures are drawn in this style."""
-    import matplotlib
-
-    with matplotlib.rc_context(SETTINGS):
-        yield
-
-
 def as_label(text: str, longest: int = 22) -> str:
-    """A text of a stranger in a picture: one line, no formula."""
+    """An untrusted text in a picture: one line, no formula."""
     return one_line(text)[:longest].replace("$", r"\$")
 
 

@@ -13,13 +13,13 @@ from attentive_probes.analysis.attention_maps import patch_attention
 from attentive_probes.analysis.complementarity import Complementarity, ComplementaritySums
 from attentive_probes.data.images import ImageOptions
 from attentive_probes.evaluation.predictions.read_split import read_split
+from attentive_probes.evaluation.runs.score import Score, primary_metric, score_in
 from attentive_probes.evaluation.split_scores import SplitSums
 from attentive_probes.layers.attend import attend
 from attentive_probes.layers.token_statistics import TokenStatistics
 from attentive_probes.poolings import Pooled, QueryPooling
 from attentive_probes.probe.head import HeadOutput, ProbeHead
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
-from attentive_probes.problems import PRIMARY
 from attentive_probes.scores.statistics import holm
 
 WHOLE = "whole"
@@ -41,6 +41,11 @@ class QueryStudy:
     metric: str
     test: dict[str, Any]
     dropped: list[dict[str, Any]]
+
+    @property
+    def score(self) -> Score | None:
+        """What stands for the problem, with its interval."""
+        return score_in(self.test, self.metric)
 
     @property
     def num_queries(self) -> int:
@@ -119,7 +124,8 @@ def _study(found: Complementarity, sums: SplitSums) -> QueryStudy:
     scores = sums.scores()
     whole = scores.pop(WHOLE)
     metrics = whole.test_metrics(whole)
-    metric = next(name for name in PRIMARY if name in metrics)
+    metric = primary_metric(metrics)
+    assert metric is not None  # the split was scored above
     dropped = [one.test_metrics(whole) for one in scores.values()]
     p_values = holm([test[f"{metric}_p"] for test in dropped if f"{metric}_p" in test])
     for test, p in zip((test for test in dropped if f"{metric}_p" in test), p_values, strict=True):

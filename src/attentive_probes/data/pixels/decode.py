@@ -110,7 +110,7 @@ def open_image(
                 )
             with BUDGET.taken(image.width * image.height):
                 return to_mode(ImageOps.exif_transpose(image), MODES[num_channels])
-    except Exception as error:  # whatever a stranger's file makes a decoder do
+    except Exception as error:  # whatever an untrusted file makes a decoder do
         raise ValueError(f"The image {path or name} cannot be read ({_cause(error, content)}); {remedy}.") from error
 
 

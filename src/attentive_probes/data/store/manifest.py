@@ -117,7 +117,7 @@ class Manifest:
                 raise ValueError(f"it has unknown entries {unknown}")
             manifest = cls(**content)
             manifest._check()
-        except Exception as error:  # whatever a stranger's file can cause
+        except Exception as error:  # whatever an untrusted file can cause
             raise ValueError(f"{path} is damaged, or no manifest of a token cache: {error}.") from error
         return manifest
 

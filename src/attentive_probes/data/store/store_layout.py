@@ -101,7 +101,7 @@ def read_array(path: Path) -> np.ndarray:
     """
     try:
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped: a header cannot ask for memory
-    except Exception as error:  # whatever a stranger's file can cause
+    except Exception as error:  # whatever an untrusted file can cause
         raise ValueError(f"{path} is damaged, or no array: {error}.") from error
 
 

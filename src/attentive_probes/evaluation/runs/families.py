@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from attentive_probes.checks import unknown_name
 from attentive_probes.evaluation.runs.head_result import HeadResult
+from attentive_probes.evaluation.runs.score import primary_metric
 from attentive_probes.files.fingerprint import fingerprint_of
-from attentive_probes.problems import PRIMARY, SMALLER_IS_BETTER
+from attentive_probes.problems import SMALLER_IS_BETTER
 
 BEST = "best"  # the selected head, where a name is asked for
 
@@ -165,7 +166,7 @@ def _setting(group: list[HeadResult], metric: str) -> Setting:
     mean = mean_of(values)
     ranked = sorted(group, key=lambda head: cost(value_of(head, metric), metric))
     tested = [head.test for head in group if head.test]
-    primary = next((key for key in PRIMARY if tested and key in tested[0]), None)
+    primary = primary_metric(tested[0]) if tested else None
     scores = [test[primary] for test in tested if primary is not None]
     return Setting(
         tuple(head.name for head in ranked),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from attentive_probes.evaluation.runs.attention_spread import Spread
+from attentive_probes.evaluation.runs.score import Score, score_in
 
 # Among the validation metrics of a head that attends.
 ENTROPY = "attention_entropy"
@@ -68,6 +69,21 @@ class HeadResult:
         entropy = self.validation.get(ENTROPY)
         return None if entropy is None or self.attention_bound is None else Spread(entropy, self.attention_bound)
 
+    def score(self, split: str, metric: str | None) -> Score | None:
+        """A metric on `validation` or `test`; `None` where it has no finite value.
+
+        Args:
+            split: One of the two.
+            metric: Name of the metric.
+        """
+        if split == "test":
+            return score_in(self.test, metric)
+        score = score_in(self.validation, metric)
+        if score is None or metric != "top1" or self.validation_interval is None:
+            return score
+        low, high = self.validation_interval
+        return score._replace(interval=(low, high))
+
     @property
     def has_fast_queries(self) -> bool:
         """Whether its queries have another rate than the rest of it."""
@@ -94,6 +110,10 @@ class ReferenceResult:
     test: dict[str, Any] | None = None
     temperature: float | None = None
 
+    def score(self, split: str, metric: str | None) -> Score | None:
+        """As in `HeadResult`; its validation score is the accuracy of the chosen settings."""
+        return score_in(self.test if split == "test" else {"top1": self.validation}, metric)
+
 
 class RunResults(Protocol):
     """What tables need to know of the results of a run; `SweepResults` is one."""
@@ -107,6 +127,10 @@ class RunResults(Protocol):
     adaptation: str
     seconds: float
     baseline: str | None
+
+    @property
+    def test_metric(self) -> str | None:
+        """The metric that stands for the test split; `None` where it was not scored."""
 
     @property
     def winner(self) -> str:

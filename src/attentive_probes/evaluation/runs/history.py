@@ -66,7 +66,7 @@ def cut_history(folder: Path, mark: Mapping[str, Any]) -> None:
     if size and not (path.exists() and checksum_of(path, size) == mark["checksum"]):
         raise ValueError(
             f"{path} is damaged: it does not hold the epochs that the state of the run counts. Restore it from a copy, "
-            "or begin anew with train.overwrite=true."
+            "or start again with train.overwrite=true."
         )
     write_whole(path, path.read_bytes()[:size] if size else b"")
 

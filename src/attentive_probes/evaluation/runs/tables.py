@@ -11,7 +11,6 @@ from rich.table import Table
 
 from attentive_probes.evaluation.runs.families import Family
 from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult, RunResults
-from attentive_probes.problems import PRIMARY
 
 SELECTED = "* selected by {} on validation, {}; test scored once, 95% intervals"
 CHOSEN = "* {} Test scored once, 95% intervals; val: of the heads as they stand, trained on the training split"
@@ -25,8 +24,8 @@ def results_table(results: RunResults) -> Table:
     """One row per head, then one per reference."""
     metric = results.selection_metric
     entries: list[HeadResult | ReferenceResult] = [*results.heads, *results.references]
+    primary = results.test_metric
     tested = [entry.test for entry in entries if entry.test]
-    primary = next((key for key in PRIMARY if tested and key in tested[0]), "loss")
     notes = [selected_how(results), *spread_note(results), *results.warnings]
     if (comparisons := sum(f"{primary}_p_holm" in test for test in tested)) > 1:
         notes.insert(1, CORRECTED.format(comparisons))
@@ -36,7 +35,7 @@ def results_table(results: RunResults) -> Table:
     )
     for column in ("head", "parameters", "rate", f"val {metric}", "epoch", "seconds"):
         table.add_column(column, justify="left" if column == "head" else "right", no_wrap=True)
-    for column in (f"test {primary}", f"minus {results.baseline}", "p") if tested else ():
+    for column in (f"test {primary}", f"minus {results.baseline}", "p") if primary is not None else ():
         table.add_column(column, justify="right")
     for head in results.heads:
         value = head.validation.get(metric)
@@ -48,13 +47,13 @@ def results_table(results: RunResults) -> Table:
             str(head.best_epoch),
             f"{head.seconds:.0f}",
         ]
-        table.add_row(*row, *(_test_cells(head, primary) if tested else ()))
+        table.add_row(*row, *(_test_cells(head, primary) if primary is not None else ()))
     if results.references:
         table.add_section()
     for reference in results.references:
         mark = " *" if reference.name == results.winner else ""
         row = [f"{reference.name} ({_settings_text(reference)}){mark}", "", "", f"{reference.validation:.2f}", "", ""]
-        table.add_row(*row, *(_test_cells(reference, primary) if tested else ()))
+        table.add_row(*row, *(_test_cells(reference, primary) if primary is not None else ()))
     return table
 
 
@@ -78,8 +77,7 @@ def families_table(results: RunResults) -> Table:
 
     Beside mean and deviation over seeds, the test score of the best seed, with its interval and its comparison.
     """
-    families, metric = results.best_per_head, results.selection_metric
-    primary = next((family.best.metric for family in families if family.best.metric), None)
+    families, metric, primary = results.best_per_head, results.selection_metric, results.test_metric
     notes = ["best setting of each head, by its mean over seeds on validation; +- over seeds", selected_how(results)]
     notes += [*spread_note(results), *results.warnings]
     table = Table(
@@ -139,17 +137,9 @@ def _with_spread(value: float | None, deviation: float | None) -> str:
     return f"{value:.2f}" if deviation is None else f"{value:.2f} +- {deviation:.2f}"
 
 
-def _test_cells(entry: HeadResult | ReferenceResult, primary: str) -> tuple[str, str, str]:
-    test = entry.test or {}
-    if test.get(primary) is None:
-        return "", "", ""
-    low, high = test.get(f"{primary}_interval") or (None, None)
-    value = f"{test[primary]:.2f}" if low is None else f"{test[primary]:.2f} [{low:.2f}, {high:.2f}]"
-    if f"{primary}_difference" not in test:
-        return value, "", ""
-    mean, low, high = test[f"{primary}_difference"]
-    p = test.get(f"{primary}_p_holm")
-    return value, f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", "" if p is None else f"{p:.2g}"
+def _test_cells(entry: HeadResult | ReferenceResult, metric: str | None) -> tuple[str, str, str]:
+    score = entry.score("test", metric)
+    return ("", "", "") if score is None else (score.text, score.difference_text, score.p_text)
 
 
 def plan_table(heads: Sequence[Any]) -> Table:

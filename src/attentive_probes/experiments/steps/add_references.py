@@ -20,7 +20,7 @@ from attentive_probes.evaluation.references import (
 )
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
-from attentive_probes.evaluation.runs.run_files import ANSWERS, PROBES
+from attentive_probes.evaluation.runs.run_files import HEAD_PREDICTIONS, probe_folder
 from attentive_probes.evaluation.split_scores import rows_of
 from attentive_probes.evaluation.subgroup_metrics import DetailOptions
 from attentive_probes.hub.model_card import card_files
@@ -29,7 +29,7 @@ from attentive_probes.scores.class_scores import ClassScores
 from attentive_probes.scores.class_sums import score_classes
 from attentive_probes.scores.temperature import fit_temperature
 from attentive_probes.training.state.checkpoint import save_whole
-from attentive_probes.training.steps.score_test import save_answers
+from attentive_probes.training.steps.score_test import save_head_predictions
 from attentive_probes.training.trainer import ProbeTrainer
 
 
@@ -76,10 +76,10 @@ def add_references(
             parameters = sum(p.numel() for p in probe.head.parameters())
             among_heads = with_reference(trainer.results, result, parameters)
             probe.files = card_files(among_heads, name, probe.config, trainer.attached(name))
-            save_whole(probe, trainer.folder / PROBES / name)
+            save_whole(probe, probe_folder(trainer.folder, name))
     trainer.results.correct_for_number()
-    if tested and details is not None and details.answers and trainer.accelerator.is_main_process:
-        save_answers(tested, splits["test"], trainer.folder / ANSWERS, details, more=True)
+    if tested and details is not None and details.predictions and trainer.accelerator.is_main_process:
+        save_head_predictions(tested, splits["test"], trainer.folder / HEAD_PREDICTIONS, details, more=True)
     trainer.save_results()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from attentive_probes.analysis.figures.plots import require_matplotlib
+from attentive_probes.analysis.figures.drawing import require_matplotlib
 from attentive_probes.backbones.quantization import quantization_of
 from attentive_probes.checks import check_parts, unknown_name
 from attentive_probes.evaluation.runs.families import BEST, check_name

@@ -28,7 +28,7 @@ class MoreTest:
 
     Args:
         split: Its images, with the classes of the run.
-        classes: Ids of the classes that answers are chosen among `(K,)`; `None` for all.
+        classes: Ids of the classes that predictions are chosen among `(K,)`; `None` for all.
         groups: Group `(N,)` of each row of the split, where what belongs together is known there as well.
     """
 

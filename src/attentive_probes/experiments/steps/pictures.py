@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from attentive_probes.analysis.explanations import explain
-from attentive_probes.analysis.figures.audit_figure import sheet
+from attentive_probes.analysis.figures.audit_figure import contact_sheet
 from attentive_probes.analysis.figures.explanation_figure import answer_figure, explanation_figure
 from attentive_probes.analysis.figures.layer_figure import layer_figure
 from attentive_probes.analysis.layer_maps import layer_heatmap
@@ -29,7 +29,7 @@ from attentive_probes.evaluation.runs.run_files import (
     SUSPECTS_PICTURE,
     WRONG_PICTURE,
 )
-from attentive_probes.experiments.judging import EvaluationRecipe
+from attentive_probes.experiments.evaluation_block import EvaluationRecipe
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.scores.image_records import read_records
@@ -61,10 +61,10 @@ def draw_pictures(
         layer_figure(results, layers, folder / LAYERS_PICTURE)
     if (folder / PREDICTIONS).exists():
         places = {row: place for place, row in enumerate(test.rows.tolist())}
-        wrong, right = telling_answers(folder / PREDICTIONS)
-        for answers, name in ((wrong, WRONG_PICTURE), (right, RIGHT_PICTURE)):
-            found = {places[answer["row"]]: answer for answer in answers if answer["row"] in places}
-            _draw_answers(sweep.probe(results.best.name), test, found, folder / name)
+        wrong, right = telling_predictions(folder / PREDICTIONS)
+        for predictions, name in ((wrong, WRONG_PICTURE), (right, RIGHT_PICTURE)):
+            found = {places[answer["row"]]: answer for answer in predictions if answer["row"] in places}
+            _draw_predictions(sweep.probe(results.best.name), test, found, folder / name)
 
 
 def named_head(name: str | None, results: SweepResults) -> str | None:
@@ -72,11 +72,11 @@ def named_head(name: str | None, results: SweepResults) -> str | None:
     return None if name is None else head_named(name, results.heads, results.selection_metric)
 
 
-def telling_answers(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The most confident mistakes, the worst first, and right answers from all over their confidence.
+def telling_predictions(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The most confident mistakes, the worst first, and correct predictions from all over their confidence.
 
     Args:
-        path: What the run kept of the answers of its selected head; each is a row of that table.
+        path: What the run kept of the predictions of its selected head; each is a row of that table.
 
     Raises:
         ValueError: If the file is damaged.
@@ -89,19 +89,19 @@ def telling_answers(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, An
     return table.take(wrong).to_pylist(), table.take(spread).to_pylist()
 
 
-def _draw_answers(
-    probe: ProbeForImageClassification, split: ImageSplit, answers: Mapping[int, Mapping[str, Any]], path: Path
+def _draw_predictions(
+    probe: ProbeForImageClassification, split: ImageSplit, predictions: Mapping[int, Mapping[str, Any]], path: Path
 ) -> None:
     """Draw what a probe answered about some images, and, if it reads patches, what it saw there."""
     try:
         if any(item.kind == "patches" for item in probe.head.reading.items):
-            _draw(probe, split, list(answers), path)
+            _draw(probe, split, list(predictions), path)
             return
     except ValueError as error:  # the numbers of a run do not depend on its pictures
         logger.warning("Maps cannot be drawn over images: %s", error)
-    if answers:
-        images = [split[place].image for place in answers]
-        pairs = [(one, answer) for one, answer in zip(images, answers.values(), strict=True) if one is not None]
+    if predictions:
+        images = [split[place].image for place in predictions]
+        pairs = [(one, answer) for one, answer in zip(images, predictions.values(), strict=True) if one is not None]
         said = [(answer["predicted"], answer["probability"]) for _, answer in pairs]
         answer_figure([one for one, _ in pairs], said, [answer["label"] for _, answer in pairs], path)
 
@@ -145,4 +145,4 @@ def draw_audit(audit: Audit, splits: Mapping[str, ImageSplit], folder: Path) -> 
     for entries, name in ((copies, COPIES_PICTURE), (suspects, SUSPECTS_PICTURE)):
         (folder / name).unlink(missing_ok=True)
         if entries:
-            sheet(entries, folder / name)
+            contact_sheet(entries, folder / name)

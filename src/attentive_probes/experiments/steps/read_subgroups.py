@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from attentive_probes.data.splitting.split_parts import Part
 from attentive_probes.evaluation.subgroup_metrics import DetailOptions, check_details
-from attentive_probes.experiments.judging import EvaluationRecipe
+from attentive_probes.experiments.evaluation_block import EvaluationRecipe
 from attentive_probes.problems import Problem
 from attentive_probes.problems.label_table import LabelTable
 
@@ -25,8 +25,8 @@ def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTabl
     Raises:
         ValueError: If there is no such column or class, or a metric does not suit the classes.
     """
-    if (evaluation.metrics or evaluation.slices or evaluation.answers) and not problem.has_one_class:
-        raise ValueError(f"evaluation.metrics, slices and answers are for single labels, not for {problem.name}.")
+    if (evaluation.metrics or evaluation.slices or evaluation.predictions) and not problem.has_one_class:
+        raise ValueError(f"evaluation.metrics, slices and predictions are for single labels, not for {problem.name}.")
     if (evaluation.metrics or evaluation.slices) and (part is None or not isinstance(part.data, Dataset)):
         raise ValueError("evaluation.metrics and slices need a test split that is no stream.")
     num_labels = len(table.names)
@@ -35,7 +35,7 @@ def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTabl
     if positive is None:
         raise ValueError(f"evaluation.positive: {table.unknown(evaluation.positive)}")
     if part is None or not isinstance(part.data, Dataset):
-        return DetailOptions(answers=evaluation.answers)
+        return DetailOptions(predictions=evaluation.predictions)
     rows, groups = part.all_rows.tolist(), part.by_row()
     slices: dict[str, dict[int, Any]] = {}
     for column in evaluation.slices:
@@ -43,5 +43,5 @@ def details_of(evaluation: EvaluationRecipe, part: Part | None, table: LabelTabl
             known = part.data.column_names
             raise ValueError(f"There is no column {column!r} in the test split (evaluation.slices); there are {known}.")
         slices[column] = dict(zip(rows, map(str, part.data[column]), strict=True))
-    wanted = (tuple(evaluation.metrics), positive, evaluation.specificity, groups, slices, evaluation.answers)
+    wanted = (tuple(evaluation.metrics), positive, evaluation.specificity, groups, slices, evaluation.predictions)
     return DetailOptions(*wanted)

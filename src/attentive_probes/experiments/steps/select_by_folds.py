@@ -15,7 +15,7 @@ from attentive_probes.evaluation.references import Reference
 from attentive_probes.evaluation.runs.candidates import Candidate, Choice, choose, strata_of
 from attentive_probes.evaluation.runs.families import BEST
 from attentive_probes.evaluation.runs.run_files import FOLDS
-from attentive_probes.experiments.judging import SelectionRecipe
+from attentive_probes.experiments.evaluation_block import SelectionRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.machine.processes import make_accelerator
 from attentive_probes.probe.sweep import ProbeSweep
@@ -53,7 +53,7 @@ def check_selection(recipe: Recipe) -> None:
     data = recipe.data
     metric = recipe.train.selection_metric or data.problem.selection
     if not data.problem.has_one_class:
-        raise ValueError(f"selection compares answers; {data.problem_type} has none. Leave it out.")
+        raise ValueError(f"selection compares predictions; {data.problem_type} has none. Leave it out.")
     if metric not in WEIGHED:
         raise ValueError(f"selection compares images, by {' or '.join(WEIGHED)}, not by {metric!r}.")
     if data.tokens != "cached" or (selection.folds and data.augmentation is not None):

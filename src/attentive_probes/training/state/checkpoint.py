@@ -13,7 +13,15 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attentive_probes.evaluation.runs.run_files import BEST, CHECKPOINTS, OF_ONE_RUN, PROBES, RESULTS, STATE
+from attentive_probes.evaluation.runs.run_files import (
+    BEST,
+    CHECKPOINTS,
+    OF_ONE_RUN,
+    PROBES,
+    RESULTS,
+    STATE,
+    probe_folder,
+)
 from attentive_probes.files.writing import whole_file, whole_folder
 from attentive_probes.machine.processes import process_state
 from attentive_probes.probe.files.loading import is_whole
@@ -35,13 +43,12 @@ def check_output_dir(folder: Path, overwrite: bool, resume: bool = False) -> Non
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"output_dir {str(folder)!r} is a file; name a folder.")
-    state = f"{CHECKPOINTS}/{STATE}"
-    held = [name for name in (state, RESULTS, PROBES) if (folder / name).exists()]
-    if overwrite or not held or (resume and state in held):
+    held = [name for name in (STATE, RESULTS, PROBES) if (folder / name).exists()]
+    if overwrite or not held or (resume and STATE in held):
         return
     ways = "name another folder, go on with it (--resume, or resume=True), or replace it (train.overwrite=true)."
     if resume:
-        ways = f"but no {state} to go on from; name another folder, or replace it (train.overwrite=true)."
+        ways = f"but no {STATE} to go on from; name another folder, or replace it (train.overwrite=true)."
     raise ValueError(f"output_dir {str(folder)!r} already holds a run ({', '.join(held)}); {ways}")
 
 
@@ -124,7 +131,7 @@ def save_best(folder: Path, name: str) -> None:
         OSError: If it cannot be written.
     """
     with whole_folder(folder / BEST) as partial:
-        shutil.copytree(folder / PROBES / name, partial, dirs_exist_ok=True)
+        shutil.copytree(probe_folder(folder, name), partial, dirs_exist_ok=True)
 
 
 def save_states(path: Path, states: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -17,7 +17,7 @@ from attentive_probes.data.split import Split
 from attentive_probes.evaluation.results import SweepResults
 from attentive_probes.evaluation.runs.head_result import HeadResult
 from attentive_probes.evaluation.runs.history import cut_history, history_mark, read_history
-from attentive_probes.evaluation.runs.run_files import CHECKPOINTS, PREDICTIONS, RESULTS, STATE, TESTED
+from attentive_probes.evaluation.runs.run_files import PREDICTIONS, RESULTS, STATE, TESTED
 from attentive_probes.files.checksums import checksum_of, load_checked, save_checked
 from attentive_probes.files.fingerprint import fingerprint_of
 from attentive_probes.machine.environment import library_versions
@@ -78,7 +78,7 @@ def save_run(
         "known": {key: getattr(results, key) for key in ("date", "data", "warnings", "seconds")},
         "history": history_mark(folder),
     }
-    save_checked(state, folder / CHECKPOINTS / STATE)
+    save_checked(state, folder / STATE)
 
 
 def goes_on(folder: Path, arguments: ProbeTrainingArguments, results: SweepResults, identity: Identity) -> bool:
@@ -97,7 +97,7 @@ def goes_on(folder: Path, arguments: ProbeTrainingArguments, results: SweepResul
 
 
 def _is_there(folder: Path) -> bool:
-    path = folder / CHECKPOINTS / STATE
+    path = folder / STATE
     found = gather_object([checksum_of(path) if path.exists() else "none"])
     if len(set(found)) > 1:
         raise ValueError(
@@ -113,7 +113,7 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
     Raises:
         ValueError: If it has not; the text names the difference.
     """
-    state = load_checked(folder / CHECKPOINTS / STATE)
+    state = load_checked(folder / STATE)
     settings = ("name", "head", "learning_rate", "query_learning_rate", "weight_decay", "seed")
     held = [[head.get(key) for key in settings] for head in state["results"]]
     if held != [[getattr(head, key) for key in settings] for head in results.heads]:
@@ -127,7 +127,7 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
             continue
         raise ValueError(
             f"The run in {str(folder)!r} has {key}={theirs.get(key)!r}, not {value!r}; resume it with the same, or "
-            "begin anew with train.overwrite=true."
+            "start again with train.overwrite=true."
         )
 
 
@@ -140,7 +140,7 @@ def save_tested(folder: Path, baseline: Scores, best: Scores, sweep: ProbeSweep,
         places = split.rows_at(best.records.rows)
         best.records.save(folder / PREDICTIONS, sweep.config.id2label, places)
     correct = baseline.correct if isinstance(baseline, ClassScores) else np.empty(0, bool)
-    save_checked(torch.from_numpy(correct.copy()), folder / CHECKPOINTS / TESTED)
+    save_checked(torch.from_numpy(correct.copy()), folder / TESTED)
 
 
 def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults, Scores | None] | None:
@@ -151,16 +151,16 @@ def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults
     Raises:
         ValueError: If one of its files is damaged.
     """
-    if not (folder / RESULTS).exists() or not (folder / CHECKPOINTS / TESTED).exists():
+    if not (folder / RESULTS).exists() or not (folder / TESTED).exists():
         return None
     try:
         results = SweepResults.load(folder / RESULTS)
     except ValueError as error:
-        raise ValueError(f"{error}. Restore it from a copy, or begin anew with train.overwrite=true.") from error
+        raise ValueError(f"{error}. Restore it from a copy, or start again with train.overwrite=true.") from error
     if not any(head.test for head in results.heads):
         return None
-    selection.restore(results.heads, load_checked(folder / CHECKPOINTS / STATE)["best"])
-    correct = load_checked(folder / CHECKPOINTS / TESTED)
+    selection.restore(results.heads, load_checked(folder / STATE)["best"])
+    correct = load_checked(folder / TESTED)
     if not len(correct):
         return results, None
     return results, score_classes(torch.stack([~correct, correct], 1).float(), torch.ones(len(correct)).long())
@@ -168,7 +168,7 @@ def load_finished(folder: Path, selection: EpochSelection) -> tuple[SweepResults
 
 def load_run(folder: Path, loop: TrainingLoop, selection: EpochSelection, results: SweepResults) -> int:
     """Put a run back to where `save_run` left it, on any number of processes; returns the number of epochs done."""
-    state = load_checked(folder / CHECKPOINTS / STATE)
+    state = load_checked(folder / STATE)
     for name, learned in state["heads"].items():
         loop.sweep.restore(name, learned)
     loop.keep_only(set(state["active"]))

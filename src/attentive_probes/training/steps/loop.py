@@ -159,7 +159,7 @@ class TrainingLoop:
     def evaluate(self, keep: Collection[str] = ()) -> dict[str, Scores]:
         """Scores of every head on the validation split; the draws of dropout and noise go on as if there were none.
 
-        The answers of the heads of `keep` are kept image by image; how heads spread their attention is in `spreads`.
+        The predictions of the heads of `keep` are kept image by image; `spreads` says how heads spread their attention.
         """
         random_state = torch.get_rng_state()
         precision = self.arguments.mixed_precision

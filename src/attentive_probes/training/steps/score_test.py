@@ -36,13 +36,13 @@ def score_test(
         split: The images.
         baseline: Name of the head that the others are compared with.
         details: What else is wanted.
-        classes: Ids of the classes that answers are chosen among; `None` for all.
+        classes: Ids of the classes that predictions are chosen among; `None` for all.
     """
     details = details or DetailOptions()
     loader, sweep, accelerator = run.loader(split, train=False), run.sweep, run.accelerator
     sweep.to(accelerator.device)
     kept = {run.results.best.name, *([baseline] if details.are_asked_for else [])}
-    kept = set(sweep.active) if details.answers else kept
+    kept = set(sweep.active) if details.predictions else kept
     with tqdm(desc="test", unit="img", disable=bar_is_off(accelerator.is_main_process), leave=False) as bar:
         return score_split(
             sweep,
@@ -74,7 +74,7 @@ def note_test(run: Run, scores: dict[str, Scores], split: Split, baseline: str, 
         run.results.protocol += f" Images come in groups, {count} of them in test; intervals are those of groups."
 
 
-def save_answers(
+def save_head_predictions(
     scores: Mapping[str, Scores], split: Split, path: Path, details: DetailOptions, more: bool = False
 ) -> None:
     """Write what every head answered about every test image as Parquet: head, row, correct, probability, and group.
@@ -97,7 +97,7 @@ def save_answers(
         records = found.records if isinstance(found, ClassScores) else None
         if records is not None and found.are_finite:
             rows = rows_of(found, split)
-            correct = records.answers == records.labels
+            correct = records.predictions == records.labels
             columns = {"row": rows, "correct": correct, "probability": records.confidence.astype(np.float32)}
             if (groups := details.groups_of(rows)) is not None:
                 columns["group"] = groups

@@ -58,7 +58,8 @@ class EvaluationRecipe:
             labels have their rank metrics always.
         positive: Name of the positive class of two; by default the second one.
         specificity: Specificity at which sensitivity is reported: share of negatives that are classified as negative.
-        answers: Whether the answers of every head to all test images are written, to `answers.parquet`.
+        predictions: Whether the predictions of every head on all test images are written, to
+            `head_predictions.parquet`.
         slices: Columns whose values are subgroups, such as a hospital or a camera: accuracy and metrics of each.
         report: Whether images and labels are audited, and pictures and the report are made; runs of a study have one
             page for all, and make none unless they are asked to.
@@ -76,7 +77,7 @@ class EvaluationRecipe:
     positive: str | None = None
     specificity: float = 0.95
     slices: list[str] = field(default_factory=list)
-    answers: bool = False
+    predictions: bool = False
     report: bool = True
 
     def __post_init__(self) -> None:

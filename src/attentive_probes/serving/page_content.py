@@ -16,7 +16,11 @@ from torch import Tensor
 
 from attentive_probes.analysis.explanations import explain_read
 from attentive_probes.analysis.figures.explanation_figure import explanation_figure, write_explanations
-from attentive_probes.analysis.figures.layer_explanations import layer_look, layer_look_figure, write_layer_look
+from attentive_probes.analysis.figures.layer_explanations import (
+    explain_layers,
+    layer_explanation_figure,
+    write_layer_explanation,
+)
 from attentive_probes.analysis.figures.overlays import evidence_overlay, map_overlay, shared_scales
 from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -84,25 +88,25 @@ def evidence_and_map(
         label: Name of the class; by default the one that is predicted.
         query: Number of the query, from 1 for the one that added most.
     """
-    (look,) = explain_read(probe, [reading.image], reading.sequence, classes=_ids(probe, label))
-    top, reach = shared_scales([look])
-    chosen = look.order[min(query, len(look.order)) - 1]
-    name = "added to the logit" if look.is_exact else "gradient x input"
-    words = [f"strongest place {look.evidence.abs().nan_to_num().max():.3g} ({name})"]
-    words.append(f"query {chosen + 1} looks up to {look.maps[chosen].nan_to_num().max():.1f} times uniform")
-    if len(look.added) == len(look.maps):
-        words.append(f"and {name} {look.added[chosen]:+.2f}")
-    pixels = (evidence_overlay(look, reach), map_overlay(look, chosen, top))
+    (explanation,) = explain_read(probe, [reading.image], reading.sequence, classes=_ids(probe, label))
+    top, reach = shared_scales([explanation])
+    chosen = explanation.order[min(query, len(explanation.order)) - 1]
+    name = "added to the logit" if explanation.is_exact else "gradient x input"
+    words = [f"strongest place {explanation.evidence.abs().nan_to_num().max():.3g} ({name})"]
+    words.append(f"query {chosen + 1} looks up to {explanation.maps[chosen].nan_to_num().max():.1f} times uniform")
+    if len(explanation.added) == len(explanation.maps):
+        words.append(f"and {name} {explanation.added[chosen]:+.2f}")
+    pixels = (evidence_overlay(explanation, reach), map_overlay(explanation, chosen, top))
     evidence, overlay = (_enlarged(Image.fromarray((255 * one).round().astype(np.uint8))) for one in pixels)
     return evidence, overlay, ", ".join(words)
 
 
 def layers(probe: ProbeForImageClassification, reading: Reading, label: str | None) -> Image.Image:
     """How much a probe over several layers looked at each of them, and what that added to a class."""
-    look = layer_look(probe, reading.sequence, None if label is None else probe.config.label2id[label])
+    explanation = explain_layers(probe, reading.sequence, None if label is None else probe.config.label2id[label])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layers.png"
-        layer_look_figure(look, path)
+        layer_explanation_figure(explanation, path)
         return Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
 
 
@@ -120,13 +124,13 @@ def picture_and_numbers(
     """
     picture, numbers = folder / f"{name}.png", folder / f"{name}.csv"
     if reads_patches(probe):
-        looks = explain_read(probe, [reading.image], reading.sequence, classes=_ids(probe, label))
-        explanation_figure(looks, picture)
-        write_explanations(looks, ["image"], numbers)
+        explanations = explain_read(probe, [reading.image], reading.sequence, classes=_ids(probe, label))
+        explanation_figure(explanations, picture)
+        write_explanations(explanations, ["image"], numbers)
     else:
-        look = layer_look(probe, reading.sequence, None if label is None else probe.config.label2id[label])
-        layer_look_figure(look, picture)
-        write_layer_look(look, numbers)
+        explanation = explain_layers(probe, reading.sequence, None if label is None else probe.config.label2id[label])
+        layer_explanation_figure(explanation, picture)
+        write_layer_explanation(explanation, numbers)
     return picture, numbers
 
 
