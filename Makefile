@@ -9,15 +9,15 @@ quickstart: $(INSTALLED)
 	$(BIN)/attentive-probes train recipes/quickstart.yaml train.overwrite=true
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -n auto -m slow
+	$(BIN)/pytest -n auto --dist worksteal -m slow
 
 # timm wants torchvision, of which PyPI has only the CUDA build: both live apart from the other packages.
 test-timm: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --target .venv/timm torchvision==0.28.0 timm==1.0.31
-	PYTHONPATH=.venv/timm $(BIN)/pytest -n auto tests/backbones tests/data -k "timm or torchvision"
+	PYTHONPATH=.venv/timm $(BIN)/pytest -n auto --dist worksteal tests/backbones tests/data -k "timm or torchvision"
 
 # torchao and quanto are imported by PEFT and transformers wherever they are found; they live apart as well.
 test-quantization: $(INSTALLED)
@@ -30,7 +30,7 @@ test-transformers: $(INSTALLED)
 	test -f $(SUITE)/tests/__init__.py || { mkdir -p $(SUITE) && $(BIN)/pip download --quiet --no-deps --no-binary :all: \
 	  --dest $(SUITE) --constraint constraints.txt transformers && \
 	  tar xzf $(SUITE)/transformers-*.tar.gz -C $(SUITE) --strip-components 1 && touch $(SUITE)/tests/__init__.py; }
-	TRANSFORMERS_TESTS=$(SUITE) $(BIN)/pytest -n auto -o addopts=-q -W default tests/transformers_suite
+	TRANSFORMERS_TESTS=$(SUITE) $(BIN)/pytest -n auto --dist worksteal -o addopts=-q -W default tests/transformers_suite
 
 # The page is tested in a real browser. Debian calls it chromium; elsewhere, put one of that name on the PATH.
 test-page: $(INSTALLED)

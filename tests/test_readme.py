@@ -1,11 +1,14 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from attentive_probes.backbones.supported import WORKS, supported_backbones
 
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_python_example_runs(tmp_path, monkeypatch):
     """The Python block of the README, in an empty folder."""
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Images as a probe sees them: answers, maps on one scale, what each query added."""
+"""Images as a probe sees them: predictions, maps on one scale, what each query added."""
 
 import csv
 import math
@@ -31,27 +31,34 @@ def images(count=3, size=(40, 28)):
 def test_looks_are_those_of_the_probe(tiny_backbone):
     """Answers are the probe's; maps are its attention, times uniform; queries are ranked by what they added."""
     probe = make_probe(tiny_backbone("vit"))
-    looks = explain(probe, images(), ["band 0", None, "band 1"], top_k=2)
+    explanations = explain(probe, images(), ["band 0", None, "band 1"], top_k=2)
     pixels = probe.image_processor(images(), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         output = probe(pixels)
     scores = output.logits.softmax(-1)
-    for place, look in enumerate(looks):
-        assert look.answers[0] == (LABELS[int(scores[place].argmax())], pytest.approx(float(scores[place].max())))
-        assert len(look.answers) == 2 and look.image.size == (40, 28) and look.maps.shape == (4, 28, 40)
+    for place, explanation in enumerate(explanations):
+        assert explanation.predictions[0] == (
+            LABELS[int(scores[place].argmax())],
+            pytest.approx(float(scores[place].max())),
+        )
+        assert (
+            len(explanation.predictions) == 2
+            and explanation.image.size == (40, 28)
+            and explanation.maps.shape == (4, 28, 40)
+        )
         uniform = output.attention[place, :, 1:].sum(1) / 1  # of 16 patches, the mean is their share of the attention
-        assert torch.allclose(look.maps.nanmean((1, 2)), uniform, atol=0.05)
-        assert look.is_exact and look.added[look.order[0]] == look.added.max()
-    assert [look.label for look in looks] == ["band 0", None, "band 1"]
-    assert torch.equal(looks[0].groups, looks[1].groups)
+        assert torch.allclose(explanation.maps.nanmean((1, 2)), uniform, atol=0.05)
+        assert explanation.is_exact and explanation.added[explanation.order[0]] == explanation.added.max()
+    assert [explanation.label for explanation in explanations] == ["band 0", None, "band 1"]
+    assert torch.equal(explanations[0].groups, explanations[1].groups)
     with pytest.raises(ValueError, match="no image"):
         explain(probe, [])
 
 
 def test_heads_that_are_not_linear(tiny_backbone):
     """They are drawn as well, by another name."""
-    (look,) = explain(make_probe(tiny_backbone("vit"), "siglip"), images(1))
-    assert not look.is_exact and len(look.added) == 1 and look.order == [0, 1, 2, 3]
+    (explanation,) = explain(make_probe(tiny_backbone("vit"), "siglip"), images(1))
+    assert not explanation.is_exact and len(explanation.added) == 1 and explanation.order == [0, 1, 2, 3]
 
 
 def test_a_spot_is_drawn_where_it_is(tiny_backbone):
@@ -67,8 +74,8 @@ def test_a_spot_is_drawn_where_it_is(tiny_backbone):
         return found._replace(vectors=torch.zeros_like(found.vectors), logit_bias=attention.log())
 
     probe.head.pooling.queries = queries
-    (look,) = explain(probe, images(1, size=(80, 40)))
-    row, column = np.unravel_index(int(look.maps[0].nan_to_num().argmax()), look.maps[0].shape)
+    (explanation,) = explain(probe, images(1, size=(80, 40)))
+    row, column = np.unravel_index(int(explanation.maps[0].nan_to_num().argmax()), explanation.maps[0].shape)
     assert abs(row - 15) <= 2 and abs(column - 50) <= 3
 
 
@@ -76,10 +83,10 @@ def test_a_spot_is_drawn_where_it_is(tiny_backbone):
 def test_pictures_and_numbers(ending, tiny_backbone, tmp_path):
     """Both are written; no cell is a formula."""
     pytest.importorskip("matplotlib")
-    looks = explain(make_probe(tiny_backbone("vit")), images(), ["=band 2", None, "band 1"])
-    explanation_figure(looks, tmp_path / f"looks{ending}", max_maps=2)
+    explanations = explain(make_probe(tiny_backbone("vit")), images(), ["=band 2", None, "band 1"])
+    explanation_figure(explanations, tmp_path / f"looks{ending}", max_maps=2)
     assert (tmp_path / f"looks{ending}").stat().st_size > 5000
-    write_explanations(looks, ["=a.png", "b.png", "c.png"], tmp_path / "looks.csv")
+    write_explanations(explanations, ["=a.png", "b.png", "c.png"], tmp_path / "looks.csv")
     with (tmp_path / "looks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 and rows[0]["image"] == "'=a.png" and rows[0]["label"] == "'=band 2"

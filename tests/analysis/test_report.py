@@ -1,4 +1,4 @@
-"""The report of a run: one file, right numbers, nothing of a stranger that runs."""
+"""The report of a run: one file, right numbers, nothing from elsewhere that runs."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from attentive_probes.analysis.figures import plots
+from attentive_probes.analysis.figures import drawing
 from attentive_probes.analysis.figures.report_figures import pareto, shown_colours
 from attentive_probes.analysis.report import write_report
 from attentive_probes.cli.main import commands
@@ -140,7 +140,7 @@ def test_pictures_of_the_folder(tmp_path):
 
 def test_without_matplotlib(tmp_path, monkeypatch):
     """All but the pictures is there, and how to get these."""
-    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    monkeypatch.setattr(drawing, "find_spec", lambda name: None)
     text = write(tmp_path / "run", results_of())
     assert "attentive-probes[plots]" in text and "img" not in checked(text).tags
 
@@ -166,7 +166,7 @@ def test_what_is_no_run(tmp_path):
     ],
 )  # fmt: skip
 def test_lists_of_strangers(tmp_path, name, value):
-    """What the lists of a stranger hold is drawn, or refused with the name of the file; nothing else."""
+    """What the lists from elsewhere hold is drawn, or refused with the name of the file; nothing else."""
     results = results_of(1)
     results.heads[0].test[name] = value
     try:

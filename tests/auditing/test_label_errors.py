@@ -34,9 +34,9 @@ def test_flipped_labels_are_found():
 
 def test_classes_that_are_taken_for_each_other():
     """Only pairs that are confused in both directions count."""
-    labels, answers = np.repeat([0, 1, 2], 10), np.repeat([0, 1, 2], 10)
-    answers[:2], answers[10:13], answers[20:24] = 1, 0, 0
-    probabilities = np.eye(3)[answers]
+    labels, predictions = np.repeat([0, 1, 2], 10), np.repeat([0, 1, 2], 10)
+    predictions[:2], predictions[10:13], predictions[20:24] = 1, 0, 0
+    probabilities = np.eye(3)[predictions]
     (pair,) = mutual_confusions(probabilities, labels)
     assert (pair.first, pair.second, pair.first_as_second, pair.second_as_first) == (0, 1, 0.2, 0.3)
 

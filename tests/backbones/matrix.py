@@ -1,6 +1,6 @@
 """The matrix of backbones: every vision model type of transformers, tiny and random, and what is offered of it.
 
-`python tests/backbones/matrix.py` writes it anew; a test compares it with the one that is shipped.
+`python tests/backbones/matrix.py` writes it again; a test compares it with the one that is shipped.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Backbones that are spread over devices, and what a step must not do on one: wait for it, or make tensors anew."""
+"""Backbones that are spread over devices, and what a step must not do on one: wait for it, or make tensors again."""
 
 from functools import partial
 
@@ -57,7 +57,7 @@ class Waits(TorchDispatchMode):
 
 
 def test_a_step_waits_for_nothing(tiny_backbone):
-    """Forward, losses, backward, clipping and verdicts of every kind of head read no number and make no tensor anew.
+    """Forward, losses, backward, clipping and verdicts of every kind of head read no number and make no tensor again.
 
     On the device `meta`, where everything goes the way of a GPU; norms have made their buffers in a step before.
     """

@@ -38,10 +38,10 @@ def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         row["image"].save(folder / f"{i}.png")
     names = [tiny_backbone("vit"), tiny_backbone("siglip")]
-    wish = AutoOptions(None, tmp_path / "choice" / "run")
+    options = AutoOptions(None, tmp_path / "choice" / "run")
     changes = ["train.num_train_epochs=1", f"data.cache.folder={tmp_path / 'tokens'}"]
     options = {"most_images": 72, "changes": changes, "with_lora": True}
-    found = choose_backbone(str(tmp_path / "photos"), names, wish, **options)
+    found = choose_backbone(str(tmp_path / "photos"), names, options, **options)
     assert any("An adapter (LoRA" in line and "without" in line for line in found.more)
     assert found.backbone in names and found.reason.startswith("Take ") and "licence unknown" in found.reason
     assert {row["backbone"] for row in found.table} == set(names)
@@ -57,7 +57,7 @@ def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
     data = image_dataset(20).remove_columns("label").add_column("label", np.arange(20) / 7)
     data.to_parquet(tmp_path / "ages.parquet")
     with pytest.raises(ValueError, match="right and wrong answers"):
-        choose_backbone(str(tmp_path / "ages.parquet"), names[:1], wish)
+        choose_backbone(str(tmp_path / "ages.parquet"), names[:1], options)
     with pytest.raises(ValueError, match="at least one backbone"):
         choose_backbone(str(tmp_path / "photos"), [])
 
@@ -70,8 +70,8 @@ def test_scenes_stay_in_one_fold(tiny_backbone, tmp_path, monkeypatch):
         row["image"].save(folder / f"scene{i // 6}-{i}.png")
     seen = []
     monkeypatch.setattr(rounds, "cross_validate", lambda *arguments: seen.append(arguments[4]) or [])
-    wish = AutoOptions(tiny_backbone("vit"), tmp_path / "run", group_pattern=r"scene\d+")
-    recipe = find_run(str(tmp_path / "photos"), wish, [f"data.cache.folder={tmp_path / 'tokens'}"])
+    options = AutoOptions(tiny_backbone("vit"), tmp_path / "run", group_pattern=r"scene\d+")
+    recipe = find_run(str(tmp_path / "photos"), options, [f"data.cache.folder={tmp_path / 'tokens'}"])
     found = rounds.judge(rounds.round_recipe(recipe, None), with_speed=False)
     raw = load_splits(recipe.data)
     groups = np.concatenate([raw.parts[name].groups for name in ("train", "validation")])

@@ -15,7 +15,7 @@ def drawn(sizes, count=4000, seed=0):
 
 
 def test_a_power_law_is_found_and_checked():
-    """Twice and four times the images are foretold within the interval, and so was the largest size."""
+    """Twice and four times the images are predicted within the interval, and so was the largest size."""
     curve = learning_curve(drawn((50, 100, 200, 400)), (800, 1600))
     for size, (value, low, high) in curve.expected.items():
         assert low < 100 * (1 - errors_at(size)) < high
@@ -24,7 +24,7 @@ def test_a_power_law_is_found_and_checked():
 
 
 def test_no_law_says_less():
-    """Accuracies that do not rise are not foretold to rise; two sizes are too few."""
+    """Accuracies that do not rise are not predicted to rise; two sizes are too few."""
     flat = {size: np.arange(1000) % 4 > 0 for size in (50, 100, 200)}
     assert learning_curve(flat, (400,)).expected[400][0] == pytest.approx(75, abs=0.5)
     with pytest.raises(ValueError, match="three sizes"):

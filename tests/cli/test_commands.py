@@ -170,8 +170,9 @@ def test_seeds_are_summed_up(run, monkeypatch):
     assert "ep-seed=1" in run("train", "recipes/quickstart.yaml", "--verbose")[1]
 
 
-def test_profile(run, recipe_file, tmp_path):
+def test_profile(run, recipe_file, tmp_path, monkeypatch):
     """`--profile` prints rates and estimates, and trains nothing."""
+    monkeypatch.setattr("attentive_probes.training.profile.SECONDS", 0.1)
     code, out, _ = run("train", recipe_file, "--profile")
     assert code == 0
     assert "backbone" in out and "estimated training time, cached" in out

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from attentive_probes.analysis.figures.plots import save_figure
-from attentive_probes.analysis.figures.style import HEADS, WIDE, styled
+from attentive_probes.analysis.figures.drawing import drawing
+from attentive_probes.analysis.figures.style import HEADS, WIDE
 from attentive_probes.evaluation.runs.all_pairs import told_apart
 from attentive_probes.scores.statistics import compare_proportions, holm, proportion_interval
 
@@ -114,12 +114,11 @@ def _lines(room: Path) -> int:
 def draw(folder: Path) -> None:
     """Draw all of them."""
     for picture in (interval, paired, many):
-        with styled():
-            figure = Figure(figsize=(WIDE, 1.7 if picture is paired else 2.4), layout="constrained")
+        size = (WIDE, 1.7 if picture is paired else 2.4)
+        with drawing(folder / f"statistics-{picture.__name__}.png", size) as figure:
             axis = figure.subplots()
             picture(axis)
             axis.grid(alpha=0.3)
-            save_figure(figure, folder / f"statistics-{picture.__name__}.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tables and pages of the documentation that follow from code or records.
 
-`python tests/docs/docs_tables.py` writes them anew, between `<!-- table: name -->` and `<!-- end -->`; a test compares.
+`python tests/docs/docs_tables.py` renews them, between `<!-- table: name -->` and `<!-- end -->`; a test compares.
 """
 
 import csv
@@ -143,7 +143,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def generated(text: str) -> str:
-    """The text of a page with its tables made anew."""
+    """The text of a page with its tables made again."""
     return MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[4]}", text)
 
 

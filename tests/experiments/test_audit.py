@@ -27,8 +27,8 @@ def recipe(tiny_backbone, tmp_path):
     (source / "band 0" / "copy.png").write_bytes((source / "band 0" / "00.png").read_bytes())
     Image.open(source / "band 1" / "01.png").save(source / "band 1" / "again.bmp")  # equal pixels, other bytes
     (source / "band 0" / "wrong.png").write_bytes((source / "band 2" / "02.png").read_bytes())
-    wish = AutoOptions(tiny_backbone("vit"), tmp_path / "run")
-    return find_run(str(source), wish, [f"data.cache.folder={tmp_path / 'tokens'}", "train.num_train_epochs=1"])
+    options = AutoOptions(tiny_backbone("vit"), tmp_path / "run")
+    return find_run(str(source), options, [f"data.cache.folder={tmp_path / 'tokens'}", "train.num_train_epochs=1"])
 
 
 def test_copies_and_labels(recipe, tmp_path):

@@ -39,8 +39,8 @@ def automatic_run(photos, tiny_backbone, tmp_path):
     """Train on the photos with changes; the folder of the run and its results."""
 
     def call(*changes, output="run", **wishes):
-        wish = AutoOptions(tiny_backbone("vit"), tmp_path / output, **wishes)
-        recipe = find_run(str(photos), wish, [*SHORT, f"data.cache.folder={tmp_path / 'tokens'}", *changes])
+        options = AutoOptions(tiny_backbone("vit"), tmp_path / output, **wishes)
+        recipe = find_run(str(photos), options, [*SHORT, f"data.cache.folder={tmp_path / 'tokens'}", *changes])
         return tmp_path / output, run_recipe(recipe)
 
     return call
@@ -129,8 +129,8 @@ def test_scenes_stay_together(automatic_run):
 
 def test_what_is_made_of_other_data(tmp_path, tiny_backbone):
     """Named splits are used as they are, many images are judged by validation, targets are no classes."""
-    wish = AutoOptions(tiny_backbone("vit"))
-    embedded = yaml.safe_load(automatic_recipe("embedded:fashion-mnist", wish))
+    options = AutoOptions(tiny_backbone("vit"))
+    embedded = yaml.safe_load(automatic_recipe("embedded:fashion-mnist", options))
     assert embedded["data"]["test_split"] == "test" and embedded["data"]["validation_split"] == "validation"
     assert embedded["selection"] == {"folds": 0} and embedded["train"]["output_dir"].endswith("fashion-mnist")
     data = image_dataset(20).remove_columns("label").add_column("age", np.arange(20) / 7)
@@ -142,8 +142,8 @@ def test_what_is_made_of_other_data(tmp_path, tiny_backbone):
     assert ages["data"]["problem_type"] == "regression" and "selection" not in ages
     assert ages["data"]["images"]["label_column"] == "age" and "linear-cls" not in ages["heads"]
     with pytest.raises(ValueError, match="no column 'label'"):
-        automatic_recipe(str(tmp_path / "ages"), wish)
-    found = find_run(str(tmp_path / "ages"), wish, ["data.images.label_column=age"])
+        automatic_recipe(str(tmp_path / "ages"), options)
+    found = find_run(str(tmp_path / "ages"), options, ["data.images.label_column=age"])
     assert found.data.problem_type == "regression" and found.data.images.label_column == "age"
 
 
@@ -165,15 +165,15 @@ def test_less_of_what_does_not_fit_into_the_time(photos, tiny_backbone, caplog, 
     """Seeds go first, then folds, rates and images; what was left out is said."""
     caplog.set_level("INFO")
     monkeypatch.setattr(profile, "SECONDS", 0.01)
-    wish = AutoOptions(tiny_backbone("vit"))
-    whole = find_run(str(photos), wish, [], "10h")
+    options = AutoOptions(tiny_backbone("vit"))
+    whole = find_run(str(photos), options, [], "10h")
     assert whole.grid["seed"] == [0, 1] and whole.selection.folds == 5 and whole.data.fraction is None
-    short = find_run(str(photos), wish, [], "0.01s")
+    short = find_run(str(photos), options, [], "0.01s")
     assert short.grid == {"learning_rate": ["auto"], "seed": [0]} and short.selection.folds == 0
     assert short.data.fraction < 1 and "grid.seed: [0, 1] -> [0]" in caplog.text
     monkeypatch.setattr(wishes, "process_state", lambda: SimpleNamespace(num_processes=2))
     with pytest.raises(ValueError, match="--time is for one process"):
-        find_run(str(photos), wish, [], "10h")
+        find_run(str(photos), options, [], "10h")
 
 
 def test_a_backbone_that_can_be_had(monkeypatch, caplog):

@@ -120,7 +120,7 @@ def test_selection_on_test_is_marked(run):
 
 @pytest.mark.slow
 def test_random_weights_are_a_control(run, tmp_path):
-    """An untrained backbone is named, gives other numbers, and is drawn anew when its probes are opened."""
+    """An untrained backbone is named, gives other numbers, and is drawn again when its probes are opened."""
     control, trained = run("backbone.random_weights=true", folder="control"), run()
     assert control.backbone["name"] == "random weights"
     assert control.heads[0].history != trained.heads[0].history

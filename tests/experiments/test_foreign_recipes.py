@@ -1,4 +1,4 @@
-"""A recipe travels with every probe; one of a stranger looks at nothing but itself and runs nothing by itself."""
+"""A recipe travels with every probe; one from elsewhere looks at nothing but itself and runs nothing by itself."""
 
 import time
 

@@ -34,7 +34,7 @@ def rows_of(path):
 
 @pytest.mark.parametrize("tokens", [[], ["data.tokens=cached", "data.augmentation=null"]])
 def test_a_run_holds_its_test_split_out(one_split, tmp_path, tokens):
-    """Every image is in one of three splits, each class in all; the file says which, and the answers are of those."""
+    """Every image is in one of three splits, each class in all; the file says which, as do the predictions."""
     changes = [*tokens, f"data.cache.folder={tmp_path / 'tokens'}"]
     results = run_recipe(Recipe.load(one_split, changes))
     rows = rows_of(tmp_path / "run")

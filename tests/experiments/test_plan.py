@@ -40,9 +40,10 @@ def test_every_recipe_dry_runs(name, no_network):
 
 
 def test_the_command_line_knows_every_name(no_network, capsys, monkeypatch):
-    """`train <name> --dry-run` for every name that `list recipes` prints, and with its ending, off the network."""
+    """Every name that `list recipes` prints is a recipe; `train <name> --dry-run` plans it off the network."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
-    for name in [*RECIPES, f"{OF_PAPERS[0]}.yaml"]:
+    assert {name: find_recipe(name) for name in RECIPES} == RECIPES
+    for name in ("quickstart", f"{OF_PAPERS[0]}.yaml"):
         changes = [] if "/" in name else ["data.num_labels=10"]
         commands(["train", name, *changes, "--dry-run"], standalone_mode=False)
         assert "plan" in capsys.readouterr().out, name
@@ -81,4 +82,4 @@ def test_what_cannot_be_known_is_said(tmp_path):
 def test_shipped_studies_are_valid():
     """Every study of the package is found by its name, and each of its runs is a recipe."""
     for path in sorted((RECIPES["quickstart"].parent / "study").glob("*.yaml")):
-        assert find_study(path.stem) == path and Study.load(path).cells()
+        assert find_study(path.stem) == path and Study.load(path).vary  # loading checks every run

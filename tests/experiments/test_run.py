@@ -15,6 +15,7 @@ from attentive_probes.experiments.run import run_recipe
 from attentive_probes.experiments.steps.draw_splits import load_splits
 from attentive_probes.scores.image_records import read_records
 from attentive_probes.training.state.checkpoint import load_states
+from spawned import on_processes
 from tiny import image_dataset
 
 
@@ -53,6 +54,22 @@ CACHED = ["data.tokens=cached", "data.augmentation=null", "data.cache.shard_size
 HALVING = ["train.halving_epochs=2", "train.selection_metric=loss"]
 
 
+def run_from_file(path, changes):
+    """A recipe, run in whatever process this is."""
+    run_recipe(Recipe.load(path, changes))
+
+
+@pytest.mark.slow
+def test_the_command_runs_on_two_processes(recipe_file, tmp_path):
+    """As `torchrun` starts it: one run, of two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    changes = ["evaluation.attention_head=null", "train.num_train_epochs=1", f"train.output_dir={tmp_path / 'run'}"]
+    command += ["-m", "attentive_probes.cli", "train", str(recipe_file), *changes]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    assert SweepResults.load(tmp_path / "run" / "results.json").num_processes == 2
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -71,11 +88,8 @@ def test_two_processes_are_one(recipe_file, source, tmp_path):
     reports = []
     for processes in (1, 2):
         folder = tmp_path / f"run{processes}"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["-m", "attentive_probes.cli", "train", str(recipe_file), f"train.output_dir={folder}", *overrides]
-        command += [f"data.cache.folder={folder}-tokens"]
-        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, env=environment, capture_output=True)
+        changes = [f"train.output_dir={folder}", f"data.cache.folder={folder}-tokens", *overrides]
+        on_processes(processes, run_from_file, str(recipe_file), changes)
         reports.append(SweepResults.load(folder / "results.json").to_json(history=True))
     one, two = reports
     assert (one["num_processes"], two["num_processes"]) == (1, 2)
@@ -89,9 +103,9 @@ def test_two_processes_are_one(recipe_file, source, tmp_path):
     for name, state in states[0].items():
         for key, tensor in state.items():
             assert torch.allclose(tensor, states[1][name][key], atol=1e-4), (name, key)
-    answers = [read_records(tmp_path / f"run{n}" / "predictions.parquet").sort_by("row") for n in (1, 2)]
-    assert answers[0].num_rows == 23 and answers[0].column("predicted") == answers[1].column("predicted")
-    assert answers[0].column("row") == answers[1].column("row")
+    predictions = [read_records(tmp_path / f"run{n}" / "predictions.parquet").sort_by("row") for n in (1, 2)]
+    assert predictions[0].num_rows == 23 and predictions[0].column("predicted") == predictions[1].column("predicted")
+    assert predictions[0].column("row") == predictions[1].column("row")
     # Whole images stand behind every accuracy: 21 and 23 of them, not padded batches.
     for head in two["heads"]:
         for count, value in ((21, head["validation"]["top1"]), (23, head["test"]["top1"])):

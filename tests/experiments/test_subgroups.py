@@ -20,7 +20,7 @@ def recipe(recipe_file, tmp_path):
     content = yaml.safe_load(recipe_file.read_text())
     content["data"] |= {"dataset": str(tmp_path / "cells"), "validation_split": None, "test_split": None}
     content["data"] |= {"test_fraction": 0.4, "augmentation": None}
-    content["evaluation"] = {"baseline": "gap"}
+    content["evaluation"] = {"baseline": "gap", "report": False}
     content["train"]["num_train_epochs"] = 1
     (tmp_path / "cells.yaml").write_text(yaml.safe_dump(content))
     return lambda *changes: Recipe.load(tmp_path / "cells.yaml", changes)
@@ -33,7 +33,7 @@ ASKED = (
 )
 
 
-@pytest.mark.parametrize("tokens", [(), ("data.tokens=cached",)])
+@pytest.mark.parametrize("tokens", [pytest.param((), marks=pytest.mark.slow), ("data.tokens=cached",)])
 def test_metrics_and_subgroups(recipe, tmp_path, tokens):
     """The selected head and the baseline have them, with intervals; subgroups add up to the test split."""
     folder = f"data.cache.folder={tmp_path / 'tokens'}"

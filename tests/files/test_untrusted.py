@@ -1,4 +1,4 @@
-"""Thousands of random edits of every file that a stranger may bring: read, or a `ValueError` that names it."""
+"""Thousands of random edits of every file that may come from elsewhere: read, or a `ValueError` that names it."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_random_edits(kind, tmp_path, reference):
 @pytest.mark.parametrize("kind", ["config.json", "model.safetensors", "ep_head.pth", "preprocessor_config.json"])
 def test_some_random_edits(kind, tmp_path):
     """The same for a few."""
-    assert try_edits(kind, tmp_path, tmp_path, 40, 30) > 10
+    assert try_edits(kind, tmp_path, tmp_path, 12, 30) > 5
 
 
 def test_errors_name_the_file():

@@ -116,7 +116,7 @@ def write_recipe(tiny_backbone, tmp_path, report=False):
             "eval_batch_size": 8,
             "learning_rate": 0.02,
         },
-        "evaluation": {"baseline": "gap", "attention_head": "ep", "num_images": 99, "report": report},
+        "evaluation": {"baseline": "gap", "attention_head": "ep", "num_images": 2, "report": report},
     }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))

@@ -120,7 +120,7 @@ def test_a_damaged_adapter_does_not_load(tiny_backbone, tmp_path):
 
 
 def test_a_complete_run_mends_a_damaged_probe(recipe_file, tmp_path):
-    """A resumed run writes a probe of its folder anew that is not as it was saved."""
+    """A resumed run writes a probe of its folder again that is not as it was saved."""
     changes = ["evaluation.report=false"]
     results = run_recipe(Recipe.load(recipe_file, changes))
     recipe = Recipe.load(recipe_file, [*changes, "train.resume=true"])

@@ -14,7 +14,7 @@ from transformers import pipeline
 import attentive_probes
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.explanations import explain, read_images
-from attentive_probes.analysis.figures.layer_explanations import layer_look
+from attentive_probes.analysis.figures.layer_explanations import explain_layers
 from attentive_probes.data.pixels.decode import open_image
 from attentive_probes.evaluation.evaluate_probe import evaluate_probe
 from attentive_probes.evaluation.prediction import predict_files
@@ -24,7 +24,7 @@ from attentive_probes.probe.probabilities import as_scores
 from attentive_probes.serving.export import export_probes
 from attentive_probes.serving.export_formats import FORMATS
 from attentive_probes.serving.heads import SharedPass, answer_of
-from attentive_probes.serving.seen import answer, read_file
+from attentive_probes.serving.page_content import answer, read_file
 from tiny import image_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -100,13 +100,13 @@ def by_page(probe, file):
 
 
 def by_look(probe, file):
-    (look,) = explain(probe, [open_image({"path": str(file), "bytes": None}, "")])
-    return dict(look.answers)
+    (explanation,) = explain(probe, [open_image({"path": str(file), "bytes": None}, "")])
+    return dict(explanation.predictions)
 
 
 def by_layers(probe, file):
     sequence = read_images(probe, [open_image({"path": str(file), "bytes": None}, "")])
-    return dict(layer_look(probe, sequence).answers)
+    return dict(explain_layers(probe, sequence).predictions)
 
 
 def by_export(probe, file):
@@ -159,7 +159,7 @@ def test_a_cut_probe_has_no_temperature(tiny_backbone):
 
 
 def test_calibration_error_is_of_what_is_said(probe):
-    """`evaluate` sorts answers by the confidence that `predict` tells; the loss stays that of the logits."""
+    """`evaluate` sorts predictions by the confidence that `predict` tells; the loss stays that of the logits."""
     data = image_dataset(60)
     found = evaluate_probe(probe, data)
     probe.config.temperature = None
@@ -168,8 +168,8 @@ def test_calibration_error_is_of_what_is_said(probe):
     pixels = probe.image_processor(list(data["image"]), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         said = as_scores(probe(pixels).logits, probe.config)
-    confidence, answers = said.max(1)
-    right = (answers == torch.tensor(data["label"])).double()
+    confidence, predictions = said.max(1)
+    right = (predictions == torch.tensor(data["label"])).double()
     bins = (confidence.double() * 15).ceil().long().clamp(1, 15)
     gaps = [(confidence[bins == b].double() - right[bins == b]).sum().abs() for b in range(1, 16)]
     assert found["ece"] == pytest.approx(100 * float(sum(gaps)) / 60, abs=1e-3)

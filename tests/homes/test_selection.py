@@ -118,9 +118,9 @@ def test_numeric_names_of_runs_are_merged_with_their_answers(tmp_path):
         folders[-1].mkdir()
         rows = add_rows(results, {"shots": name})
         (folders[-1] / "rows.json").write_text(json.dumps({"identity": "", "rows": rows}))
-        answers = {"head": ["ep-0"] * 4 + ["linear"] * 4, "row": [0, 1, 2, 3] * 2,
+        predictions = {"head": ["ep-0"] * 4 + ["linear"] * 4, "row": [0, 1, 2, 3] * 2,
                    "correct": [True, False] * 2 + [True] * 3 + [False]}  # fmt: skip
-        pd.DataFrame(answers).to_parquet(folders[-1] / "answers.parquet")
+        pd.DataFrame(predictions).to_parquet(folders[-1] / "head_predictions.parquet")
     save_records(gather(folders), tmp_path)
     table = load_summary(tmp_path, "linear").table.set_index(["shots", "head"])
     assert table.loc[("5", "ep"), "gain"] == -25.0 and np.isfinite(table.loc[("3", "ep"), "error"])

@@ -135,7 +135,7 @@ def test_the_seed_of_a_training_reaches_the_weights(tiny_backbone, tmp_path):
 
 
 def test_weights_that_somebody_wrote_stay(tiny_backbone, tmp_path):
-    """A seed does not draw anew what was written to a head since it was built."""
+    """A seed does not draw again what was written to a head since it was built."""
     runs = {"ep": HeadRun(HeadConfig("ep", {"num_queries": 4}))}
     sweep = ProbeSweep.from_backbone(tiny_backbone("vit"), runs, num_labels=3)
     with torch.no_grad():

@@ -150,7 +150,7 @@ def test_validation_and_test_differ_by_groups():
 
 @pytest.fixture(scope="module")
 def patients(tiny_backbone, tmp_path_factory):
-    """A run on images of twenty-four patients, with answers, references, a choice by folds and an audit."""
+    """A run on images of twenty-four patients, with predictions, references, a choice by folds and an audit."""
     folder = tmp_path_factory.mktemp("patients")
     data = image_dataset(144).add_column("patient", [f"p{i // 6:02d}" for i in range(144)])
     data.to_parquet(folder / "scans.parquet")
@@ -160,23 +160,23 @@ data: {{dataset: "{folder / "scans.parquet"}", test_fraction: 0.25, group_column
         augmentation: null, validation_fraction: 0.3, cache: {{folder: "{folder / "tokens"}"}}}}
 heads: {{linear: {{pooling: mean}}, ep: {{pooling: ep, options: {{num_queries: 4}}}}}}
 train: {{output_dir: "{folder / "run"}", num_train_epochs: 2, batch_size: 32, learning_rate: 0.05}}
-evaluation: {{answers: true, references: {{logistic: {{method: logistic, tokens: [cls]}}}}}}
+evaluation: {{predictions: true, references: {{logistic: {{method: logistic, tokens: [cls]}}}}}}
 selection: {{folds: 0}}
 """
     return run_recipe(Recipe.of_text(text)), folder / "run"
 
 
 def test_groups_go_through_a_run(patients):
-    """Counted in both splits that judge, in the intervals of heads and references, the answers, and the choice."""
+    """Counted in both splits that judge, in the intervals of heads and references, the predictions, and the choice."""
     results, folder = patients
     assert results.data["test"]["groups"] == 6 and results.data["validation"]["groups"] in (5, 6)
     told = " ".join(results.warnings)
     assert "The test split holds 6 groups" in told and "selection.folds=5 judges heads by all groups" in told
-    answers = pd.read_parquet(folder / "answers.parquet")
-    right = answers[answers["head"] == "linear"]
+    predictions = pd.read_parquet(folder / "head_predictions.parquet")
+    right = predictions[predictions["head"] == "linear"]
     expected = clustered_interval(right["correct"].to_numpy(), right["group"].to_numpy())
     assert results.head("linear").test["top1_interval"] == pytest.approx([100 * end for end in expected])
-    logistic = answers[answers["head"] == "logistic"]  # references answer the same images, in the same file
+    logistic = predictions[predictions["head"] == "logistic"]  # references answer the same images, in the same file
     assert logistic["row"].tolist() == right["row"].tolist() and logistic["group"].tolist() == right["group"].tolist()
     assert 100 * logistic["correct"].mean() == pytest.approx(results.references[0].test["top1"])
     assert f"in {results.data['validation']['groups']} groups" in results.selection["method"]

@@ -1,4 +1,4 @@
-"""Class names, file names and folders of strangers are text in cards, tables and spreadsheets; push is choosy."""
+"""Class names, file names and folders from elsewhere are text in cards, tables and spreadsheets; push is choosy."""
 
 import csv
 from pathlib import Path

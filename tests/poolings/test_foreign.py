@@ -86,7 +86,7 @@ def test_an_installed_package_is_all_that_is_needed(tmp_path, recipe_file):
 
 
 def test_registered_by_hand(registered, tiny_backbone, tmp_path):
-    """A class of a script or notebook is known from then on, also after it was defined anew; names are not shared."""
+    """A class of a script or notebook is known from then on, also after it was defined again; names are not shared."""
     register_pooling("crooked", Crooked)
     register_pooling("crooked", type("Crooked", (Crooked,), {"__module__": Crooked.__module__}))
     assert "crooked" in known_poolings() and package_of("crooked") == __name__ and package_of("ep") is None

@@ -27,22 +27,22 @@ def test_sums_are_the_metrics_of_all_scores():
         sums.add(part, targets)
     for head, found in enumerate(sums.scores()):
         mine = scores[:, head].double()
-        answers, present = mine.argmax(1), range(CLASSES)
+        predictions, present = mine.argmax(1), range(CLASSES)
         confidence, bins = mine.softmax(1).amax(1), torch.arange(15)[:, None] / 15
         inside = (confidence > bins) & (confidence <= bins + 1 / 15)
-        gaps = (inside * (confidence - (answers == labels).double())).sum(1).abs().sum()
+        gaps = (inside * (confidence - (predictions == labels).double())).sum(1).abs().sum()
         assert found.metrics() == pytest.approx(
             {
                 "loss": torch.nn.functional.cross_entropy(mine, labels).item(),
-                "top1": 100 * (answers == labels).double().mean().item(),
+                "top1": 100 * (predictions == labels).double().mean().item(),
                 "top5": 100 * top_k_accuracy_score(labels, mine, k=5, labels=present),
-                "balanced_accuracy": 100 * balanced_accuracy_score(labels, answers),
-                "macro_f1": 100 * f1_score(labels, answers, average="macro"),
+                "balanced_accuracy": 100 * balanced_accuracy_score(labels, predictions),
+                "macro_f1": 100 * f1_score(labels, predictions, average="macro"),
                 "ece": 100 * gaps.item() / len(labels),
             },
             rel=1e-5,
         )
-        assert (found.correct == (answers == labels).numpy()).all()
+        assert (found.correct == (predictions == labels).numpy()).all()
         assert found.confusion.sum() == len(labels) and (found.confusion.sum(1) == found.counts).all()
         assert found.per_class[-1] is None
 

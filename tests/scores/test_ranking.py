@@ -29,8 +29,10 @@ def test_sensitivity_is_the_best_at_the_specificity(specificity):
 def test_agreement_and_correlation():
     """Quadratic kappa as in sklearn, correlations as in scipy."""
     labels = RNG.integers(0, 4, 200)
-    answers = np.clip(labels + RNG.integers(-1, 2, 200), 0, 3)
-    assert quadratic_kappa(labels, answers, 4) == pytest.approx(cohen_kappa_score(labels, answers, weights="quadratic"))
+    predictions = np.clip(labels + RNG.integers(-1, 2, 200), 0, 3)
+    assert quadratic_kappa(labels, predictions, 4) == pytest.approx(
+        cohen_kappa_score(labels, predictions, weights="quadratic")
+    )
     assert spearman(SCORES, labels[:1].repeat(300) + SCORES**3) == pytest.approx(1.0)
     other = SCORES + RNG.normal(size=300)
     assert spearman(SCORES, other) == pytest.approx(stats.spearmanr(SCORES, other).statistic)

@@ -1,6 +1,6 @@
 """What exports: every backbone with four poolings, every pooling on five backbones, compared with eager by onnxruntime.
 
-`python tests/serving/export_matrix.py backbones|poolings` writes the tables of `docs/export/` anew, which takes half an
+`python tests/serving/export_matrix.py backbones|poolings` renews the tables of `docs/export/`, which takes half an
 hour each; rows that are there stay, so that a run that was stopped goes on.
 """
 

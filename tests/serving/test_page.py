@@ -31,7 +31,7 @@ from gradio_client import Client, handle_file  # noqa: E402
 
 from attentive_probes.serving.heads import load_served  # noqa: E402
 from attentive_probes.serving.page import create_page, page_theme  # noqa: E402
-from attentive_probes.serving.seen import example_files  # noqa: E402
+from attentive_probes.serving.page_content import example_files  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -237,7 +237,7 @@ def test_what_a_space_cannot_hold(tiny_backbone, probes, tmp_path):
 
 
 def test_the_report_in_a_browser(tmp_path):
-    """A report opens from the disk: its pictures are there, and nothing of a stranger ran."""
+    """A report opens from the disk: its pictures are there, and nothing from elsewhere ran."""
     test = {"top1": 50.0, "confusion": [[3, 1], [2, 2]], "per_class": [75.0, 50.0], "reliability": [[8, 50.0, 60.0]]}
     head = HeadResult("<img src=x onerror=alert(1)>", {"pooling": "ep", "tokens": ["patches"]}, 0.1, 0.0, 10, test=test)
     head.validation, head.history = {"top1": 60.0}, [{"epoch": 1, "train_loss": 1.0, "top1": 60.0}]

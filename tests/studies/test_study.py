@@ -26,7 +26,7 @@ recipe:
     ep4: {pooling: ep, options: {num_queries: 4}}
   grid: {learning_rate: [0.01, 0.1], seed: [0, 1]}
   train: {num_train_epochs: 1, batch_size: 50}
-  evaluation: {answers: true}
+  evaluation: {predictions: true}
 vary:
   backbones: {mae: , random: {backbone.random_weights: true}, none: {backbone.name: no/such/folder}}
   adaptation:
@@ -70,7 +70,7 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(study):
 
 
 def test_what_is_done_is_not_done_again(study):
-    """A second run leaves rows alone; a study with another setting does its runs anew."""
+    """A second run leaves rows alone; a study with another setting repeats its runs."""
     loaded, _, folder = study
     before = (folder / "runs" / "mae-frozen" / "rows.json").stat().st_mtime_ns
     assert run_study(loaded) == failures(loaded.cells())
@@ -81,7 +81,7 @@ def test_what_is_done_is_not_done_again(study):
 
 
 def test_rows_are_those_of_the_runs(study):
-    """Accuracies equal those of `results.json`; costs and seeds stand beside them; answers add up to the accuracies."""
+    """Accuracies equal those of `results.json`; costs and seeds stand beside them; predictions add up to them."""
     rows = load_records(study[2])
     results = json.loads((study[2] / "runs" / "mae-frozen" / "results.json").read_text())
     own = rows[rows["cell"] == "mae-frozen"].set_index("name")
@@ -95,7 +95,7 @@ def test_rows_are_those_of_the_runs(study):
 
 
 def test_the_summary_is_over_seeds_and_by_image(study):
-    """Means and deviations are those of the selected rate; gains and errors follow from answers to the same images."""
+    """Means and deviations are those of the selected rate; gains and errors follow from the same images."""
     summary = load_summary(study[2], "linear@last")
     rows = load_records(study[2])
     table = summary.table.set_index(["backbones", "adaptation", "head"])

@@ -10,7 +10,7 @@ from attentive_probes.data.pixels.augment import Augmentation
 from attentive_probes.data.token_cache import CacheOptions
 from attentive_probes.evaluation.references import Reference
 from attentive_probes.experiments.blocks import DATA_RANGES, DataRecipe, LoraRecipe
-from attentive_probes.experiments.judging import EvaluationRecipe
+from attentive_probes.experiments.evaluation_block import EvaluationRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.serving.web import Limits
 from attentive_probes.training.arguments import RANGES

@@ -87,7 +87,7 @@ def trained_on_a_share(backbone, lora, folder, batch_size):
     return learned(probe)
 
 
-@pytest.mark.parametrize("lora", [None, LORA])
+@pytest.mark.parametrize("lora", [pytest.param(None, marks=pytest.mark.slow), LORA])
 def test_two_processes_learn_what_one_does(lora, tiny_backbone, tmp_path):
     """DistributedDataParallel over halves of the batches: the same tensors, the same checkpoint."""
     folder = tiny_backbone("vit")

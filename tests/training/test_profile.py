@@ -4,14 +4,16 @@ import pytest
 
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.run import profile_recipe
+from attentive_probes.training import profile as profile_module
 from attentive_probes.training.profile import Profile
 
 SLOW_BACKBONE = Profile(decode=100, process=100, backbone=10, heads=1000, num_images=100, num_epochs=10, num_workers=0)
 SLOW_IMAGES = Profile(decode=20, process=30, backbone=1000, heads=1000, num_images=600, num_epochs=1, num_workers=2)
 
 
-def test_a_recipe_is_profiled_and_untouched(recipe_file, tmp_path):
+def test_a_recipe_is_profiled_and_untouched(recipe_file, tmp_path, monkeypatch):
     """Every stage has a rate, the estimates follow from them, and no run folder appears."""
+    monkeypatch.setattr(profile_module, "SECONDS", 0.1)
     profile = profile_recipe(Recipe.load(recipe_file))
     assert min(profile.decode, profile.process, profile.backbone, profile.heads) > 0
     assert (profile.num_images, profile.num_epochs, profile.num_workers) == (40, 4, 0)

@@ -9,9 +9,9 @@ from PIL import Image
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.analysis.contributions import contributions
-from attentive_probes.analysis.figures.layer_explanations import layer_look
+from attentive_probes.analysis.figures.layer_explanations import explain_layers
 from attentive_probes.serving.heads import load_served
-from attentive_probes.serving.seen import (
+from attentive_probes.serving.page_content import (
     answer,
     evidence_and_map,
     example_files,
@@ -90,14 +90,16 @@ def test_layers(served, image, tmp_path):
     probe = served["alf"].probes["alf"]
     reading = read_file(image, shared_passes(served))["alf"]
     assert not reads_patches(probe) and reads_patches(served["ep"].probes["ep"])
-    look = layer_look(probe, reading.sequence, 2)
+    explanation = explain_layers(probe, reading.sequence, 2)
     logits = probe.head(reading.sequence).logits[0]
-    assert look.is_exact and float(look.evidence.sum()) + look.constant == pytest.approx(logits[2].item(), rel=1e-4)
-    assert float(look.attention.sum()) == pytest.approx(1, abs=1e-5)
+    assert explanation.is_exact and float(explanation.evidence.sum()) + explanation.constant == pytest.approx(
+        logits[2].item(), rel=1e-4
+    )
+    assert float(explanation.attention.sum()) == pytest.approx(1, abs=1e-5)
     assert layers(probe, reading, None).width > 300
     picture, numbers = picture_and_numbers("alf", probe, reading, "band 2", tmp_path)
     rows = list(csv.DictReader(numbers.read_text().splitlines()))
-    assert [row["tap"] for row in rows] == [tap for tap in look.taps for _ in look.kinds] + ["constant"]
+    assert [row["tap"] for row in rows] == [tap for tap in explanation.taps for _ in explanation.kinds] + ["constant"]
     assert sum(float(row["added"]) for row in rows) == pytest.approx(logits[2].item(), rel=1e-3)
     with Image.open(picture) as shown:
         assert shown.format == "PNG"
