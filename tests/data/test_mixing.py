@@ -1,8 +1,6 @@
 """Batches from the disk are as mixed as random ones, whatever the order of the data; few files are open at a time."""
 
-import os
-import subprocess
-import sys
+import resource
 
 import numpy as np
 import pytest
@@ -15,6 +13,8 @@ from attentive_probes.data.steps import StepPlan
 from attentive_probes.data.store import read_rows as shard_files
 from attentive_probes.data.store.block_shuffle import BlockShuffle
 from attentive_probes.data.store.token_store import Manifest, TokenBatch, TokenStore
+from attentive_probes.data.token_cache import TokenCache
+from spawned import apart
 
 IMAGES, CLASSES = 1_281_167, 1000
 
@@ -61,6 +61,16 @@ def test_every_image_keeps_its_tokens_and_label(sweep, tmp_path):
     assert all(torch.equal(batch["tokens"][tap].cls, expected["tokens"][tap].cls) for tap in batch["tokens"])
 
 
+def read_with_few_files(folder):
+    """Read a cache in turns under a limit of 256 open files."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    cache = TokenCache(folder, keep="disk")
+    for rows in np.random.default_rng(0).permutation(600).reshape(10, 60).tolist() * 2:
+        batch = cache.__getitems__(rows)
+        assert batch["tokens"]["last"].patches[:, 1, 3].tolist() == rows == batch["labels"].tolist()
+    return "read"
+
+
 def test_few_files_are_open(tmp_path):
     """Three hundred shards of two items are read in turns under a limit of 256 open files, in a process of its own."""
     items = {"cls@last": (1, 4), "patches@last": (2, 4)}
@@ -70,14 +80,5 @@ def test_few_files_are_open(tmp_path):
         batch = {item: rows[:, None, None].expand(2, length, 4) for item, (length, _) in items.items()}
         store.write_shard(shard, [TokenBatch(batch)])
     store.finish(np.arange(600), np.arange(600, dtype=np.uint64))
-    code = """
-import resource, sys, numpy as np
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from attentive_probes.data.token_cache import TokenCache
-cache = TokenCache(sys.argv[1], keep="disk")
-for rows in np.random.default_rng(0).permutation(600).reshape(10, 60).tolist() * 2:
-    batch = cache.__getitems__(rows)
-    assert batch["tokens"]["last"].patches[:, 1, 3].tolist() == rows == batch["labels"].tolist()
-"""
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=os.environ)
+    assert apart(read_with_few_files, str(tmp_path)) == "read"
     assert shard_files.OPEN_FILES <= 128

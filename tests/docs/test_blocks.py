@@ -22,7 +22,7 @@ COMMAND = typer.main.get_command(commands)
 
 
 # Pages whose blocks take half a minute; among the slow tests.
-LONG = ("docs/export.md", "docs/layers.md")
+LONG = ("docs/export.md", "docs/index.md", "docs/layers.md", "docs/lora.md")
 
 
 def pages_with(language):

@@ -16,6 +16,7 @@ data: {{dataset: embedded:fashion-mnist, train_split: "validation[:300]", valida
        tests: {tests}}}
 heads: {{linear: {{pooling: mean}}, ep4: {{pooling: ep, options: {{num_queries: 4}}}}}}
 train: {{output_dir: {folder}/run, num_train_epochs: 2, batch_size: 50}}
+evaluation: {{report: false}}
 """
 
 

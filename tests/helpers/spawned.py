@@ -19,11 +19,27 @@ def on_processes(count: int, function: Callable[..., Any], *arguments: Any) -> l
     """What each of `count` processes returns, in order; a single one is this process."""
     if count == 1:
         return [function(*arguments)]
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     with tempfile.TemporaryDirectory() as folder:
         places = (count, folder, function, arguments, dict(os.environ))
-        torch.multiprocessing.start_processes(_work, places, count, start_method="forkserver")
+        torch.multiprocessing.start_processes(_work, places, count, start_method=_forkserver())
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(count)]
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a single process of its own returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.start_processes(_alone, (folder, function, arguments), 1, start_method=_forkserver())
+        return torch.load(Path(folder) / "0.pt")
+
+
+def _forkserver() -> str:
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
+    return "forkserver"
+
+
+def _alone(rank: int, folder: str, function: Callable[..., Any], arguments: tuple) -> None:
+    torch.set_num_threads(1)
+    torch.save(function(*arguments), Path(folder) / f"{rank}.pt")
 
 
 def _work(

@@ -56,6 +56,7 @@ def test_auto_classes_and_pipeline(tiny_backbone, tmp_path):
     assert len(classify([image, image], batch_size=2)) == 2
 
 
+@pytest.mark.slow
 def test_a_fresh_process_loads_by_path_alone(tiny_backbone, tmp_path):
     """Nothing but the folder and the package is needed."""
     probe = make_probe(tiny_backbone("vit")).eval()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import ViTModel
 
@@ -28,6 +29,7 @@ assert not torch.allclose(probe.backbone(pixels)["last"].patches, moved.backbone
 """
 
 
+@pytest.mark.slow
 def test_a_probe_keeps_the_commit_it_was_trained_on(tmp_path):
     """The branch of a Hub backbone is resolved to a commit, stored, and loaded again after the branch has moved."""
     repo = tmp_path / "hub" / "models--me--vit"

@@ -127,11 +127,11 @@ def test_all_poolings_together_are_each_alone(tiny_backbone):
             assert torch.allclose(together[key], gradient, atol=1e-5, rtol=1e-4), key
 
 
-def train_20_steps(folder, runs):
+def train_steps(folder, runs):
     sweep = ProbeSweep.from_backbone(folder, runs, num_labels=3).double().train()
     optimizer = torch.optim.SGD(sweep.parameters(), 0.01, momentum=0.9)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
+    for _ in range(8):
         pixels, labels = torch.randn(4, 3, SIZE, SIZE, generator=generator).double(), torch.tensor([0, 1, 2, 0])
         outputs = sweep(pixels)
         sum(torch.nn.functional.cross_entropy(o.logits, labels) for o in outputs.values()).backward()
@@ -141,11 +141,11 @@ def train_20_steps(folder, runs):
 
 
 def test_training_together_is_training_alone(tiny_backbone):
-    """After twenty steps in one sweep, every pooling has the weights that it reaches by itself."""
+    """After eight steps in one sweep, every pooling has the weights that it reaches by itself."""
     runs = {name: run for name, run in EVERY.items() if name != "alf-dropout"}
-    together = train_20_steps(tiny_backbone("vit"), runs)
+    together = train_steps(tiny_backbone("vit"), runs)
     for name, run in runs.items():
-        for key, parameter in train_20_steps(tiny_backbone("vit"), {name: run})[name].items():
+        for key, parameter in train_steps(tiny_backbone("vit"), {name: run})[name].items():
             assert torch.allclose(together[name][key], parameter, atol=1e-5, rtol=1e-4), (name, key)
 
 

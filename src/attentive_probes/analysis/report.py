@@ -75,7 +75,6 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
 
     Raises:
         ValueError: If the folder holds no results, or a file there is damaged.
-        OSError: If the report cannot be written.
     """
     folder = Path(folder)
     if not (folder / RESULTS).exists():

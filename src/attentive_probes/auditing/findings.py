@@ -100,11 +100,7 @@ class Audit:
         return found
 
     def save(self, folder: Path) -> None:
-        """Write `audit.json`, a summary, and `audit.csv`, a row per finding.
-
-        Raises:
-            OSError: If they cannot be written.
-        """
+        """Write `audit.json`, a summary, and `audit.csv`, a row per finding."""
         counts = {kind: len(self.of_kind(kind)) for kind in KINDS}
         summary = {"found": counts, "confused": self.confused, "classes": self.classes, "settings": self.settings}
         write_whole(folder / AUDIT, json.dumps(summary, indent=2) + "\n", durable=False)

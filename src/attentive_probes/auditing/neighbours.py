@@ -54,10 +54,6 @@ def find_neighbours(features: Tensor, count: int = FAR) -> Neighbours:
 def near_duplicates(neighbours: Neighbours, ratio: float = DUPLICATE) -> list[tuple[int, int, float]]:
     """Pairs of images that are nearly one: their distance is less than a share of the typical nearest distance.
 
-    Args:
-        neighbours: Of all images.
-        ratio: That share.
-
     Returns:
         Row, larger row, and their distance over the typical one; the nearest first.
     """

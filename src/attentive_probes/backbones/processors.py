@@ -76,11 +76,6 @@ def fit_processor(processor: BaseImageProcessor, image_size: Size, num_channels:
     Processors that keep each image's own shape (NaFlex, Pixtral) or build clips give way to a plain one with the same
     normalization; a crop keeps its share of the image.
 
-    Args:
-        processor: The backbone's image processor.
-        image_size: Height and width in pixels.
-        num_channels: Channels that the backbone reads.
-
     Raises:
         ValueError: If the processor cannot give such images.
     """

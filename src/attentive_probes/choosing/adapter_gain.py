@@ -32,7 +32,6 @@ def adapter_gain(recipe: Recipe, name: str, winner: Trial) -> str:
         winner: The backbone with its heads.
 
     Raises:
-        ImportError: If PEFT is missing.
         ValueError: If the backbone takes no adapter.
     """
     assert winner.sweep is not None

@@ -20,9 +20,6 @@ def choice_figure(table: Sequence[Mapping[str, Any]], curve: LearningCurve | Non
         table: Rows as `Chosen.table` has them.
         curve: The curve, if there is one.
         path: Picture file to write.
-
-    Raises:
-        ImportError: If matplotlib is missing.
     """
     colours = colours_of(dict.fromkeys(row["backbone"] for row in table))
     marks = {head: MARKS[i % len(MARKS)] for i, head in enumerate(dict.fromkeys(row["head"] for row in table))}

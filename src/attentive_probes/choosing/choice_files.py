@@ -13,11 +13,7 @@ from attentive_probes.files.writing import write_whole
 
 
 def save_choice(found: Chosen, folder: Path) -> None:
-    """Write `choice.json` and, with matplotlib, `choice.png`.
-
-    Raises:
-        OSError: If they cannot be written.
-    """
+    """Write `choice.json` and, with matplotlib, `choice.png`."""
     content = asdict(found)
     write_whole(folder / "choice.json", json.dumps(content, indent=2, default=float) + "\n", durable=False)
     if has_matplotlib():

@@ -181,10 +181,6 @@ class ImageSplit(torch.utils.data.Dataset):
 def check_apart(one: ImageSplit, other: ImageSplit) -> None:
     """Check that two splits are not the same images, byte for byte; images that they share draw a warning.
 
-    Args:
-        one: A split.
-        other: Another one.
-
     Raises:
         ValueError: If they are.
     """

@@ -154,14 +154,7 @@ class ReferenceCandidate(NamedTuple):
 def candidates_of(
     reference: Reference, train: Features, targets: list[Features], num_labels: int
 ) -> Iterator[ReferenceCandidate]:
-    """A reference with each of its settings, trained on one split and applied to others.
-
-    Args:
-        reference: Method and settings.
-        train: What it learns from.
-        targets: What it is applied to.
-        num_labels: Number of classes C.
-    """
+    """A reference with each of its settings, trained on one split and applied to others."""
     if reference.method == "knn":
         ks = [k for k in reference.k if k <= len(train.labels)] or [len(train.labels)]
         if len(ks) < len(reference.k):

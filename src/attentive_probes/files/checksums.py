@@ -28,11 +28,7 @@ class Checksum:
 
     @classmethod
     def of(cls, path: Path, size: int | None = None) -> Checksum:
-        """That of a file, or of its first `size` bytes.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """That of a file, or of its first `size` bytes."""
         found, left = cls(), path.stat().st_size if size is None else size
         buffer = memoryview(bytearray(min(PIECE, max(1, left))))
         with path.open("rb", buffering=0) as file:
@@ -58,11 +54,7 @@ def checksum_of(path: Path, size: int | None = None) -> str:
 
 
 def save_checked(content: Mapping[str, Any] | torch.Tensor, path: Path) -> None:
-    """Write tensors and plain values in one step, with a checksum at the end, which `torch.load` passes over.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Write tensors and plain values in one step, with a checksum at the end, which `torch.load` passes over."""
     with whole_file(path) as partial:
         torch.save(content, partial)
         mark = MARK + checksum_of(partial).encode()

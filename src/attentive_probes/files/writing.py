@@ -22,9 +22,6 @@ def whole_file(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
     Args:
         path: The file; its folder is made if there is none.
         durable: Whether it outlives a loss of power; for what could not be made again.
-
-    Raises:
-        OSError: If it cannot be written; the text names file and cause. What was there stays as it was.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
@@ -40,11 +37,7 @@ def whole_file(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def csv_file(path: str | os.PathLike, header: Sequence[str], durable: bool = True) -> Iterator[Any]:
-    """A context with a writer of rows of a CSV file, whose header is written; see `whole_file`.
-
-    Raises:
-        OSError: If it cannot be written; the text names file and cause. What was there stays as it was.
-    """
+    """A context with a writer of rows of a CSV file, whose header is written; see `whole_file`."""
     with whole_file(path, durable) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -53,11 +46,7 @@ def csv_file(path: str | os.PathLike, header: Sequence[str], durable: bool = Tru
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A context with an empty folder to fill; at its end, it takes the place of `path`.
-
-    Raises:
-        OSError: If it cannot be written; the text names folder and cause. What was there stays as it was.
-    """
+    """A context with an empty folder to fill; at its end, it takes the place of `path`."""
     partial, old = (path.with_name(f".{path.name}.{ending}") for ending in ("partial", "old"))
     with _clean(path, lambda: shutil.rmtree(partial, ignore_errors=True)):
         for left in (partial, old):

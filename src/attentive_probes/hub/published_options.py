@@ -32,11 +32,6 @@ WITHOUT_EFFECT = re.compile(
 def check_constructor(head: str, translation: Translation, constructor: Mapping[str, Any]) -> None:
     """Check that every argument of a published constructor is understood.
 
-    Args:
-        head: Published name of the head.
-        translation: What is known of it.
-        constructor: The arguments.
-
     Raises:
         ValueError: If one is unknown, or has a value that no pooling of ours stands for.
     """

@@ -44,9 +44,6 @@ class ImageRecords:
             path: File to write.
             names: Class id -> name.
             places: Where the images `(N,)` lie in the data that the user named; by default their identities.
-
-        Raises:
-            OSError: If it cannot be written.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -37,11 +37,7 @@ class Format(NamedTuple):
 
 
 def write_sums(path: Path, files: Sequence[Path]) -> None:
-    """Write `<path>.sha256`: the checksum and the name of each file of an export, a line each.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Write `<path>.sha256`: the checksum and the name of each file of an export, a line each."""
     lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
     write_whole(path.with_name(f"{path.name}.sha256"), "".join(lines))
 

@@ -46,7 +46,6 @@ def write_space(folder: Path, probes: Sequence[str], examples: Sequence[Path] = 
     Raises:
         ValueError: If the folder holds something, two probes have the same name, or one needs a backbone that lies on
             this machine alone.
-        OSError: If it cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{str(folder)!r} is there and not empty; name a new folder for the Space.")

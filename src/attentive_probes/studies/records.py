@@ -218,11 +218,7 @@ def as_stored(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def save_records(records: tuple[pd.DataFrame, pd.DataFrame], folder: Path) -> None:
-    """Write `study.parquet`, `study.csv` and `images.parquet`.
-
-    Raises:
-        OSError: If they cannot be written.
-    """
+    """Write `study.parquet`, `study.csv` and `images.parquet`."""
     rows, images = records
     write_whole(folder / f"{STUDY}.csv", rows.to_csv(index=False))
     for name, frame in ((f"{STUDY}.parquet", rows), (IMAGES, images)):

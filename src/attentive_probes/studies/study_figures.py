@@ -23,9 +23,6 @@ def draw_study(summary: Summary, folder: Path) -> list[str]:
 
     Returns:
         Names of the files that were written to the folder.
-
-    Raises:
-        ImportError: If matplotlib is missing.
     """
     drawn = []
     for name, draw in FIGURES.items():

@@ -34,9 +34,6 @@ def run_study(study: Study) -> dict[str, str]:
 
     Returns:
         Name of each run that failed -> the error.
-
-    Raises:
-        ImportError: If the study wants workers and `submitit` is missing.
     """
     cells, folder = study.cells(), Path(study.output_dir)
     waiting = [cell for cell in cells if not is_done(cell)]

@@ -23,7 +23,6 @@ def contact_sheet(entries: Sequence[tuple[Sequence[Image.Image], str]], path: Pa
 
     Raises:
         ValueError: If there is no entry.
-        ImportError: If matplotlib is missing.
     """
     if not entries:
         raise ValueError("There is nothing to draw.")

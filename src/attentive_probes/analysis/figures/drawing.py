@@ -21,11 +21,7 @@ def has_matplotlib() -> bool:
 
 
 def require_matplotlib() -> None:
-    """Check that matplotlib is installed, before anything that is to be drawn is computed.
-
-    Raises:
-        ImportError: If not; the text names the extra to install.
-    """
+    """Check that matplotlib is installed, before anything that is to be drawn is computed."""
     if not has_matplotlib():
         raise ImportError(f"Pictures need matplotlib: {how_to_install('plots')}.")
 
@@ -45,10 +41,6 @@ def drawing(
         path: Picture file, in the format that its name ends with, written in one step; or a text buffer, for SVG.
         size: Width and height in inches.
         layout: Layout engine of matplotlib; `None` for pictures that place their axes themselves.
-
-    Raises:
-        ImportError: If matplotlib is missing.
-        OSError: If the file cannot be written.
     """
     require_matplotlib()
     import matplotlib

@@ -38,7 +38,6 @@ def explanation_figure(explanations: Sequence[Explanation], path: str | os.PathL
 
     Raises:
         ValueError: If there is no image.
-        ImportError: If matplotlib is missing.
     """
     if not explanations:
         raise ValueError("There is no image to draw.")
@@ -67,9 +66,6 @@ def answer_figure(
         predictions: Name of the best class of each, with its probability.
         labels: Name of the right class of each.
         path: Picture file to write.
-
-    Raises:
-        ImportError: If matplotlib is missing.
     """
     with drawing(path, grid_size(1, len(images), *GRID), layout=None) as figure:
         grid = ImageGrid(figure, *GRID)
@@ -129,7 +125,6 @@ def explain_files(probe: ProbeForImageClassification, files: Sequence[Path], fol
 
     Raises:
         ValueError: If the probe reads no patches.
-        ImportError: If matplotlib is missing.
     """
     require_matplotlib()
     count, digits = 0, len(str(len(files)))
@@ -152,9 +147,6 @@ def write_explanations(explanations: Sequence[Explanation], names: Sequence[str]
         explanations: Images as a probe sees them.
         names: What each image is called.
         path: `.csv` file.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     columns = ("image", "label", "predicted", "score", "query", "rank", "group", "added", "peak", "entropy")
     with csv_file(path, columns, durable=False) as writer:

@@ -35,7 +35,6 @@ def flow_figure(flows: Mapping[str, Flow], path: str | os.PathLike) -> None:
 
     Raises:
         ValueError: If there is no backbone.
-        ImportError: If matplotlib is missing.
     """
     if not flows:
         raise ValueError("There is no backbone to draw.")
@@ -63,9 +62,6 @@ def write_flows(flows: Mapping[str, Flow], path: Path) -> None:
     Args:
         flows: Name of each backbone -> its flow.
         path: `.csv` file.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     with csv_file(
         path, ["backbone", "images", "patches", "block", "head", *STATISTICS, *MAGNITUDES], durable=False

@@ -69,9 +69,6 @@ def layer_explanation_figure(explanation: LayerExplanation, path: str | os.PathL
     Args:
         explanation: One image as a probe sees it.
         path: Picture file to write, `.png`, `.svg` or `.pdf`.
-
-    Raises:
-        ImportError: If matplotlib is missing.
     """
     height = 2.0 + 0.5 * len(explanation.kinds)
     with drawing(path, (max(3.4, 1.6 + 0.3 * len(explanation.taps)), height)) as figure:
@@ -98,9 +95,6 @@ def write_layer_explanation(explanation: LayerExplanation, path: Path) -> None:
     Args:
         explanation: One image as a probe sees it.
         path: `.csv` file.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     with csv_file(path, ["tap", "kind", "attention", "added"], durable=False) as writer:
         for row, tap in enumerate(explanation.taps):

@@ -32,7 +32,6 @@ def layer_map_figure(rows: Sequence[LayerRow], path: str | os.PathLike) -> None:
 
     Raises:
         ValueError: If there is no row.
-        ImportError: If matplotlib is missing.
     """
     if not rows:
         raise ValueError("There is no layer map to draw.")
@@ -63,9 +62,6 @@ def write_layer_maps(rows: Sequence[LayerRow], path: Path, *, by_class: bool = F
         rows: What is written.
         path: `.csv` file.
         by_class: Whether rows have a class and its number of images as well.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     depth = max((len(row.map.taps) for row in rows), default=0)
     extra = ("class", "images") if by_class else ()
@@ -90,9 +86,6 @@ def layer_figure(results: SweepResults, layer_map: LayerMap, path: str | os.Path
         results: A run whose test split was scored.
         layer_map: Of a head over several layers.
         path: Picture file to write.
-
-    Raises:
-        ImportError: If matplotlib is missing.
     """
     with drawing(path, (7.2, 2.9)) as figure:
         curves, heat = figure.subplots(1, 2, width_ratios=(1.4, 1))

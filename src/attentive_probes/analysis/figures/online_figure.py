@@ -20,7 +20,6 @@ def online_figure(history: Sequence[Mapping[str, float]], path: str | os.PathLik
 
     Raises:
         ValueError: If the history is empty.
-        ImportError: If matplotlib is missing.
     """
     if not history:
         raise ValueError("There is nothing to draw: the history is empty.")

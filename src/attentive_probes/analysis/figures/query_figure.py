@@ -30,7 +30,6 @@ def query_figure(studies: Mapping[str, QueryStudy], path: str | os.PathLike) -> 
 
     Raises:
         ValueError: If there is no probe.
-        ImportError: If matplotlib is missing.
     """
     if not studies:
         raise ValueError("There is no probe to draw.")
@@ -128,9 +127,6 @@ def write_queries(studies: Mapping[str, QueryStudy], path: Path) -> None:
     Args:
         studies: Name of each probe -> what its queries do.
         path: `.csv` file.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     columns = ("probe", "queries", "images", *OF_PROBE, "metric", "value", "low", "high", "query", *OF_QUERY)
     lost = ("difference", "difference_low", "difference_high", "p_holm")

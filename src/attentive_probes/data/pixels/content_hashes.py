@@ -65,7 +65,6 @@ def digest_of(cell: Any) -> bytes:
 
     Raises:
         ValueError: If the cell is empty.
-        OSError: If its file cannot be read.
     """
     is_image = isinstance(cell, Image.Image)
     content = f"{cell.mode} {cell.size}".encode() + cell.tobytes() if is_image else encoded_bytes(cell)

@@ -128,7 +128,6 @@ def encoded_bytes(cell: dict[str, Any] | None) -> bytes:
 
     Raises:
         ValueError: If the cell is empty.
-        OSError: If its file cannot be read.
     """
     path, content = (cell or {}).get("path"), (cell or {}).get("bytes")
     if content is None:

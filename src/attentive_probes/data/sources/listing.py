@@ -30,11 +30,7 @@ class Folder:
 
     @classmethod
     def of(cls, path: str | os.PathLike, above: frozenset[str] = frozenset()) -> Folder:
-        """List a folder that was reached through the folders `above`, by their real paths.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """List a folder that was reached through the folders `above`, by their real paths."""
         path = os.fspath(path)
         here = os.path.realpath(path)
         inside = above | {here, *map(str, Path(here).parents)}

@@ -59,7 +59,6 @@ def build_store(source: TokenSource, store: TokenStore, num_workers: int = 0) ->
 
     Raises:
         ValueError: If the disk has too little space, an image cannot be read, or a number does not fit the encoding.
-        OSError: If the folder cannot be written to.
     """
     state = process_state()
     if state.is_main_process:

@@ -80,11 +80,7 @@ def find_cache(folder: Path, name: str) -> StoredCache:
 
 
 def remove_cache(cache: StoredCache) -> None:
-    """Remove a cache, its manifest first, so that a removal that is killed leaves no cache behind.
-
-    Raises:
-        OSError: If a file cannot be removed.
-    """
+    """Remove a cache, its manifest first, so that a removal that is killed leaves no cache behind."""
     (cache.folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(cache.folder)
 

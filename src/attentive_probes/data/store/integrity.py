@@ -39,12 +39,7 @@ def find_damage(store: StoreLayout, verify: str = "open") -> dict[str, str]:
 
 
 def wrong_files(folder: Path, files: Files) -> dict[str, str]:
-    """The files of a folder that are missing or not what they should be: path -> cause.
-
-    Args:
-        folder: Where they lie.
-        files: Path -> bytes and checksum.
-    """
+    """The files of a folder that are missing or not what they should be: path -> cause."""
     found = {}
     total = sum(int(size) for size, _ in files.values())
     with tqdm(

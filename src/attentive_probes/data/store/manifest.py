@@ -90,11 +90,7 @@ class Manifest:
         return sum(tokens * bytes_per_token(self.encoding, width) for tokens, width in shapes)
 
     def save(self, path: Path) -> None:
-        """Write it in one step, with a checksum of itself.
-
-        Raises:
-            OSError: If the file cannot be written.
-        """
+        """Write it in one step, with a checksum of itself."""
         content = asdict(self)
         write_whole(path, json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n")
 

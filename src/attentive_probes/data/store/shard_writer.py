@@ -51,11 +51,7 @@ class ShardWriter:
 
     @classmethod
     def claim(cls, store: StoreLayout, shard: int) -> ShardWriter | None:
-        """The writer of a shard, with what is left of it; `None` if another process writes it, or it is there.
-
-        Raises:
-            OSError: If the folder cannot be written to.
-        """
+        """The writer of a shard, with what is left of it; `None` if another process writes it, or it is there."""
         lock = lock_of(store, store.shard_folder(shard).name)
         try:
             lock.acquire(blocking=False)
@@ -71,7 +67,6 @@ class ShardWriter:
 
         Raises:
             ValueError: If a token is no finite number, or does not fit the encoding.
-            OSError: If the files cannot be written.
         """
         for item, tokens in batch.tokens.items():
             try:
@@ -89,11 +84,7 @@ class ShardWriter:
             self._save_progress()
 
     def finish(self) -> None:
-        """Make the shard appear, with the checksums of its files.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
+        """Make the shard appear, with the checksums of its files."""
         self._save_progress()
         files = dict(self._complete)
         if self._unreadable:

@@ -106,11 +106,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an array of numbers in one step.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Write an array of numbers in one step."""
     with whole_file(path) as partial, partial.open("wb") as file:
         np.save(file, array)
 

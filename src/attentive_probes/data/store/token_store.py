@@ -75,11 +75,7 @@ class TokenStore(StoreLayout):
         return store
 
     def finish(self, labels: np.ndarray, content: np.ndarray) -> None:
-        """Write labels, a hash of the content of each image, and the manifest: from now on the store is complete.
-
-        Raises:
-            OSError: If the files cannot be written.
-        """
+        """Write labels, a hash of the content of each image, and the manifest: from now on the store is complete."""
         files: dict[str, tuple[int, str]] = {}
         rows = []
         for shard in range(self.manifest.num_shards):

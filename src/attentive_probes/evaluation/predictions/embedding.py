@@ -78,7 +78,6 @@ def write_embeddings(batches: Iterator[Embedded], path: Path) -> int:
 
     Raises:
         ValueError: If the file name has another ending, or no image could be read.
-        OSError: If it cannot be written.
     """
     if path.suffix not in ENDINGS:
         raise ValueError(unknown_name("ending of a file of embeddings:", path.suffix, ENDINGS))

@@ -53,12 +53,7 @@ class Family:
 
 
 def settings_of(heads: Sequence[HeadResult], metric: str) -> list[Setting]:
-    """The settings among some heads of one family, in order of first appearance.
-
-    Args:
-        heads: The heads.
-        metric: The selection metric.
-    """
+    """The settings among some heads of one family, in order of first appearance."""
     groups: dict[str, list[HeadResult]] = {}
     for head in heads:
         groups.setdefault(setting_key(head), []).append(head)

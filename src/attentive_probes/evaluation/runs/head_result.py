@@ -70,12 +70,7 @@ class HeadResult:
         return None if entropy is None or self.attention_bound is None else Spread(entropy, self.attention_bound)
 
     def score(self, split: str, metric: str | None) -> Score | None:
-        """A metric on `validation` or `test`; `None` where it has no finite value.
-
-        Args:
-            split: One of the two.
-            metric: Name of the metric.
-        """
+        """A metric on `validation` or `test`; `None` where it has no finite value."""
         if split == "test":
             return score_in(self.test, metric)
         score = score_in(self.validation, metric)

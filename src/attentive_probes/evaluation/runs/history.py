@@ -15,11 +15,7 @@ from attentive_probes.files.writing import NotWritten, write_whole
 
 
 def append_history(folder: Path, rows: Iterable[tuple[str, Mapping[str, float | None]]]) -> None:
-    """Append what heads did in an epoch: name, `epoch`, `train_loss` and metrics; what is no number becomes null.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Append what heads did in an epoch: name, `epoch`, `train_loss` and metrics; what is no number becomes null."""
     lines = [json.dumps({"head": name, **{key: _plain(value) for key, value in row.items()}}) for name, row in rows]
     path = folder / HISTORY
     try:

@@ -42,15 +42,7 @@ MAX_COPIES, MAX_SUSPECTS = 12, 24  # in a picture
 def draw_pictures(
     evaluation: EvaluationRecipe, sweep: ProbeSweep, results: SweepResults, test: ImageSplit, folder: Path
 ) -> None:
-    """Draw what a recipe asks for, and what the selected head got wrong and right, over test images.
-
-    Args:
-        evaluation: What is asked for.
-        sweep: Heads at their best epochs.
-        results: What the run found out.
-        test: The test split.
-        folder: Folder of the run.
-    """
+    """Draw what a recipe asks for, and what the selected head got wrong and right, over test images."""
     if (name := named_head(evaluation.attention_head, results)) is not None:
         try:
             _draw(sweep.probe(name), test, range(len(test)), folder / ATTENTION_PICTURE, evaluation.num_images)

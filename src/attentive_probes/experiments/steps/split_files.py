@@ -25,9 +25,6 @@ def write_keep(raw: RawSplits, dropped: Mapping[str, Collection[int]], path: Pat
         raw: The splits; streams are left out.
         dropped: Split -> rows, as they lie in the split that theirs was drawn from.
         path: `.csv` file.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     count = 0
     with csv_file(path, ["split", "row"]) as writer:
@@ -85,9 +82,6 @@ def write_splits(raw: RawSplits, data: DataRecipe, path: Path) -> None:
         raw: The splits; streams are left out.
         data: Columns of images and labels.
         path: `.csv` file.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     with csv_file(path, ["split", "row", "file", "label", "group"], durable=False) as writer:
         for role, part in raw.parts.items():

@@ -91,11 +91,6 @@ class LoraAdapter:
     def save(self, folder: str | os.PathLike, base: str | None, revision: str | None) -> None:
         """Write the adapter as PEFT does, for a bare backbone.
 
-        Args:
-            folder: Where to.
-            base: Name of the backbone.
-            revision: Its commit.
-
         Raises:
             ValueError: If what was written lacks a tensor.
         """

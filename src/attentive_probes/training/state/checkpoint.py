@@ -104,32 +104,20 @@ def clear_output_dir(folder: Path) -> None:
 
 
 def save_whole(probe: ProbeForImageClassification, folder: Path) -> None:
-    """Save a probe of a run so that its folder appears when it is whole; one that is there stays, unless damaged.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Save a probe of a run so that its folder appears when it is whole; one that is there stays, unless damaged."""
     if not folder.exists() or not is_whole(folder):
         with whole_folder(folder) as partial:
             probe.save_pretrained(partial)
 
 
 def replace_whole(probe: ProbeForImageClassification, folder: Path) -> None:
-    """Save a probe of a run in the place of one that is there, in a single step.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Save a probe of a run in the place of one that is there, in a single step."""
     with whole_folder(folder) as partial:
         probe.save_pretrained(partial)
 
 
 def save_best(folder: Path, name: str) -> None:
-    """Copy the probe of a run that was selected to a place that is the same for every run.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Copy the probe of a run that was selected to a place that is the same for every run."""
     with whole_folder(folder / BEST) as partial:
         shutil.copytree(probe_folder(folder, name), partial, dirs_exist_ok=True)
 

@@ -85,9 +85,6 @@ def save_head_predictions(
         path: The file.
         details: Its groups.
         more: Whether these join what the file holds, as references do after heads.
-
-    Raises:
-        OSError: If it cannot be written.
     """
     parts = []
     if more and path.exists():
