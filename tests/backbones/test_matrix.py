@@ -24,7 +24,6 @@ def rows(names):
 
 every_row = rows(ROWS)
 WORKING = [name for name, row in SHIPPED.items() if row["status"] == WORKS]
-every_backbone = rows(WORKING)
 
 
 def kind(name):
@@ -33,9 +32,9 @@ def kind(name):
     return FORMATS.get(row["model_type"], InputFormat()), row["tokens"], row["taps"].count(":i")
 
 
-# A whole life of a probe for the first backbone of each kind; the others are among the slow tests.
+# The first backbone of each kind; the others are among the slow tests.
 FIRST = {kind(name): name for name in reversed(WORKING)}.values()
-LIVES = [
+SOME = [
     pytest.param(
         name,
         # Those of timm run with `make test-timm`, which leaves slow tests out.
@@ -43,6 +42,7 @@ LIVES = [
     )
     for name in WORKING
 ]
+every_backbone = pytest.mark.parametrize("name", SOME)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def same(state, patches, layout):
     )
 
 
-@pytest.mark.parametrize("name", LIVES)
+@every_backbone
 def test_probes_train_reload_and_serve(name, folder, tmp_path):
     """EP on patches and a linear head over all layers take two steps on a frozen backbone, reload and serve."""
     heads = {"ep": HeadConfig("ep", {"num_queries": 4}), "all": HeadConfig("concat", tokens=("mean@all",))}

@@ -94,12 +94,15 @@ def test_tables_of_paths(tmp_path, ending):
 
 
 def test_tables_of_splits_beside_a_folder_of_images(tmp_path):
-    """`train.csv` and `test.csv` that list files of one folder; among class folders a table changes nothing."""
+    """`train.csv` and `test.csv` that list files below them, also of class folders; other tables change nothing."""
     class_folders(tmp_path, {"images": [0, 1, 0]})
     (tmp_path / "train.csv").write_text("file_name,label\nimages/000.png,a\nimages/001.png,b\n")
     (tmp_path / "val.csv").write_text("file_name,label\nimages/002.png,a\n")
     assert content(tmp_path) == {"a": 1, "b": 1} and content(tmp_path, "validation") == {"a": 1}
     class_folders(tmp_path, {"other": [2]})
+    assert content(tmp_path) == {"a": 1, "b": 1}
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text("epoch,loss\n1,0.5\n")
     assert load_split(str(tmp_path), "train").features["label"].names == ["images", "other"]
 
 

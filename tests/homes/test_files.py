@@ -17,6 +17,7 @@ from attentive_probes.evaluation.predictions.prediction_files import as_cell, fr
 from attentive_probes.probe.probabilities import as_scores
 from attentive_probes.serving.export import export_probes
 from attentive_probes.serving.export_formats import load_exported
+from tiers import mostly_slow
 from tiny import SIZE, image_dataset
 
 
@@ -68,7 +69,7 @@ def test_what_is_not_understood_of_a_processor_is_refused(change, told, tiny_bac
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", mostly_slow([torch.bfloat16, torch.float16, torch.float64], [0]))
 @pytest.mark.parametrize("ending", ["pt2", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_probes_in_any_precision_are_exported(dtype, ending, tiny_backbone, tmp_path):
     """In float32, and the probe stays as it is."""

@@ -6,6 +6,7 @@ from matrix import save
 
 from attentive_probes import HeadConfig, ProbeForImageClassification
 from attentive_probes.poolings import POOLINGS
+from tiers import mostly_slow
 
 BACKBONES = ["vit", "dinov2_with_registers", "siglip_vision_model", "swin", "convnextv2"]
 LABELS = ["a", "b", "c"]
@@ -58,7 +59,7 @@ def test_over_backbones(name, folders, tmp_path):
     assert len(set(pointers)) == len(pointers)
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", mostly_slow(POOLINGS, ["ep", "alf", "abmilp", "clip"]))
 def test_over_poolings(pooling, folders, tmp_path):
     """Every head is saved, loaded, trained for a step, and exported with any number of images."""
     probe = probe_on(folders("vit"), pooling)

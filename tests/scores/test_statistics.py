@@ -72,7 +72,7 @@ def test_correction_for_many_comparisons():
     [
         ("multi_label_classification", "mean_average_precision"),
         ("regression", "mean_absolute_error"),
-        ("regression", "r2"),
+        pytest.param("regression", "r2", marks=pytest.mark.slow),
     ],
 )
 def test_other_problems_have_intervals_and_comparisons(problem_type, metric):

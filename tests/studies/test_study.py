@@ -19,8 +19,8 @@ from attentive_probes.studies.study_tables import accuracy_table, costs_table, r
 STUDY = """
 recipe:
   backbone: {name: embedded:mae-tiny-fashion}
-  data: {dataset: embedded:fashion-mnist, train_split: "validation[:200]", validation_split: "validation[200:300]",
-         test_split: "test[:150]", augmentation: null, tokens: cached}
+  data: {dataset: embedded:fashion-mnist, train_split: "validation[:100]", validation_split: "validation[200:260]",
+         test_split: "test[:80]", augmentation: null, tokens: cached}
   heads:
     linear: {pooling: mean, tokens: ["patches@*"]}
     ep4: {pooling: ep, options: {num_queries: 4}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from attentive_probes.data.splitting.folds import folds_of
 from attentive_probes.evaluation.runs.all_pairs import told_apart
 from attentive_probes.evaluation.runs.candidates import Choice, choose
 from attentive_probes.experiments.automatic import AutoOptions, automatic_recipe
+from attentive_probes.experiments.options import data_keys
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.machine.processes import make_accelerator
 from attentive_probes.training.cross_validation import judge_candidate
@@ -126,7 +127,8 @@ def survivors(rounds: Sequence[Trial]) -> list[str]:
 
 
 def _recipe(source: str, backbone: str, options: AutoOptions, changes: Sequence[str]) -> Recipe:
-    text = automatic_recipe(source, AutoOptions(**{**vars(options), "backbone": backbone, "layers": True}))
+    wanted = replace(options, backbone=backbone, layers=True)
+    text = automatic_recipe(source, wanted, data_keys(changes))
     return Recipe.of_text(text, changes, f"the recipe for {backbone}")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin, console
+from attentive_probes.cli.options import Picture
 
 
 def attention(
@@ -15,9 +16,7 @@ def attention(
     images: Annotated[
         list[Path], typer.Argument(help="Image files or folders; a folder named like a class is a label.")
     ],
-    output: Annotated[Path, typer.Option(help="Picture to write (.png, .svg, .pdf); numbers go beside it.")] = Path(
-        "attention.png"
-    ),
+    output: Picture = Path("attention.png"),
     max_images: Annotated[int, typer.Option(min=1, max=64, help="Images to draw.")] = 12,
     queries: Annotated[int, typer.Option(min=1, help="Queries to draw per image, those that added most.")] = 8,
     groups: Annotated[int, typer.Option(min=1, help="Groups of queries in the winner map.")] = 8,

@@ -8,12 +8,26 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin, console
+from attentive_probes.cli.options import (
+    Backbone,
+    Changes,
+    GroupColumn,
+    GroupPattern,
+    ImagesColumn,
+    Kind,
+    LabelColumns,
+)
 
 
 def audit(
     data: Annotated[str, typer.Argument(help="Images in class folders or any other data, or the recipe of a run.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Changes, for instance data.test_split=test.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="For data: Hub id, folder, or auto.")] = None,
+    overrides: Changes = None,
+    backbone: Backbone = None,
+    image_column: ImagesColumn = None,
+    label_column: LabelColumns = None,
+    group_column: GroupColumn = None,
+    group_pattern: GroupPattern = None,
+    problem: Kind = None,
     output: Annotated[Path, typer.Option(help="Folder for audit.csv, audit.json and the pictures.")] = Path("audit"),
     drop: Annotated[Path | None, typer.Option(help="Write the rows to keep to this .csv file, for data.keep.")] = None,
     kind: Annotated[
@@ -28,7 +42,8 @@ def audit(
     from attentive_probes.experiments.steps.split_files import write_keep
 
     begin()
-    recipe = find_run(data, AutoOptions(backbone), overrides or [])
+    options = AutoOptions(backbone, None, group_column, group_pattern, problem, image_column, label_column)
+    recipe = find_run(data, options, overrides or [])
     found, raw = audit_recipe(recipe, output, tuple(kind or ("leak", "duplicate")))
     console.print(audit_table(found), f"Every finding: {output}/audit.csv", sep="\n")
     if drop is not None:

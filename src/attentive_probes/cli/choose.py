@@ -8,16 +8,21 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin, console
+from attentive_probes.cli.options import Changes, GroupColumn, GroupPattern, Images, ImagesColumn, Kind, LabelColumns
 
 
 def choose(
-    data: Annotated[str, typer.Argument(help="Images in class folders, or any other data.")],
+    data: Images,
     backbone: Annotated[list[str], typer.Option(help="Hub id, folder or embedded:<name>; several times.")],
+    overrides: Changes = None,
     time: Annotated[str | None, typer.Option(help="Begin no round beyond this, for instance 10m.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for choice.json and choice.png.")] = None,
     most_images: Annotated[int | None, typer.Option(min=60, help="Images of the last round, at most.")] = None,
-    group_column: Annotated[str | None, typer.Option(help="Column of what stays in one split.")] = None,
-    group_pattern: Annotated[str | None, typer.Option(help="That, as a pattern on file names.")] = None,
+    group_column: GroupColumn = None,
+    group_pattern: GroupPattern = None,
+    problem: Kind = None,
+    image_column: ImagesColumn = None,
+    label_column: LabelColumns = None,
     lora: Annotated[bool, typer.Option("--lora", help="Try an adapter on the winner as well.")] = False,
 ) -> None:
     """Choose a backbone and a head for some images, with the reason, the price, and what would help more."""
@@ -29,9 +34,17 @@ def choose(
 
     begin()
     folder = output or Path("outputs") / f"{name_of(data)}-choice"
-    options = AutoOptions(None, folder / "run", group_column, group_pattern)
+    options = AutoOptions(None, folder / "run", group_column, group_pattern, problem, image_column, label_column)
     limit = None if time is None else seconds_of(time)
-    found = choose_backbone(data, backbone, options, seconds=limit, most_images=most_images, with_lora=lora)
+    found = choose_backbone(
+        data,
+        backbone,
+        options,
+        seconds=limit,
+        most_images=most_images,
+        changes=overrides or [],
+        with_lora=lora,
+    )
     save_choice(found, folder)
     console.print(choice_table(found.table), found.reason, *found.more, sep="\n")
     console.print(f"All of it: {folder}/choice.json. Next: attentive-probes train {data} --backbone {found.backbone}")

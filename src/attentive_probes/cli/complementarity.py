@@ -8,21 +8,20 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin, console
+from attentive_probes.cli.options import BatchSize, Data, ImageColumn, LabelColumn, Picture, Split
 
 
 def complementarity(
     probes: Annotated[list[str], typer.Argument(help="Folders or Hub ids of probes that read patches.")],
-    data: Annotated[str, typer.Option(help="embedded:<name>, folder, Parquet file or Hub id.")],
-    split: Annotated[str, typer.Option(help="Name of the split.")] = "test",
+    data: Data,
+    split: Split = "test",
     drop: Annotated[
         bool, typer.Option("--drop", help="What each query is worth: scores with its map made uniform.")
     ] = False,
-    image_column: Annotated[str, typer.Option(help="Column of images.")] = "image",
-    label_column: Annotated[str, typer.Option(help="Column of labels.")] = "label",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 64,
-    output: Annotated[Path, typer.Option(help="Picture to write (.png, .svg, .pdf); numbers go beside it.")] = Path(
-        "complementarity.png"
-    ),
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
+    batch_size: BatchSize = 64,
+    output: Picture = Path("complementarity.png"),
 ) -> None:
     """Measure whether the queries of probes look at different things, and what each is worth."""
     from attentive_probes.analysis.figures.drawing import require_matplotlib

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from attentive_probes.cli.console import begin, console
+from attentive_probes.cli.options import ImageColumn
 from attentive_probes.machine.installation import how_to_install
 
 
@@ -16,7 +17,7 @@ def demo(
     probes: Annotated[list[str], typer.Argument(help="Folders or Hub ids of probes, side by side.")],
     data: Annotated[str | None, typer.Option(help="Where examples come from: embedded:<name>, folder, Hub id.")] = None,
     split: Annotated[str, typer.Option(help="Name of the split of examples.")] = "test",
-    image_column: Annotated[str, typer.Option(help="Column of images.")] = "image",
+    image_column: ImageColumn = "image",
     examples: Annotated[int, typer.Option(min=1, max=24, help="Number of examples.")] = 8,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for everybody.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,

@@ -9,20 +9,19 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin
+from attentive_probes.cli.options import BatchSize, ImageFiles
 
 
 def embed(
     model: Annotated[str, typer.Argument(help="A probe, for the features before its classifier; or a backbone.")],
-    paths: Annotated[
-        list[Path], typer.Argument(help="Image files, folders of them, or - for a list on standard input.")
-    ],
+    paths: ImageFiles,
     output: Annotated[Path, typer.Option(help="Write to this .parquet or .safetensors file.")] = Path(
         "embeddings.parquet"
     ),
     tokens: Annotated[
         list[str] | None, typer.Option(help="Tokens of a backbone: cls, mean, patches@block:3 ...")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
+    batch_size: BatchSize = 64,
 ) -> None:
     """Write what a probe or a backbone makes of images, for other uses."""
     from attentive_probes.evaluation.prediction import find_images

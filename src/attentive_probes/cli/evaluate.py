@@ -8,22 +8,32 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin, console
+from attentive_probes.cli.options import (
+    BatchSize,
+    Data,
+    GroupColumn,
+    GroupPattern,
+    ImageColumn,
+    LabelColumn,
+    Probe,
+    Split,
+)
 
 
 def evaluate(
-    probe: Annotated[str, typer.Argument(help="Folder or Hub id of a probe.")],
-    dataset: Annotated[str, typer.Option(help="embedded:<name>, folder, Parquet file or Hub id.")],
-    split: Annotated[str, typer.Option(help="Name of the split.")] = "test",
-    image_column: Annotated[str, typer.Option(help="Column of images.")] = "image",
-    label_column: Annotated[str, typer.Option(help="Column of labels.")] = "label",
+    probe: Probe,
+    dataset: Data,
+    split: Split = "test",
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
     label_separator: Annotated[str | None, typer.Option(help="What stands between several labels in a cell.")] = None,
     name: Annotated[str | None, typer.Option(help="Configuration of a Hub dataset.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub dataset.")] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="Read on the fly.")] = False,
     unreadable: Annotated[str, typer.Option(help="raise, or skip unreadable images.")] = "raise",
-    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 256,
-    group_column: Annotated[str | None, typer.Option(help="Column of what belongs together, for intervals.")] = None,
-    group_pattern: Annotated[str | None, typer.Option(help="That, as a pattern on file names.")] = None,
+    batch_size: BatchSize = 256,
+    group_column: GroupColumn = None,
+    group_pattern: GroupPattern = None,
 ) -> None:
     """Score a probe on a labelled split and print its metrics as JSON."""
     from attentive_probes.data.images import ImageOptions

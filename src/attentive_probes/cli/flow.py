@@ -8,20 +8,19 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin, console
+from attentive_probes.cli.options import BatchSize, Data, Picture, Split
 
 
 def flow(
     backbones: Annotated[list[str], typer.Argument(help="Hub ids, folders or embedded:<name>; all in one picture.")],
-    data: Annotated[str, typer.Option(help="embedded:<name>, folder, Parquet file or Hub id.")],
-    split: Annotated[str, typer.Option(help="Name of the split.")] = "test",
+    data: Data,
+    split: Split = "test",
     images: Annotated[int, typer.Option(min=1, help="Number of images.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 16,
+    batch_size: BatchSize = 16,
     control: Annotated[
         bool, typer.Option("--control", help="Beside each backbone, the same without training.")
     ] = False,
-    output: Annotated[Path, typer.Option(help="Picture to write (.png, .svg, .pdf); numbers go beside it.")] = Path(
-        "flow.png"
-    ),
+    output: Picture = Path("flow.png"),
 ) -> None:
     """Measure how attention flows between class token and patches, block by block (arXiv 2412.03215)."""
     from attentive_probes.analysis.figures.drawing import require_matplotlib

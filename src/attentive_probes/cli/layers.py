@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin, console
+from attentive_probes.cli.options import BatchSize, ImageColumn, LabelColumn, Picture, Split
 
 
 def layers(
@@ -15,14 +16,12 @@ def layers(
     data: Annotated[
         list[str], typer.Option(help="embedded:<name>, folder, Parquet file or Hub id; one for all, or one per probe.")
     ],
-    split: Annotated[str, typer.Option(help="Name of the split.")] = "test",
+    split: Split = "test",
     by_class: Annotated[bool, typer.Option("--by-class", help="A row per class as well.")] = False,
-    image_column: Annotated[str, typer.Option(help="Column of images.")] = "image",
-    label_column: Annotated[str, typer.Option(help="Column of labels.")] = "label",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 64,
-    output: Annotated[Path, typer.Option(help="Picture to write (.png, .svg, .pdf); numbers go beside it.")] = Path(
-        "layers.png"
-    ),
+    image_column: ImageColumn = "image",
+    label_column: LabelColumn = "label",
+    batch_size: BatchSize = 64,
+    output: Picture = Path("layers.png"),
 ) -> None:
     """Draw how much probes look at each layer and kind of token, by data set and by class (ALF).
 

@@ -10,18 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from attentive_probes.cli.console import begin
+from attentive_probes.cli.options import BatchSize, ImageFiles, Probe
 
 
 def predict(
-    probe: Annotated[str, typer.Argument(help="Folder or Hub id of a probe.")],
-    paths: Annotated[
-        list[Path], typer.Argument(help="Image files, folders of them, or - for a list on standard input.")
-    ],
+    probe: Probe,
+    paths: ImageFiles,
     output: Annotated[
         Path | None, typer.Option(help="Write to this .csv, .jsonl, .parquet or .json file instead of printing.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of classes to name.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
+    batch_size: BatchSize = 64,
     label: Annotated[list[str] | None, typer.Option(help="Score this class instead of naming the best ones.")] = None,
     threshold: Annotated[float, typer.Option(help="Probability below which an answer is called unsure.")] = 0.0,
     explain: Annotated[Path | None, typer.Option(help="Write where it looked, a picture per image, here.")] = None,

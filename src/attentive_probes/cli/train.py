@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attentive_probes.cli.console import begin, console, show_plan, show_results
+from attentive_probes.cli.options import Backbone, GroupColumn, GroupPattern, ImagesColumn, Kind, LabelColumns
 
 
 def train(
@@ -18,11 +19,14 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes, for instance train.num_train_epochs=2 heads.ep8.dropout=0.1.")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="For data: Hub id, folder, or auto.")] = None,
+    backbone: Backbone = None,
     output: Annotated[Path | None, typer.Option(help="For data: folder of the run.")] = None,
     time: Annotated[str | None, typer.Option(help="For data: how long it may take, for instance 10m or 2h.")] = None,
-    group_column: Annotated[str | None, typer.Option(help="For data: column of what stays in one split.")] = None,
-    group_pattern: Annotated[str | None, typer.Option(help="For data: that, as a pattern on file names.")] = None,
+    group_column: GroupColumn = None,
+    group_pattern: GroupPattern = None,
+    problem: Kind = None,
+    image_column: ImagesColumn = None,
+    label_column: LabelColumns = None,
     refit: Annotated[bool, typer.Option("--refit", help="For data: train on validation images in the end.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     profile: Annotated[
@@ -40,7 +44,7 @@ def train(
     from attentive_probes.machine.processes import process_state
 
     begin()
-    options = AutoOptions(backbone, output, group_column, group_pattern, refit=refit)
+    options = AutoOptions(backbone, output, group_column, group_pattern, problem, image_column, label_column, refit)
     changes = [*(overrides or []), *(["train.resume=true"] if resume else [])]
     loaded = find_run(recipe, options, changes, time)
     if profile:

@@ -27,6 +27,7 @@ class ImageOptions:
         check: Whether to decode every image once before the work starts; files that were are not read again. `None`
             does so for splits of up to 10,000 images, which takes seconds, unless their tokens are to be cached, which
             checks them. Else, as in streams, an unreadable image is met on the way, and its batch goes without it.
+        unlabelled: `raise` counts the images without a label; `skip` leaves them out.
         label_separator: What stands between the labels of an image, where several are text in one cell.
         jpeg_min_size: Decode large JPEGs at a reduced scale, with sides of at least this many pixels; `None` decodes
             them in full. Twice the input size loses nothing visible and is several times faster on photographs.
@@ -34,7 +35,7 @@ class ImageOptions:
             takes all memory.
 
     Raises:
-        ValueError: If `unreadable` is neither `raise` nor `skip`, or a size is not positive.
+        ValueError: If `unreadable` or `unlabelled` is neither `raise` nor `skip`, or a size is not positive.
     """
 
     image_column: str = "image"
@@ -42,12 +43,15 @@ class ImageOptions:
     unreadable: str = "raise"
     check: bool | None = None
     label_separator: str | None = None
+    unlabelled: str = "raise"
     jpeg_min_size: int | None = None
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):
             raise ValueError(unknown_name("policy for unreadable images", self.unreadable, ("raise", "skip")))
+        if self.unlabelled not in ("raise", "skip"):
+            raise ValueError(unknown_name("policy for images without a label", self.unlabelled, ("raise", "skip")))
         check_ranges(self, {"jpeg_min_size": OPTIONAL_COUNT, "max_pixels": COUNT})
 
 

@@ -9,13 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias, Union
 
+import numpy as np
 from datasets import Dataset, DatasetDict, IterableDataset, ReadInstruction, load_dataset, load_from_disk
 
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
 from attentive_probes.checks import unknown_name
 from attentive_probes.data.sources.find import CANONICAL, SHARDS, TABLES, find_layout, split_in
 from attentive_probes.data.sources.listing import Folder
-from attentive_probes.data.sources.readers import cache_problem, read, unpacked
+from attentive_probes.data.sources.readers import cache_problem, lists_images, read, unpacked
+from attentive_probes.data.sources.split_column import split_names_in
+from attentive_probes.data.sources.tag_columns import with_label_column
 
 logger = logging.getLogger(__name__)
 LARGE = 10**9  # rows, of a data set whose slices are compared before it is read
@@ -43,6 +46,8 @@ def load_named(
     streaming: bool = False,
     image_column: str = "image",
     label_column: str = "label",
+    split_column: str | None = None,
+    class_level: int | None = None,
 ) -> dict[str, AnyData]:
     """Load splits of a dataset, which is looked at once; `docs/data.md` shows all that can be brought.
 
@@ -55,7 +60,10 @@ def load_named(
         revision: Branch, tag or commit of a Hub dataset.
         streaming: Whether to read on the fly instead of preparing a copy.
         image_column: What the column of images is, or will be, called.
-        label_column: What the column of labels is, or will be, called.
+        label_column: What the column of labels is, or will be, called; several columns of zeros and ones, `sun,sea`,
+            become one of lists.
+        split_column: Column that says row by row which split it is in, where the data have one split.
+        class_level: Which folders are the classes where two levels could be: 1 the upper ones, 2 those in them.
 
     Returns:
         Name of each split -> its data.
@@ -65,17 +73,26 @@ def load_named(
     """
     path = embedded_path(source) if source.startswith(EMBEDDED_PREFIX) else Path(source).expanduser()
     found, local = dict[str, AnyData](), None
+    columns = (image_column, label_column)
     for split in dict.fromkeys(splits):
         try:
+            if split_column is not None and streaming:
+                raise ValueError("a stream is not sorted by data.split_column; set streaming to false.")
             if not path.exists() and _is_local(source):
                 raise ValueError("there is no such file or folder.")
-            if not path.exists():
-                found[split] = load_dataset(source, name, revision=revision, split=split, streaming=streaming)
+            if not path.exists() and split_column is None:
+                data = load_dataset(source, name, revision=revision, split=split, streaming=streaming)
+                found[split] = with_label_column(data, label_column)
                 continue
-            if local is None:
+            if local is None and split_column is not None:
+                only = _only_split(path, columns, class_level) if path.exists() else None
+                whole = load_dataset(source, name, revision=revision, split="train") if only is None else only
+                local = by_column(path, whole, split_column)
+            elif local is None:
                 wanted = [part.splitname for name in splits for part in _instructions(name)]
-                local = open_local(path, frozenset(wanted))
-            found[split] = local.load(split, _instructions(split), image_column, label_column, streaming)
+                local = open_local(path, frozenset(wanted), class_level)
+            data = local.load(split, _instructions(split), image_column, label_column, streaming)
+            found[split] = with_label_column(data, label_column)
         except Exception as error:  # whatever datasets, PyArrow or a file system raise
             nowhere = "" if path.exists() or _is_local(source) else "there is no such folder here; on the Hub: "
             cause = root_cause(error)
@@ -83,6 +100,28 @@ def load_named(
                 cause = f"{cause}; {problem}"
             raise ValueError(f"Cannot load the split {split!r} of {source!r}: {nowhere}{cause}") from error
     return found
+
+
+def _only_split(path: Path, columns: tuple[str, str], class_level: int | None) -> Dataset:
+    """All rows of data that have one split."""
+    local = open_local(path, frozenset(), class_level)
+    if len(local.splits) != 1:
+        raise ValueError(f"it has the splits {', '.join(local.splits)} already; leave data.split_column out.")
+    name = next(iter(local.splits))
+    return local.load(name, _instructions(name), *columns, streaming=False)
+
+
+def by_column(path: Path, whole: Dataset, column: str) -> LocalData:
+    """The splits that a column of some data says, row by row.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
+    names = split_names_in(whole, column)
+    rows = {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist()) if name != ""}
+    aside = (f"{int((names == '').sum())} rows without a split",) if (names == "").any() else ()
+    splits = {name: whole.select(places) for name, places in rows.items()}
+    return LocalData(path, f"splits by the column {column!r}", splits, aside)
 
 
 def _is_local(source: str) -> bool:
@@ -154,18 +193,19 @@ class LocalData:
         return next(iter(whole.values())).select([row for _, first, last in rows for row in range(first, last)])
 
     def _read(self, split: str, image_column: str, label_column: str, streaming: bool) -> Any:
-        if self.kind != "saved":
-            return read(self.kind, self.splits[split], image_column, label_column, streaming)
         data = self.splits[split]
+        if not isinstance(data, Dataset):
+            return read(self.kind, data, image_column, label_column, streaming)
         return data.to_iterable_dataset() if streaming else data
 
 
-def open_local(path: Path, wanted: frozenset[str]) -> LocalData:
+def open_local(path: Path, wanted: frozenset[str], class_level: int | None = None) -> LocalData:
     """Find out what a folder or file holds.
 
     Args:
         path: Where it is.
         wanted: Names of splits that are asked for, which folders and files of any name may be.
+        class_level: As in `load_named`.
 
     Raises:
         ValueError: If it holds no data that can be read.
@@ -177,12 +217,12 @@ def open_local(path: Path, wanted: frozenset[str]) -> LocalData:
                 f"a file of the ending {path.suffix!r} is no data set; bring {', '.join(FILES)}, or a folder."
             )
         if kind == "zip":
-            return open_local(unpacked(path), wanted)
+            return open_local(unpacked(path), wanted, class_level)
         return LocalData(path, kind, {split_in(path.stem, wanted, whole=False) or "train": (path,)})
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         stored = load_from_disk(str(path))
         return LocalData(path, "saved", dict(stored) if isinstance(stored, DatasetDict) else {"train": stored})
-    layout = find_layout(Folder.of(path), wanted)
+    layout = find_layout(Folder.of(path), wanted, lists_images, class_level)
     if layout.kind == "zip":
         return _zips(path, layout.splits)
     return LocalData(path, layout.kind, dict(layout.splits), layout.aside)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from datasets import Dataset, get_dataset_split_names
 
-from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
-from attentive_probes.data.load import load_split, open_local, root_cause
-from attentive_probes.data.sources.find import CANONICAL, SHARDS, TABLES
+from attentive_probes.assets import EMBEDDED_PREFIX
+from attentive_probes.data.sources.find import SHARDS, TABLES
+from attentive_probes.experiments.found_data import find_data
 from attentive_probes.probe.configuration_probe import HeadConfig
 from attentive_probes.probe.head_run import HeadRun, check_heads
 from attentive_probes.probe.making.describe import describe_backbone, layouts_of, reading_of
@@ -41,8 +41,9 @@ class AutoOptions:
         output_dir: Folder of the run; by default one in `outputs` that is named after the data.
         group_column: As `data.group_column`.
         group_pattern: As `data.group_pattern`.
-        image_column: Column of images.
-        label_column: Column of labels.
+        problem: What the labels are: `classes`, `tags` (several an image) or `numbers`; `None` finds it out.
+        image_column: Column of images; `None` for the usual one.
+        label_column: Column of labels, or several of zeros and ones, `a,b,c`; `None` finds it.
         layers: Whether heads on the middle layer are tried as well.
         refit: Whether the winner is trained on training and validation images together in the end.
     """
@@ -51,10 +52,16 @@ class AutoOptions:
     output_dir: Path | None = None
     group_column: str | None = None
     group_pattern: str | None = None
-    image_column: str = "image"
-    label_column: str = "label"
+    problem: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
     refit: bool = False
     layers: bool = False
+
+    def columns(self) -> dict[str, str]:
+        """The columns that are named, as the `images` block of a recipe has them."""
+        named = {"image_column": self.image_column, "label_column": self.label_column}
+        return {key: name for key, name in named.items() if name is not None}
 
 
 def is_data(name: str | Path) -> bool:
@@ -67,7 +74,7 @@ def is_data(name: str | Path) -> bool:
     return path.suffix not in (".yaml", ".yml") and text.count("/") == 1 and not text.startswith((".", "/", "~"))
 
 
-def automatic_recipe(source: str, options: AutoOptions) -> str:
+def automatic_recipe(source: str, options: AutoOptions, asked: Mapping[str, Any] | None = None) -> str:
     """The text of a recipe for some data: splits, heads, rates, seeds and references that suit them.
 
     Logistic regression, k-NN, a linear head, efficient probing and, over all layers, ALF, three rates each; below 2,000
@@ -76,27 +83,23 @@ def automatic_recipe(source: str, options: AutoOptions) -> str:
     Args:
         source: Anything that `data.dataset` takes.
         options: What is asked for beside.
+        asked: Keys of the data block that are set already.
 
     Raises:
         ValueError: If the data or the backbone cannot be read.
     """
-    names = split_names(source)
-    train = load_split(source, names["train"], image_column=options.image_column, label_column=options.label_column)
-    if not isinstance(train, Dataset):
-        raise ValueError(f"{source!r} is a stream; write a recipe for it.")
-    problem = problem_of(train, options.label_column)
+    asked = dict(asked or {})
+    asked["images"] = {**options.columns(), **(asked.get("images") or {})}
+    found = find_data(source, options.problem, asked)
     backbone = find_backbone(options.backbone)
-    is_single = find_problem(problem).has_one_class
-    is_small = len(train) < FEW_IMAGES
+    is_single = find_problem(found.problem_type).has_one_class
+    is_small = len(found.train) < FEW_IMAGES or "fold_column" in found.block
     heads, features = heads_for(backbone, options.layers)
-    data: dict[str, Any] = {"dataset": source, "train_split": names["train"]}
-    data |= {"test_split": names["test"]} if "test" in names else {"test_fraction": TESTED}
-    data |= {"validation_split": names["validation"]} if "validation" in names else {"validation_fraction": HELD}
+    data: dict[str, Any] = {"dataset": source, **found.block}
+    data |= {} if "test_split" in data else {"test_fraction": TESTED}
+    data |= {} if "validation_split" in data else {"validation_fraction": HELD}
     data |= {key: getattr(options, key) for key in ("group_column", "group_pattern") if getattr(options, key)}
-    columns = {key: getattr(options, key) for key in ("image_column", "label_column")}
-    usual = {"image_column": "image", "label_column": "label"}
-    data["images"] = {"unreadable": "skip", **{key: name for key, name in columns.items() if name != usual[key]}}
-    data |= {} if is_single else {"problem_type": problem}
+    data["images"] = {"unreadable": "skip", **data["images"]}
     data |= {"tokens": "cached", "augmentation": None}
     references = {"knn": {"method": "knn", "tokens": features}, "logistic": {"method": "logistic", "tokens": features}}
     content = {
@@ -113,41 +116,6 @@ def automatic_recipe(source: str, options: AutoOptions) -> str:
             **({"refit": True} if options.refit and is_small else {}),
         }
     return yaml.safe_dump(content, sort_keys=False, width=110, default_flow_style=None)
-
-
-def split_names(source: str) -> dict[str, str]:
-    """Role -> the name of the split of some data that has it: `train`, and where there are, `validation` and `test`.
-
-    Raises:
-        ValueError: If there is no such data, or none to train on.
-    """
-    path = embedded_path(source) if source.startswith(EMBEDDED_PREFIX) else Path(source).expanduser()
-    try:
-        found = list(open_local(path, frozenset()).splits) if path.exists() else get_dataset_split_names(source)
-    except Exception as error:  # whatever datasets or a file system raise
-        raise ValueError(f"Cannot read {source!r}: {root_cause(error)}") from error
-    roles: dict[str, str] = {}
-    for name in found:
-        roles.setdefault(CANONICAL.get(name.lower(), name), name)
-    if "train" not in roles and len(found) == 1:
-        roles["train"] = found[0]
-    if "train" not in roles:
-        raise ValueError(f"{source!r} has the splits {found}, none to train on; write a recipe that names one.")
-    return {role: name for role, name in roles.items() if role in ("train", "validation", "test")}
-
-
-def problem_of(train: Dataset, label_column: str) -> str:
-    """What kind of problem a column of labels is: numbers with a fraction are targets, lists several labels each.
-
-    Raises:
-        ValueError: If there is no such column.
-    """
-    if label_column not in train.column_names:
-        raise ValueError(f"There is no column {label_column!r} of labels; there are {train.column_names}.")
-    first = next((label for label in train[label_column] if label is not None), None)
-    if isinstance(first, float):
-        return "regression"
-    return "multi_label_classification" if isinstance(first, list) else "single_label_classification"
 
 
 def find_backbone(name: str | None) -> str:

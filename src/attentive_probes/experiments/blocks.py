@@ -126,6 +126,10 @@ class DataRecipe:
         test_fraction: Share of the training split that is held out as the test split, class by class where there are
             classes, before anything else; `null` for none.
         tests: Name -> a further test split, scored once as well.
+        split_column: Column of data with one split that says of each row which split it is in; the names of splits
+            are then the values there.
+        class_level: Which folders are the classes where two levels could be: 1 the upper ones, 2 those in them.
+        fold_column: Column that numbers the folds of a cross-validation, in place of folds that are drawn.
         group_column: Column that says which images belong together, such as those of a patient: never in two splits.
         group_pattern: Instead, a regular expression on the paths of the images; its first group, or else what it
             matches, says so.
@@ -162,6 +166,9 @@ class DataRecipe:
     test_split: str | None = None
     test_fraction: float | None = None
     tests: dict[str, TestSetRecipe] = field(default_factory=dict)
+    split_column: str | None = None
+    fold_column: str | None = None
+    class_level: int | None = None
     group_column: str | None = None
     group_pattern: str | None = None
     keep: str | None = None

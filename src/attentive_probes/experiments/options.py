@@ -8,17 +8,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from attentive_probes.data.load import load_split
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from attentive_probes.experiments.automatic import AutoOptions, automatic_recipe, is_data
-from attentive_probes.experiments.recipe import Recipe
+from attentive_probes.experiments.recipe import Recipe, as_typed
 from attentive_probes.experiments.run import profile_recipe
 from attentive_probes.experiments.shipped import find_recipe, is_shipped
+from attentive_probes.experiments.steps.draw_splits import load_named_of
 from attentive_probes.machine.processes import process_state
 from attentive_probes.training.profile import Profile
 from attentive_probes.training.steps.step_count import steps_of
 
 logger = logging.getLogger(__name__)
-COLUMNS = "data.images."
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 MARGIN = 0.8  # of the time, for what no profile sees: pictures, references, the report
 
@@ -37,20 +40,43 @@ def find_run(name: str, options: AutoOptions, overrides: Sequence[str], time: st
     """
     seconds = None if time is None else seconds_of(time)
     if is_shipped(name) or not is_data(name):
-        asked = [f.name for f in fields(AutoOptions) if getattr(options, f.name) != f.default] + (
-            ["time"] if time else []
-        )
-        if asked:
-            flags = ", ".join(f"--{key.replace('output_dir', 'output').replace('_', '-')}" for key in asked)
+        given = [f.name for f in fields(AutoOptions) if getattr(options, f.name) != f.default]
+        if given := [*given, *(["time"] if time else [])]:
+            flags = ", ".join(f"--{key.replace('output_dir', 'output').replace('_', '-')}" for key in given)
             raise ValueError(f"{flags}: for data alone; {name!r} is a recipe, which has keys for that.")
         return Recipe.load(find_recipe(name), overrides)
-    columns = dict(
-        one.removeprefix(COLUMNS).split("=", 1) for one in overrides if one.startswith(COLUMNS) and "=" in one
-    )
-    named: dict[str, Any] = {key: columns[key] for key in ("image_column", "label_column") if key in columns}
-    options = replace(options, **named)  # what the data are read with, to see what they are
-    recipe = Recipe.of_text(automatic_recipe(name, options), overrides, f"the recipe for {name}")
+    asked = data_keys(overrides)  # what the data are read with, to see what they are
+    recipe = Recipe.of_text(automatic_recipe(name, options, asked), overrides, f"the recipe for {name}")
     return recipe if seconds is None else within(recipe, seconds)
+
+
+def recipe_text(source: str, options: AutoOptions, overrides: Sequence[str]) -> str:
+    """The text of the recipe for some data, with changes to it.
+
+    Raises:
+        ValueError: If the data cannot be read, or a change does not fit.
+    """
+    text = automatic_recipe(source, options, data_keys(overrides))
+    if not overrides:
+        return text
+    Recipe.of_text(text, overrides, f"the recipe for {source}")
+    changed = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist(as_typed(overrides)))
+    return yaml.safe_dump(OmegaConf.to_container(changed), sort_keys=False, width=110, default_flow_style=None)
+
+
+def data_keys(overrides: Sequence[str]) -> dict[str, Any]:
+    """The keys of the data block that changes on the command line set.
+
+    Raises:
+        ValueError: If one of them cannot be read.
+    """
+    changes = [change for change in overrides if change.startswith("data.") and "=" in change]
+    try:
+        found = OmegaConf.to_container(OmegaConf.from_dotlist(as_typed(changes)))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ValueError(f"The changes {', '.join(changes)} cannot be read: {' '.join(str(error).split())}") from error
+    assert isinstance(found, dict)
+    return dict(found.get("data") or {})
 
 
 def seconds_of(text: str) -> float:
@@ -73,7 +99,7 @@ def within(recipe: Recipe, seconds: float) -> Recipe:
     """
     if process_state().num_processes > 1:
         raise ValueError("--time is for one process: several would each make a recipe of their own. Leave it out.")
-    num_images = len(load_split(recipe.data.dataset, recipe.data.train_split))
+    num_images = len(load_named_of(recipe.data, [recipe.data.train_split])[recipe.data.train_split])
     found = profile_recipe(recipe)
     for smaller in _smaller(recipe):
         expected = expected_seconds(smaller, found, num_images, len(recipe.head_runs()))

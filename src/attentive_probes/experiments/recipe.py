@@ -33,7 +33,7 @@ def _flat(*classes: type) -> list[tuple[str, Any, Any]]:
     return blocks
 
 
-LABELS, TRUST = "data.labels=", "backbone.trust_remote_code="
+LABELS, TRUST, SEPARATOR = "data.labels=", "backbone.trust_remote_code=", "data.images.label_separator"
 MAX_NODES = 10**6
 OWN_KEY = re.compile(r"(?<!\\)\$\{[\w.\[\]-]+\}")
 
@@ -93,7 +93,8 @@ class Recipe:
         try:
             check_text(text, overrides, path)
             schema = OmegaConf.structured(cls)
-            loaded, changes = OmegaConf.create(text), [text for text in overrides if not text.startswith(LABELS)]
+            loaded = OmegaConf.create(text)
+            changes = as_typed([text for text in overrides if not text.startswith(LABELS)])
             if (labels := labels_as_written(text, overrides)) is not None:
                 OmegaConf.update(loaded, "data.labels", labels)
             merged = OmegaConf.merge(schema, loaded, OmegaConf.from_dotlist(changes))
@@ -136,6 +137,16 @@ class Recipe:
         """Write the recipe with all overrides applied, as YAML; how it was started is no part of it."""
         plain = replace(self, train=replace(self.train, resume=False, overwrite=False))
         write_whole(path, OmegaConf.to_yaml(OmegaConf.structured(plain)))
+
+
+def as_typed(overrides: Sequence[str]) -> list[str]:
+    """Changes of the command line in which a separator is what was typed: YAML takes `|` for something else."""
+    texts = []
+    for change in overrides:
+        key, _, value = change.partition("=")
+        is_plain = key == SEPARATOR and value not in ("", "null") and not value.startswith(("'", '"'))
+        texts.append(f"{key}='{value}'" if is_plain else change)
+    return texts
 
 
 def check_text(text: str, overrides: Sequence[str], path: str) -> None:

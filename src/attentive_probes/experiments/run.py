@@ -30,6 +30,7 @@ from attentive_probes.experiments.steps.prepare import prepare
 from attentive_probes.experiments.steps.read_subgroups import details_of
 from attentive_probes.experiments.steps.select_by_folds import Selected, select_by_folds, select_on_validation
 from attentive_probes.experiments.steps.split_files import write_splits
+from attentive_probes.experiments.steps.taken_for import taken_for
 from attentive_probes.files.disk_space import check_space
 from attentive_probes.probe.making.describe import reading_of
 from attentive_probes.probe.sweep import ProbeSweep
@@ -130,7 +131,8 @@ def _select(work: _Work) -> None:
     """Cross-validate all heads and references, and go on with those that are still needed."""
     if work.by_folds:
         groups = work.raw.pool_groups(work.opened)
-        work.selected = select_by_folds(work.recipe, work.sweep, work.splits["pool"], groups)
+        folds = work.raw.pool_folds(work.opened)
+        work.selected = select_by_folds(work.recipe, work.sweep, work.splits["pool"], groups, folds)
         work.sweep, work.references = work.selected.sweep, work.selected.references
 
 
@@ -188,6 +190,8 @@ def _trainer(work: _Work) -> ProbeTrainer:
             write_splits(raw, data, trainer.folder / SPLITS)
         trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text("utf-8"))
     trainer.results.dataset, trainer.chooses_later = describe_dataset(data), chooses
+    trainer.results.dataset["taken_for"] = taken_for(raw, data)
+    warn(trainer.results, *raw.warnings)
     for name, content in raw.contents(data.images.label_column).items():
         trainer.results.data.setdefault(name, {})["content"] = content
     if chooses:

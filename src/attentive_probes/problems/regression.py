@@ -55,6 +55,8 @@ class Regression(Problem):
     ) -> np.ndarray:
         """As in `Problem`: one number `()`, or a row of them `(C,)`."""
         shape = self.shape(len(table.names))
+        if names is not None and isinstance(label, int):
+            label = _number_of(names[label])  # the id of a class says nothing of its amount
         try:
             values = np.asarray(label, np.float32)
         except (TypeError, ValueError):
@@ -70,6 +72,8 @@ class Regression(Problem):
         """As in `Problem`: numbers `(N,)` or `(N, C)`."""
         from attentive_probes.problems.label_columns import numbers  # pyarrow, only where columns are read
 
+        if labels.names is not None:
+            return None  # row by row, by the names behind the ids
         return numbers(labels.array, len(table.names))
 
     def shape(self, num_labels: int) -> tuple[int, ...]:
@@ -109,3 +113,15 @@ class Regression(Problem):
             return {}
         errors = absolute_errors(scores, targets).tolist()
         return {"per_target": [[error, r2(scores[:, i], targets[:, i])] for i, error in enumerate(errors)]}
+
+
+def _number_of(name: str) -> float:
+    """The number that the name of a class is.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return float(name)
+    except ValueError as error:
+        raise ValueError(f"the class {name!r} is no number, so that it cannot be learned as one.") from error

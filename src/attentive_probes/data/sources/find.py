@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from attentive_probes.data.pixels.decode import image_endings
 from attentive_probes.data.sources.listing import Folder, ending_of
 
 SYNONYMS = {
@@ -19,6 +21,13 @@ CANONICAL = {word: split for split, words in SYNONYMS.items() for word in words}
 METADATA = ("metadata.csv", "metadata.jsonl")
 SHARDS = {".parquet": "parquet", ".tar": "webdataset", ".zip": "zip"}
 TABLES = (".csv", ".tsv", ".jsonl")
+# Folders above the classes: parts of the data, whatever their number.
+ABOVE = re.compile(
+    r"(images?|imgs?|data)?[-_ ]*(fold|cv|part|batch|chunk|shard|split|set|cent(er|re)|site|hospital|clinic|scanner|"
+    r"year|session|run|day|week|images?|imgs?)[-_ ]*(\d+|[a-z])?|(19|20)\d\d",
+    re.IGNORECASE,
+)
+MASKS = ("mask", "masks", "segmentation", "segmentations", "annotation", "annotations", "ground_truth", "gt")
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,12 @@ class Layout:
     aside: tuple[str, ...] = ()
 
 
-def find_layout(root: Folder, wanted: frozenset[str] = frozenset()) -> Layout:
+def find_layout(
+    root: Folder,
+    wanted: frozenset[str] = frozenset(),
+    lists_images: Callable[[Path], bool] = lambda table: False,
+    class_level: int | None = None,
+) -> Layout:
     """Find out what kind of data a folder holds, and its splits.
 
     The kind of which there are most files wins: a stray archive among images changes nothing.
@@ -44,6 +58,8 @@ def find_layout(root: Folder, wanted: frozenset[str] = frozenset()) -> Layout:
     Args:
         root: The folder.
         wanted: Names of splits that are asked for, which folders and files of any name may be.
+        lists_images: Whether a table names images that are there.
+        class_level: Which folders are the classes where two levels could be: 1 the upper ones, 2 those in them.
 
     Raises:
         ValueError: If it holds no data, or it cannot be told whether its folders are classes or splits.
@@ -55,13 +71,14 @@ def find_layout(root: Folder, wanted: frozenset[str] = frozenset()) -> Layout:
             by_kind.setdefault(SHARDS[ending], []).append(Path(path))
     most = max(by_kind, key=lambda kind: len(by_kind[kind])) if by_kind else None
     tables = [Path(path) for path in files if ending_of(path) in TABLES and Path(path).name not in METADATA]
-    listed = [path for path in tables if str(path.parent) == root.path and split_in(path.stem, wanted, whole=False)]
-    if listed and len(root.class_folders()) < 2:  # train.csv beside a folder of images
-        layout = Layout("table", by_split(root, listed, wanted))
+    at_root = [path for path in tables if str(path.parent) == root.path]
+    listed = [path for path in at_root if split_in(path.stem, wanted, whole=False)] or at_root
+    if listed and images and (len(root.class_folders()) < 2 or all(map(lists_images, listed))):
+        layout = Layout("table", by_split(root, listed, wanted))  # such as train.csv beside a folder of images
     elif most is not None and len(by_kind[most]) >= len(images):
         layout = Layout(most, by_split(root, by_kind[most], wanted))
     elif images:
-        layout = _image_layout(root, wanted)
+        layout = _image_layout(root, wanted, class_level)
     elif tables:
         layout = Layout("table", by_split(root, tables, wanted))
     else:
@@ -101,7 +118,7 @@ def split_in(name: str, wanted: frozenset[str], whole: bool) -> str | None:
     return None
 
 
-def _image_layout(root: Folder, wanted: frozenset[str]) -> Layout:
+def _image_layout(root: Folder, wanted: frozenset[str], class_level: int | None) -> Layout:
     folders = root.class_folders()
     splits = {folder.path: name for folder in folders if (name := split_in(folder.name, wanted, whole=True))}
     named = [folder for folder in folders if folder.path in splits]
@@ -118,10 +135,44 @@ def _image_layout(root: Folder, wanted: frozenset[str]) -> Layout:
         )
     if deep:
         return Layout("class folders", _merged(deep, splits))
+    if others and class_level != 1 and (classes := _below(root, folders, class_level)):
+        return Layout("class folders", {"train": classes})
     if not others:
         where = " and ".join(f"{folder.name}/" for folder in named) or repr(root.path)
         raise ValueError(f"{where} holds images, but no class folders and no metadata.csv to say what they show.")
     return Layout("class folders", {"train": (root,)})
+
+
+def _below(root: Folder, folders: list[Folder], class_level: int | None) -> tuple[Folder, ...]:
+    """The folders in which the classes lie, if these are not the folders themselves; nothing if they are.
+
+    Raises:
+        ValueError: If both could be.
+    """
+    if any(has_images(folder) for folder in folders):
+        return ()  # images lie right in them: these are the classes
+    inside = [{part.name for part in folder.class_folders()} for folder in folders]
+    shared = set.intersection(*inside)
+    pictures = [folder for folder in folders if folder.name.lower() not in MASKS]
+    if len(folders) == 1 and len(shared) > 1:
+        return tuple(folders)  # one folder around all of them
+    if len(shared) < 2 or (class_level is None and len(shared) < 0.8 * max(map(len, inside))):
+        return ()
+    if len(pictures) < len(folders):
+        return tuple(pictures)
+    if class_level == 2 or all(ABOVE.fullmatch(folder.name) for folder in folders):
+        return tuple(folders)
+    uppers, lowers = (", ".join(sorted(names)[:3]) for names in ({folder.name for folder in folders}, shared))
+    raise ValueError(
+        f"It cannot be told what the classes of {root.path!r} are: its folders ({uppers}), or those in each of them "
+        f"({lowers}). Say data.class_level=1 for the upper ones, or 2 for those in them."
+    )
+
+
+def has_images(folder: Folder) -> bool:
+    """Whether images lie right in a folder, not only deeper down."""
+    endings = image_endings()
+    return any(below is None and ending_of(name) in endings for name, below in folder.entries)
 
 
 def _merged(folders: list[Folder], splits: dict[str, str]) -> dict[str, tuple[Folder, ...]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +18,73 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value, concatenate_datasets, load_dataset
 
-from attentive_probes.data.sources.find import METADATA
+from attentive_probes.data.sources.find import CANONICAL, METADATA
 from attentive_probes.data.sources.listing import Folder
+from attentive_probes.data.sources.read_tables import read_rows, typed
+from attentive_probes.data.sources.table_paths import FilesOfTable
 from attentive_probes.data.sources.webdataset import read_webdataset
 from attentive_probes.files.disk_space import check_space
 
-PATH_COLUMNS = ("file_name", "path", "image_path", "filepath", "filename", "file")
-ENCODINGS = {".csv": ",", ".tsv": "\t"}
+PATH_COLUMNS = (
+    "file_name", "path", "image_path", "filepath", "filename", "file", "image", "img", "image_name", "img_name",
+    "img_path", "image_file", "image_id", "img_id", "id",
+)  # fmt: skip
 STREAM_SHARDS = 1024  # of a folder that is streamed: what is shuffled before single images are
 
 
 def read_class_folders(folders: Sequence[Folder], image_column: str, label_column: str) -> Dataset:
     """Images of class folders; the class is the folder right below, folders deeper down belong to it.
 
+    Where several folders hold the classes, such as folds or centres, a column says in which of them an image lies:
+    `fold` with its number if they are called so, else `folder`.
+
     Raises:
         ValueError: If there is no class folder.
     """
-    found = sorted((part for folder in folders for part in folder.class_folders()), key=lambda part: part.name)
-    names = sorted({folder.name for folder in found})
-    paths = [list(folder.images()) for folder in found]
-    ids = np.repeat([names.index(folder.name) for folder in found], [len(part) for part in paths])
-    features = Features({image_column: Value("string"), label_column: ClassLabel(names=names)})
+    pairs = sorted(
+        ((part, folder.name) for folder in folders for part in folder.class_folders()), key=lambda pair: pair[0].name
+    )
+    names = sorted({part.name for part, _ in pairs})
+    paths = [list(part.images()) for part, _ in pairs]
+    counts = [len(part) for part in paths]
+    ids = np.repeat([names.index(part.name) for part, _ in pairs], counts)
     columns = {image_column: [path for part in paths for path in part], label_column: ids}
-    return Dataset.from_dict(columns, features=features).cast_column(image_column, Image())
+    features = {image_column: Value("string"), label_column: ClassLabel(names=names)}
+    uppers = [upper for _, upper in pairs]
+    if len(set(uppers)) > 1 and not all(upper.lower() in CANONICAL for upper in uppers):
+        numbers = [re.search(r"\d+$", upper) for upper in uppers]
+        are_folds = all(upper.lower().startswith(("fold", "cv")) for upper in uppers) and all(numbers)
+        values = [int(found[0]) for found in numbers if found] if are_folds else uppers
+        columns["fold" if are_folds else "folder"] = np.repeat(values, counts).tolist()
+        features["fold" if are_folds else "folder"] = Value("int64" if are_folds else "string")
+    dataset = Dataset.from_dict(columns, features=Features(features))
+    return dataset.cast_column(image_column, Image())
 
 
 def read_table(files: Sequence[Path], image_column: str) -> Dataset:
     """Tables of paths and labels: CSV, TSV or JSON Lines. Paths are relative to the table; what is empty stays empty.
 
-    Columns are numbers where every entry is written as one (`1`, `-3.5`), else text: `001`, `NA` and `None` are names.
+    Columns are numbers where every entry is written as one, else text; see `read_tables.typed`.
 
     Raises:
         ValueError: If a table has no rows, no column of paths, or a line that cannot be read.
     """
-    parts = [_read_rows(path) for path in files]
+    parts = [read_rows(path) for path in files]
     columns = {name for rows in parts for row in rows for name in row}
-    paths = image_column if image_column in columns else next((n for n in PATH_COLUMNS if n in columns), None)
+    paths = path_column(columns, image_column)
     if paths is None:
         raise ValueError(
             f"{files[0]} has the columns {sorted(columns)}; set image_column to the one with the paths of images."
         )
     content: dict[str, list[Any]] = {name: [] for name in sorted(columns)}
     for path, rows in zip(files, parts, strict=True):
+        images = FilesOfTable(path)
         for number, row in enumerate(rows, start=1):
             for name, values in content.items():
                 values.append(row.get(name))
-            content[paths][-1] = _resolved(path, row.get(paths), number)
-    typed = {name: values if name == paths else _typed(values) for name, values in content.items()}
-    dataset = Dataset.from_dict(typed)
+            content[paths][-1] = _resolved(images, row.get(paths), number)
+    content = {name: values if name == paths else typed(values) for name, values in content.items()}
+    dataset = Dataset.from_dict(content)
     dataset = dataset.rename_column(paths, image_column) if paths != image_column else dataset
     return dataset.cast_column(image_column, Image())
 
@@ -180,49 +199,36 @@ def read(kind: str, paths: Sequence[Path | Folder], image_column: str, label_col
     return dataset
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        if path.suffix.lower() in ENCODINGS:
-            reader = csv.DictReader(file, delimiter=ENCODINGS[path.suffix.lower()])
-            rows = [{name: value for name, value in row.items() if name is not None} for row in reader]
-        else:
-            rows = []
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        rows.append(json.loads(line))
-                    except json.JSONDecodeError as error:
-                        raise ValueError(f"Line {number} of {path} is no JSON: {error}.") from error
-    if not rows:
-        raise ValueError(f"{path} has no rows; the first line names the columns.")
-    return rows
+def path_column(columns: Collection[str], image_column: str = "image") -> str | None:
+    """The column with the paths of images: the one that is asked for, or the first with a usual name."""
+    if image_column in columns:
+        return image_column
+    known = {name.casefold(): name for name in columns}
+    return next((known[name] for name in PATH_COLUMNS if name in known), None)
 
 
-def _typed(values: list[Any]) -> list[Any]:
-    """Numbers where every entry is text that is written as one."""
-    if not all(isinstance(value, str) for value in values):
-        return values
-    for kind in (int, float):
-        try:
-            numbers = [kind(value) for value in values]
-        except ValueError:
-            continue
-        if kind is float and not any(set("nN") & set(value) for value in values):
-            return numbers
-        if kind is int and all(str(number) == value for number, value in zip(numbers, values, strict=True)):
-            return numbers
-        if kind is int:
-            return values  # 001 is a name, and so is +1
-    return values
+def lists_images(table: Path) -> bool:
+    """Whether a table names images that are there: one that says more about them than their folders do."""
+    try:
+        rows = read_rows(table)[:5]
+        column = path_column(rows[0])
+        images = FilesOfTable(table)
+        return column is not None and len(rows[0]) > 1 and all(images.find(str(row[column])) for row in rows)
+    except (ValueError, OSError, KeyError):
+        return False
 
 
-def _resolved(table: Path, path: Any, number: int) -> str:
-    if not isinstance(path, str) or not path:
-        raise ValueError(f"Row {number} of {table} names no image.")
-    found = _beside(table, path)
-    if "://" not in found and not Path(found).is_file():
-        raise ValueError(f"Row {number} of {table} names the image {path!r}, which is not there.")
-    return found
+def _resolved(images: FilesOfTable, path: Any, number: int) -> str:
+    if path is None or not str(path).strip():
+        raise ValueError(f"Row {number} of {images.table} names no image.")
+    text = str(path)
+    found = images.find(text)
+    if found is not None:
+        return found
+    cause = ""
+    if text.startswith("data:") or len(text) > 300:
+        text, cause = f"{text[:30]}...", ": it looks like the image itself, as text; write images to files"
+    raise ValueError(f"Row {number} of {images.table} names the image {text!r}, which is not there{cause}.")
 
 
 def _beside(table: Path, path: str) -> str:

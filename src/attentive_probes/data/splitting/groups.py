@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import datasets
 import numpy as np
 from datasets import Dataset
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+
+ALONE = "no group: row "  # before the number of an image of which nothing is said
 
 
 def groups_of(
@@ -33,7 +36,8 @@ def groups_of(
             raise ValueError(
                 f"There is no column data.group_column={group_column!r}; there are {dataset.column_names}."
             )
-        return np.array([str(value) for value in dataset[group_column]])
+        names = [group_name(value) for value in dataset[group_column]]
+        return np.array([f"{ALONE}{row}" if name is None else name for row, name in enumerate(names)])
     if group_pattern is None:
         return None
     try:
@@ -48,6 +52,20 @@ def groups_of(
             raise ValueError(f"data.group_pattern={group_pattern!r} does not match {where} (row {row}).")
         found.append(match[1] if match.groups() else match[0])
     return np.array(found)
+
+
+def group_name(value: Any) -> str | None:
+    """The name of a group, however it is stored: 7, 7.0, `007` and ` 7 ` are one; `None` where nothing is said."""
+    if value is None or value != value:
+        return None
+    text = str(value).strip()
+    number = re.fullmatch(r"([+-]?)0*(\d+)(?:\.0+)?", text)
+    return (number[1].replace("+", "") + number[2] if number else text) or None
+
+
+def num_without_group(groups: np.ndarray) -> int:
+    """How many images are a group of their own because nothing is said of theirs."""
+    return int(np.char.startswith(groups, ALONE).sum())
 
 
 def paths_of(dataset: Dataset, image_column: str) -> Iterator[str]:

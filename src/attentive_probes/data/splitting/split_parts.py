@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class Part:
         data: The images.
         rows: Where they lie in the split that they were drawn from; `None` for all of it.
         groups: What belongs together, if that is known: what the data say, and copies of an image.
+        folds: The fold of each, as text, if the data say so.
         content: A hash `(N,)` of the bytes of each image, where these were read.
     """
 
@@ -32,12 +33,13 @@ class Part:
     rows: np.ndarray | None = None
     groups: np.ndarray | None = None
     content: np.ndarray | None = None
+    folds: np.ndarray | None = None
 
     def select(self, places: np.ndarray) -> Part:
         """Some of them."""
         rows = places if self.rows is None else self.rows[places]
-        groups, content = (None if part is None else part[places] for part in (self.groups, self.content))
-        return Part(self.data.select(places), rows, groups, content)
+        known = (self.groups, self.content, self.folds)
+        return Part(self.data.select(places), rows, *(None if part is None else part[places] for part in known))
 
     def by_row(self) -> dict[int, str] | None:
         """Row in the split that it was drawn from -> what its image belongs to; `None` if nothing is known of it."""
@@ -60,17 +62,29 @@ class Part:
 
     def groups_at(self, rows: np.ndarray) -> np.ndarray | None:
         """The group of each of some images `(K,)`, given by their rows in the split that they were drawn from."""
-        if self.groups is None:
-            return None
-        return self.groups[rows if self.rows is None else np.searchsorted(self.rows, rows)]
+        return None if self.groups is None else self.groups[self._places(rows)]
+
+    def folds_at(self, rows: np.ndarray) -> np.ndarray | None:
+        """The fold of each of some images, as `groups_at`."""
+        return None if self.folds is None else self.folds[self._places(rows)]
+
+    def _places(self, rows: np.ndarray) -> np.ndarray:
+        return rows if self.rows is None else np.searchsorted(self.rows, rows)
 
 
 @dataclass
 class RawSplits:
-    """The splits of a recipe as they were read, and the one table of their labels."""
+    """The splits of a recipe as they were read, and the one table of their labels.
+
+    Args:
+        parts: Role -> its images.
+        table: The classes.
+        warnings: What a reader may want to know of them.
+    """
 
     parts: dict[str, Part]
     table: LabelTable
+    warnings: tuple[str, ...] = ()
 
     def by_name(self) -> dict[str, AnyData | None]:
         """Name -> split: `train`, `validation`, and `test`, which may be none."""
@@ -78,8 +92,17 @@ class RawSplits:
 
     def pool_groups(self, opened: Mapping[str, Any]) -> np.ndarray | None:
         """The group of every training, then validation image of opened splits; `None` if none are known."""
-        found = [self.parts[name].groups_at(opened[name].rows) for name in ("train", "validation")]
-        known = [groups for groups in found if groups is not None]
+        return self._of_pool(opened, Part.groups_at)
+
+    def pool_folds(self, opened: Mapping[str, Any]) -> np.ndarray | None:
+        """The fold of every training, then validation image of opened splits; `None` if the data say nothing of it."""
+        return self._of_pool(opened, Part.folds_at)
+
+    def _of_pool(
+        self, opened: Mapping[str, Any], at: Callable[[Part, np.ndarray], np.ndarray | None]
+    ) -> np.ndarray | None:
+        found = [at(self.parts[name], opened[name].rows) for name in ("train", "validation")]
+        known = [values for values in found if values is not None]
         return np.concatenate(known) if len(known) == len(found) else None
 
     def num_groups(self) -> dict[str, int]:

@@ -12,15 +12,24 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
+from attentive_probes.checks import unknown_name
 from attentive_probes.data.images import check_columns, encoded_images
 from attentive_probes.data.labels import LabelEncoder, make_table
 from attentive_probes.data.load import AnyData, load_named, same_rows
 from attentive_probes.data.pixels.content_hashes import find_content
-from attentive_probes.data.splitting.groups import check_groups_apart, counted, groups_of, with_copies
+from attentive_probes.data.splitting.groups import (
+    check_groups_apart,
+    counted,
+    group_name,
+    groups_of,
+    num_without_group,
+    with_copies,
+)
 from attentive_probes.data.splitting.hold_out import hold_out, low_shot
 from attentive_probes.data.splitting.split_parts import Part, RawSplits
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.steps.split_files import kept_of, read_keep
+from attentive_probes.problems.label_checks import look_alikes, unlabelled_rows
 from attentive_probes.problems.label_columns import Labels, names_of
 from attentive_probes.problems.label_table import LabelTable
 
@@ -36,8 +45,10 @@ def load_splits(data: DataRecipe) -> RawSplits:
     named = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
     _check_distinct(data, named)
     loaded = load_named_of(data, [name for name in named.values() if name is not None])
-    parts = {role: _part(data, loaded[name]) for role, name in named.items() if name is not None}
+    warnings: list[str] = []
+    parts = {role: _part(data, role, loaded[name], warnings) for role, name in named.items() if name is not None}
     table = label_table(data, parts["train"].data)
+    warnings += look_alike_classes(table.names)
     check_groups_apart({role: part.groups for role, part in parts.items() if part.groups is not None})
     is_cut = data.validation_split is None or (data.test_split is None and data.test_fraction is not None)
     if is_cut or data.tokens == "cached":
@@ -50,15 +61,51 @@ def load_splits(data: DataRecipe) -> RawSplits:
         parts = {role: kept_of(role, part, listed, data.keep) for role, part in parts.items()}
     if data.shots is not None or data.fraction is not None:
         _keep_few(data, parts, table)
-    return RawSplits(parts, table)
+    return RawSplits(parts, table, tuple(warnings))
 
 
-def _part(data: DataRecipe, split: AnyData) -> Part:
+def _part(data: DataRecipe, role: str, split: AnyData, warnings: list[str]) -> Part:
     if not isinstance(split, Dataset):
-        if data.group_column is not None or data.group_pattern is not None:
-            raise ValueError("Groups are known of what is read as a whole; leave data.group_* out of a stream.")
+        if data.group_column is not None or data.group_pattern is not None or data.fold_column is not None:
+            raise ValueError("Groups and folds are known of what is read as a whole; leave them out of a stream.")
         return Part(split)
-    return Part(split, None, groups_of(split, data.images.image_column, data.group_column, data.group_pattern))
+    groups = groups_of(split, data.images.image_column, data.group_column, data.group_pattern)
+    if groups is not None and (count := num_without_group(groups)):
+        warnings.append(f"{count} of {len(groups)} {role} images name no group; each is a group of its own.")
+    folds = None
+    if data.fold_column is not None and role != "test":
+        if data.fold_column not in split.column_names:
+            raise ValueError(unknown_name("column, set data.fold_column:", data.fold_column, split.column_names))
+        folds = np.array([group_name(value) or "" for value in split[data.fold_column]])
+    return _labelled(data, role, Part(split, None, groups, None, folds), warnings)
+
+
+def _labelled(data: DataRecipe, role: str, part: Part, warnings: list[str]) -> Part:
+    """The part without images that have no label, where these are to be left out."""
+    column = data.images.label_column
+    if column not in part.data.column_names:
+        return part  # which is said where the columns are checked
+    missing = unlabelled_rows(Labels.of(part.data, column))
+    if not len(missing):
+        return part
+    count = f"{len(missing):,} of {len(part.data):,} {role} images have no label"
+    if data.images.unlabelled == "raise":
+        raise ValueError(
+            f"{count} in the column {column!r}, the first in row {missing[0]}; label them, or leave them out "
+            "(data.images.unlabelled=skip)."
+        )
+    if len(missing) == len(part.data):
+        raise ValueError(f"None of the {role} images has a label in the column {column!r}.")
+    warnings.append(f"{count} and were left out.")
+    return part.select(np.setdiff1d(np.arange(len(part.data)), missing))
+
+
+def look_alike_classes(names: Sequence[str]) -> list[str]:
+    """A warning for every set of classes that only spaces, case or the form of letters tell apart."""
+    return [
+        f"The classes {', '.join(map(repr, alike))} differ by spaces, case or forms of letters alone; they may be one."
+        for alike in look_alikes(names)
+    ]
 
 
 def _with_copies(data: DataRecipe, parts: Mapping[str, Part]) -> dict[str, Part]:
@@ -156,4 +203,6 @@ def load_named_of(data: DataRecipe, names: Sequence[str]) -> dict[str, AnyData]:
         streaming=data.streaming,
         image_column=data.images.image_column,
         label_column=data.images.label_column,
+        split_column=data.split_column,
+        class_level=data.class_level,
     )

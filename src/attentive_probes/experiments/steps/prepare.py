@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -13,11 +14,14 @@ from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.steps.cache_tokens import open_splits
 from attentive_probes.experiments.steps.check_recipe import backbone_options, check_recipe
 from attentive_probes.experiments.steps.draw_splits import load_splits
+from attentive_probes.experiments.steps.taken_for import taken_for
 from attentive_probes.probe.files.read_parts import add_adapter, read_config
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.training.steps.split_use import check_batches
 from attentive_probes.training.steps.step_count import fit_to_images
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(recipe: Recipe) -> tuple[ProbeSweep, RawSplits, dict[str, ImageSplit | ImageStream | None]]:
@@ -29,6 +33,7 @@ def prepare(recipe: Recipe) -> tuple[ProbeSweep, RawSplits, dict[str, ImageSplit
     runs = check_recipe(recipe)
     data = recipe.data
     splits = load_splits(data)
+    logger.info("%s: %s.", data.dataset, taken_for(splits, data))
     sweep = ProbeSweep.from_backbone(
         recipe.backbone.name,
         runs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from attentive_probes.training.fit import fresh
 from attentive_probes.training.trainer import ProbeTrainer
 
 WEIGHED = ("top1", "balanced_accuracy")  # metrics that are means over images
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -65,7 +69,13 @@ def check_selection(recipe: Recipe) -> None:
         raise ValueError("selection.folds has no use for allow_selection_on_test; leave it out.")
 
 
-def select_by_folds(recipe: Recipe, sweep: ProbeSweep, pool: TokenCache, groups: np.ndarray | None = None) -> Selected:
+def select_by_folds(
+    recipe: Recipe,
+    sweep: ProbeSweep,
+    pool: TokenCache,
+    groups: np.ndarray | None = None,
+    folds: np.ndarray | None = None,
+) -> Selected:
     """Cross-validate all heads and references over training and validation images, and keep what is still needed.
 
     Args:
@@ -73,14 +83,20 @@ def select_by_folds(recipe: Recipe, sweep: ProbeSweep, pool: TokenCache, groups:
         sweep: All heads.
         pool: Tokens of the training and the validation images.
         groups: Group `(M,)` of each training, then validation image, also of those that cannot be read.
+        folds: Fold `(M,)` of each, where the data say so; else they are drawn.
 
     Raises:
         ValueError: If there are too few images or groups, or every head diverges.
     """
     selection, references = recipe.selection, recipe.evaluation.references
     assert selection is not None
-    classes, groups = pool.labels.numpy(), None if groups is None else groups[pool.images.numpy()]
-    folds = folds_of(classes, selection.folds, recipe.data.split_seed, groups)
+    classes, places = pool.labels.numpy(), pool.images.numpy()
+    groups = None if groups is None else groups[places]
+    if folds is None:
+        folds = folds_of(classes, _num_folds(selection.folds, groups), recipe.data.split_seed, groups)
+    else:
+        folds = np.unique(folds[places], return_inverse=True)[1]
+    num_folds = len(np.unique(folds))
     accelerator = make_accelerator()
     folder = Path(recipe.train.output_dir) / FOLDS
     candidates = cross_validate(sweep, references, recipe.train, pool, folds, accelerator, folder)
@@ -100,9 +116,18 @@ def select_by_folds(recipe: Recipe, sweep: ProbeSweep, pool: TokenCache, groups:
         name: reference.with_setting(best_of[name].settings) if name in best_of else reference
         for name, reference in references.items()
     }
-    count = f"{selection.folds}-fold cross-validation of {len(classes)} images"
+    count = f"{num_folds}-fold cross-validation of {len(classes)} images"
     found = describe(choice, winner, count + _in_groups(groups))
     return Selected(fresh(sweep, kept), settled, found)
+
+
+def _num_folds(wanted: int, groups: np.ndarray | None) -> int:
+    """As many folds as were asked for, or as there are groups, if these are fewer."""
+    count = wanted if groups is None else len(np.unique(groups))
+    if 1 < count < wanted:
+        logger.warning("selection.folds is %d, of %d groups: there are %d folds.", wanted, count, count)
+        return count
+    return wanted
 
 
 def select_on_validation(
