@@ -33,6 +33,7 @@ def test_from_init_to_report(run, tiny_backbone, tmp_path, monkeypatch, caplog):
     assert code == 2 and "Did you mean 'test_fraction'" in err
 
 
+@pytest.mark.slow
 def test_audit_and_choose(run, tiny_backbone, tmp_path, monkeypatch):
     """Both print a table and what to do next, and leave files."""
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ from attentive_probes.data.images import ImageOptions
 from attentive_probes.data.labels import LabelEncoder
 from attentive_probes.data.open_split import open_split
 from attentive_probes.data.pixels import decode
-from attentive_probes.data.pixels.decode import open_image
+from attentive_probes.data.pixels.decode import image_endings, open_file, open_image
 from attentive_probes.evaluation.prediction import predict_files
 from tiny import COMMON, SIZE
 
@@ -153,3 +153,15 @@ def test_one_file_gives_the_same_pixels_everywhere(tmp_path, num_channels):
             by_image.append({row["label"]: row["score"] for row in served(image)}["LABEL_0"])
     for scores in (predicted, by_path, by_image):
         assert scores == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_formats_that_run_programs_are_refused(tmp_path, monkeypatch):
+    """PostScript is a program: it is neither started nor taken for an image, whatever its name."""
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *_, **__: pytest.fail("a program was started"))
+    file = io.BytesIO()
+    PILImage.new("RGB", (4, 4)).save(file, "EPS")
+    for name in ("a.eps", "a.png"):
+        (tmp_path / name).write_bytes(file.getvalue())
+        with pytest.raises(ValueError, match="PostScript, which other programs would have to run; save it as PNG"):
+            open_file(tmp_path / name)
+    assert not {".eps", ".ps", ".wmf"} & image_endings()

@@ -59,6 +59,7 @@ def test_a_build_looks_on_the_hub_first(hub, sweep, tmp_path, monkeypatch):
         build(sweep, tmp_path / "elsewhere", repository="me/none")
 
 
+@pytest.mark.slow
 def test_a_broken_download_is_no_cache(hub, sweep, tmp_path):
     """Half a download is an error, nothing is opened; the next attempt gets all of it."""
     cache = build(sweep, tmp_path / "tokens")

@@ -57,6 +57,7 @@ def test_copies_and_labels(recipe, tmp_path):
     assert 3 <= sum(map(len, dropped.values())) == write_keep(raw, dropped, tmp_path / "keep.csv")
 
 
+@pytest.mark.slow
 def test_what_is_left_out_stays_out(recipe, tmp_path):
     """A run on what an audit keeps has fewer images, and no copy; a list of other splits is refused."""
     found, raw = audit_recipe(recipe, tmp_path / "audit")

@@ -83,6 +83,7 @@ def test_one_validation_split(automatic_run):
     assert "Selected is <strong>logistic</strong>" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_refitting_and_resuming(automatic_run, tmp_path):
     """The heads of a refit learned from all images, the card says so, and a resumed run has them as they were."""
     folder, plain = automatic_run(output="plain")
@@ -101,6 +102,7 @@ def test_refitting_and_resuming(automatic_run, tmp_path):
     assert torch.equal(same, weights[1])
 
 
+@pytest.mark.slow
 def test_a_stopped_choice_goes_on(automatic_run, monkeypatch):
     """Folds that were judged are not judged again; the choice is that of a run that was never stopped."""
     _, whole = automatic_run(output="whole")

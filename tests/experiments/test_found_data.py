@@ -274,3 +274,13 @@ def test_every_command_takes_the_columns(table, tmp_path):
     for command in ("train", "init", "choose", "audit"):
         text = CliRunner().invoke(commands, [command, "--help"], terminal_width=200).stdout
         assert "--label-column" in text and "--problem" in text and "--group-column" in text, command
+
+
+def test_a_dry_run_says_what_the_data_were_taken_for(table, tiny_backbone):
+    """The same line as a run, without training anything."""
+    path = table(label=colour)
+    done = CliRunner().invoke(commands, ["train", str(path), "--backbone", tiny_backbone("vit"), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.stdout.split())
+    assert "labels: 3 classes (blue 20, green 20, red 20) in column label; splits: train 42, test 12" in text
+    assert "3 classes; 42 train" in text and not (path.parent / "outputs").exists()

@@ -38,6 +38,7 @@ def run(folder, tests, *changes):
     return run_recipe(Recipe.of_text(RECIPE.format(folder=folder, tests=tests), changes))
 
 
+@pytest.mark.slow
 def test_each_is_scored_once(boots, tmp_path):
     """A subset with a class map, among its classes and among all, and a plain one; a resumed run looks at none."""
     own = f"dataset: {boots}, class_map: {{boots: Ankle boot, bags: Bag}}"

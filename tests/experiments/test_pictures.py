@@ -92,6 +92,7 @@ def test_heads_without_maps_are_drawn_as_well(recipe_file, tmp_path):
         assert picture.height < 320  # one row of images
 
 
+@pytest.mark.slow
 def test_families_may_be_named(recipe_file, tmp_path):
     """Under a grid, the name of a head means its best setting, as baseline and in pictures; others are refused."""
     changes = [*SHORT, "grid.learning_rate=[0.05,0.0001]", f"train.output_dir={tmp_path / 'run'}"]

@@ -36,6 +36,7 @@ def answer(probe, photo):
         return as_scores(probe(pixels).logits, probe.config)[0]
 
 
+@pytest.mark.slow
 def test_each_probe_of_a_file_has_its_own_processor(tiny_backbone, tmp_path):
     """Two probes on one backbone that normalize otherwise: the raw file says of each what its pipeline says."""
     first = made(tiny_backbone)

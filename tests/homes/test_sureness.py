@@ -117,6 +117,7 @@ def test_studies_compare_by_groups():
     assert alone["error"] < 0.5 * found["error"]
 
 
+@pytest.mark.slow
 def test_a_learning_curve_by_groups():
     """Wider by groups that are alike than by as many images, and not known of three."""
     rng = np.random.default_rng(0)

@@ -164,6 +164,7 @@ def test_a_head_alone_reads_tokens(probe, tmp_path):
     assert found.inputs == {"tokens": "float32 (B, 16, 32)"} and found.size < 50_000
 
 
+@pytest.mark.slow
 def test_several_heads_share_the_backbone(several, tmp_path):
     """One file, one pass, the outputs of each head by its name."""
     path = export_probes(several, tmp_path / "both.onnx", attention=True).path
@@ -175,6 +176,7 @@ def test_several_heads_share_the_backbone(several, tmp_path):
     assert list(metadata["heads"]) == ["ep", "fused"] and "attention.fused" in outputs
 
 
+@pytest.mark.slow
 def test_probes_stay_as_they_are(tiny_backbone, tmp_path):
     """A probe in training, with an adapter, is exported with the adapter merged, and trains on."""
     options = {"lora": LoraConfig(r=2, init_lora_weights=False), "labels": LABELS}
@@ -229,6 +231,7 @@ def test_wrong_numbers_are_not_kept(probe, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_positions_do_not_grow(tiny_backbone, tmp_path):
     """A head with a place for every token, and a probe without processor, are refused with the reason."""
     head = HeadConfig(pooling="cbam")

@@ -24,6 +24,7 @@ def test_the_table_of_exports_is_true(name):
     assert not row["heads"] or float(found["difference"]) < 1e-4 > float(row["difference"])
 
 
+@pytest.mark.slow
 def test_a_probe_in_training_is_exported_as_it_would_answer(tiny_backbone, tmp_path):
     """Statistics of tokens stay what they were; a head that answers NaN is refused."""
     head = HeadConfig("aim", {"num_attention_heads": 4})

@@ -18,6 +18,7 @@ def blocks(kind):
     return re.findall(rf"^```{kind}\n(.*?)^```", (DOCS / "studies.md").read_text(), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_study_of_the_page_loads(tmp_path):
     """Its first YAML block is a study with the runs that the axes make."""
     (tmp_path / "mine.yaml").write_text(blocks("yaml")[0])

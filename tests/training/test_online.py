@@ -144,6 +144,7 @@ def _callback():
     return OnlineProbesCallback(make_probes(), read, train, validation, evaluate_every=2)
 
 
+@pytest.mark.slow
 def test_in_the_trainer_of_transformers(tmp_path):
     """The model is trained to equal bits with and without; a resumed run scores as one that was never stopped."""
     plain = _trainer(tmp_path / "plain", [])

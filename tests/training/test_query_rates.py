@@ -109,6 +109,7 @@ train: {num_train_epochs: 6, batch_size: 20}
 """
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_attend_is_warned_about(tmp_path):
     """Entropy stands beside its bound in results and table; only the head whose queries stayed is named."""
     folders = [f"train.output_dir={tmp_path / 'run'}", f"data.cache.folder={tmp_path / 'tokens'}"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import AutoConfig
 
 from attentive_probes.backbones.load import build_model
@@ -18,6 +19,8 @@ from attentive_probes.data.load import rows_of
 from attentive_probes.experiments.blocks import DataRecipe
 from attentive_probes.experiments.recipe import Recipe
 from attentive_probes.experiments.steps.check_recipe import backbone_options
+from attentive_probes.experiments.steps.draw_splits import load_splits
+from attentive_probes.experiments.steps.taken_for import taken_for
 from attentive_probes.probe.configuration_probe import ProbeConfig
 from attentive_probes.probe.files.read_parts import add_adapter
 from attentive_probes.probe.making.describe import describe_probe, layouts_of, reading_of, set_head
@@ -64,7 +67,7 @@ class Plan:
         images: Split -> number of images, where it is known.
         steps: Optimizer steps, and 0 where the number of images is not known.
         cache_bytes: Bytes of all tokens that a cache would hold, 0 if nothing is cached or known.
-        notes: What else is to be known of the protocol.
+        notes: What else is to be known of the protocol, and what local data were taken for.
         theirs: Changes that make it the protocol of the paper, where that differs.
     """
 
@@ -88,6 +91,11 @@ def plan_recipe(recipe: Recipe) -> Plan:
     known = {name: int(sizes[name]) for name in ("train", "validation", "test") if sizes.get(name)}
     images = _role_sizes(recipe.data, known)
     num_labels = recipe.data.num_labels or len(recipe.data.labels or ()) or int(sizes.get("classes") or 0)
+    what = ""
+    if not num_labels and Path(recipe.data.dataset).expanduser().exists():  # which costs a look, and no download
+        raw = load_splits(recipe.data)
+        num_labels, what = len(raw.table.names), taken_for(raw, recipe.data)
+        images = {role: len(part.data) for role, part in raw.parts.items() if isinstance(part.data, Dataset)}
     if not num_labels:
         raise ValueError("The number of classes is not known without the data; set data.num_labels for a dry run.")
     config = _described(recipe, num_labels)
@@ -101,6 +109,7 @@ def plan_recipe(recipe: Recipe) -> Plan:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     paper = recipe.paper
     notes, theirs = ([], []) if paper is None else (list(paper.notes), list(paper.theirs))
+    notes += [what] if what else []
     return Plan(
         heads, parameters, num_labels, images, _steps(recipe.train, images.get("train", 0)), cached, notes, theirs
     )

@@ -9,6 +9,7 @@
 | 32-bit integers | refused, for the same reason |
 | animated | the first frame |
 | with an EXIF orientation | turned upright |
+| PostScript and other formats that run another program | refused |
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ IN_FLIGHT = 2**26  # pixels that are decoded at a time, by however many threads;
 STRIP = 2**20  # pixels that are laid over white at a time
 PLUGINS = {"pillow_heif": "register_heif_opener", "pillow_avif": None, "pillow_jxl": None}
 TIFF = (b"II*\0", b"MM\0*")
+HANDED_ON = ("EPS", "PDF", "WMF", "MPEG", "HDF5", "GRIB", "BUFR")  # PostScript, for one, is run by Ghostscript
+POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 
 
 class PixelBudget:
@@ -99,8 +102,7 @@ def open_image(
         if isinstance(cell, Image.Image):
             return to_mode(ImageOps.exif_transpose(cell), MODES[num_channels])
         content = encoded_bytes(cell)
-        register_plugins()
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=safe_formats()) as image:
             if jpeg_min_size is not None:
                 image.draft("RGB", (jpeg_min_size, jpeg_min_size))  # of no effect on other formats
             if image.width * image.height > max_pixels:
@@ -188,10 +190,17 @@ def register_plugins() -> None:
 
 
 @cache
-def image_endings() -> frozenset[str]:
-    """Endings of the files that Pillow can open here, with their dots, in small letters."""
+def safe_formats() -> tuple[str, ...]:
+    """The formats that Pillow opens here, but for those that it hands to another program or library."""
     register_plugins()
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN) - {
+    Image.init()
+    return tuple(name for name in Image.ID if name not in HANDED_ON)
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """Endings of the files that can be opened here, with their dots, in small letters."""
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in safe_formats()) - {
         ".pdf", ".mpg", ".mpeg", ".h5", ".hdf",
     }  # fmt: skip
 
@@ -200,6 +209,8 @@ def _cause(error: Exception, content: bytes | None) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return "it has more than twice the pixels at which Pillow suspects a bomb; make it smaller"
     if isinstance(error, Image.UnidentifiedImageError):
+        if content is not None and content[:4] in POSTSCRIPT:
+            return "PostScript, which other programs would have to run; save it as PNG"
         if content is not None and content[:4] in TIFF:
             return "a TIFF with more bands than four, or of another kind that Pillow does not know; save three bands"
         return "it is no image, or of a kind that Pillow does not know"
