@@ -50,7 +50,7 @@ def test_a_probe_does_without_the_libraries_of_training():
 @pytest.mark.parametrize(
     ("before", "first"),
     [
-        ("import sys\n", "AutoModelForImageClassification"),
+        pytest.param("import sys\n", "AutoModelForImageClassification", marks=pytest.mark.slow),
         pytest.param(ALREADY_THERE, "AutoModel", marks=pytest.mark.slow),
         pytest.param("import sys, transformers\n", "AutoConfig", marks=pytest.mark.slow),
     ],

@@ -1,5 +1,6 @@
 """Commands for somebody's images: init, train, audit, choose; and what lies in a folder of caches."""
 
+import pytest
 import yaml
 
 from attentive_probes.data.store.caches import list_caches

@@ -38,7 +38,7 @@ def learned(probe):
     return {name: p.detach().clone() for name, p in probe.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("lora", [None, LORA])
+@pytest.mark.parametrize("lora", [pytest.param(None, marks=pytest.mark.slow), LORA])
 def test_resumed_is_uninterrupted(lora, tiny_backbone, tmp_path, caplog):
     """A fresh probe goes on from the checkpoint to the same tensors, and no warning says that any is missing."""
     folder = tiny_backbone("vit")

@@ -83,10 +83,10 @@ def values_of(results):
 
 
 PLACES = [
-    (epochs, "write_states", 3), (run_module, "_draw", 0),
+    (run_module, "_draw", 0),
 ]  # fmt: skip
 MORE_PLACES = [
-    (epochs, "save_run", 0), (references, "evaluate_reference", 1),
+    (epochs, "write_states", 3), (epochs, "save_run", 0), (references, "evaluate_reference", 1),
     (run_module, "ProbeTrainer", 0), (epochs, "save_run", 2), (epochs, "write_states", 0),
     (references, "save_whole", 0), (references, "read_features", 1), (TrainingLoop, "evaluate", 0),
     (resume, "save_checked", 4),

@@ -41,7 +41,7 @@ def arguments(folder, **options):
             lambda k: 1e6 + k,
             lambda k: 7 * k - 300,
         ],
-        [1, 2],
+        [3],
     ),
     ids=["ages", "prices", "small", "offset", "negative"],
 )
