@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,8 @@ from safetensors import safe_open
 
 from attentive_probes import ProbeForImageClassification
 from attentive_probes.evaluation import prediction
-from attentive_probes.evaluation.prediction import predict_files
+from attentive_probes.evaluation.prediction import find_images, predict_files
+from attentive_probes.evaluation.predictions.prediction_files import read_list
 from tiny import image_dataset
 
 
@@ -67,18 +69,43 @@ def test_a_stopped_one_goes_on(run, probe_folder, photos, tmp_path, monkeypatch,
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
 
 
+def given(monkeypatch, content):
+    """Let a command find bytes on its standard input."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_lists_as_programs_write_them(photos):
+    """Lines, zero bytes, byte order marks, UTF-16, folders, and names in no encoding at all."""
+    one, two = photos / "5.png", photos / "1.png"
+    text = f"{one}\r\n{two}\r\n"
+    for content in (text.encode(), text.encode("utf-8-sig"), text.encode("utf-16"), f"{one}\0{two}\0".encode()):
+        assert read_list(content) == [one, two]
+    assert read_list(str(photos).encode()) == find_images([photos])
+    assert os.fsencode(read_list(b"caf\xe9.png\n")[0]) == b"caf\xe9.png"
+
+
+def test_tables_to_predict(photos):
+    """A table of paths stands for its images; data that are no image are refused with the way out."""
+    table = photos.parent / "list.csv"
+    table.write_text("path,label\n" + "".join(f"{photos.name}/{i}.png,x\n" for i in (5, 1)))
+    assert find_images([table]) == [photos / "5.png", photos / "1.png"]
+    (photos.parent / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="holds data, not an image: evaluate --dataset"):
+        find_images([photos.parent / "t.parquet"])
+
+
 def test_unsure_answers_and_lists(run, probe_folder, photos, monkeypatch):
     """Below the threshold an answer is unsure; a list on standard input is read; pictures are drawn on demand."""
     code, out, _ = run("predict", probe_folder, photos, "--threshold", 1.0, "--label", "band 1")
     assert code == 0 and out.count("(unsure)") == 7
     code, _, err = run("predict", probe_folder, photos, "--threshold", 2)
     assert code == 2 and "threshold is 2" in err
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{photos / '5.png'}\n\n{photos / '1.png'}\n"))
+    given(monkeypatch, f"{photos / '5.png'}\n\n{photos / '1.png'}\n".encode())
     code, out, _ = run("predict", probe_folder, "-")
     assert [line.partition(":")[0].rpartition("/")[2] for line in out.splitlines()] == ["5.png", "1.png"]
     code, out, _ = run("predict", probe_folder, photos, "--explain", photos.parent / "why")
     assert code == 0 and len(list((photos.parent / "why").glob("*.png"))) == 7
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    given(monkeypatch, b"\n")
     assert "names no file" in run("predict", probe_folder, "-")[2]
 
 

@@ -2,8 +2,11 @@
 
 import csv
 import hashlib
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 from typer.testing import CliRunner
@@ -14,6 +17,7 @@ from attentive_probes.experiments.automatic import AutoOptions
 from attentive_probes.experiments.options import find_run
 from attentive_probes.experiments.run import run_recipe
 from attentive_probes.experiments.steps.draw_splits import load_splits
+from attentive_probes.experiments.steps.split_files import write_keep
 from attentive_probes.experiments.steps.taken_for import taken_for
 from colours import picture
 
@@ -284,3 +288,52 @@ def test_a_dry_run_says_what_the_data_were_taken_for(table, tiny_backbone):
     text = " ".join(done.stdout.split())
     assert "labels: 3 classes (blue 20, green 20, red 20) in column label; splits: train 42, test 12" in text
     assert "3 classes; 42 train" in text and not (path.parent / "outputs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["numbers", "tags"])
+def test_predictions_are_kept_for_every_problem(table, tiny_backbone, tmp_path, kind):
+    """A row per test image, from which the metrics of the results follow."""
+    of = {"numbers": lambda i: f"{0.5 + (i % 3) + i / 100:.2f}", "tags": lambda i: ["sun", "sea", "sun|sea"][i % 3]}[
+        kind
+    ]
+    changes = ["train.num_train_epochs=2", "grid.seed=[0]", "grid.learning_rate=[auto]", "evaluation.report=false"]
+    recipe = find_run(str(table(label=of)), AutoOptions(tiny_backbone("vit"), tmp_path / "run"), [
+        *changes, f"data.cache.folder={tmp_path / 'tokens'}",
+    ])  # fmt: skip
+    results = run_recipe(recipe)
+    found = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pandas().sort_values("row")
+    assert len(found) == 12
+    if kind == "numbers":
+        error = (found["label"] - found["predicted"]).abs().mean()
+        assert error == pytest.approx(results.best.test["mean_absolute_error"], rel=1e-4)
+        assert found["label"].between(0.5, 3.1).all()
+    else:
+        assert set(found["label"]) <= {"sea", "sun", "sea|sun"}
+        said = (found[["probability_sea", "probability_sun"]].to_numpy() >= 0.5).tolist()
+        names = ["|".join(n for n, is_on in zip(("sea", "sun"), row, strict=True) if is_on) for row in said]
+        assert found["predicted"].tolist() == names
+
+
+def test_what_to_keep_is_known_by_content(tmp_path):
+    """A list leaves out what it means, not what lies where that was: after an image more or less it is refused."""
+    for split, count in (("train", 10), ("val", 4), ("test", 4)):
+        class_folders(tmp_path / "data" / split, {name: [k] * count for k, name in enumerate(COLOURS)})
+    copied = tmp_path / "data" / "train" / "green" / "005.png"
+    shutil.copy(tmp_path / "data" / "test" / "green" / "000.png", copied)
+    _, raw, _ = read(tmp_path / "data")
+    row = [Path(path) for path in paths_of(raw.parts["train"].data, "image")].index(copied)
+    assert write_keep(raw, {"train": {row}}, tmp_path / "keep.csv") == 1
+    _, kept, _ = read(tmp_path / "data", f"data.keep={tmp_path / 'keep.csv'}")
+    left = set(paths_of(raw.parts["train"].data, "image")) - set(paths_of(kept.parts["train"].data, "image"))
+    assert left == {str(copied)} and len(kept.parts["test"].data) == 12
+    extra = tmp_path / "data" / "train" / "blue" / "0_new.png"
+    picture(0, 9).save(extra)
+    with pytest.raises(ValueError, match="does not know 1 of its images, for the train split"):
+        read(tmp_path / "data", f"data.keep={tmp_path / 'keep.csv'}")
+    extra.unlink()
+    (tmp_path / "data" / "train" / "red" / "003.png").unlink()
+    with pytest.raises(ValueError, match="lists 1 images that are not in it, for the train split"):
+        read(tmp_path / "data", f"data.keep={tmp_path / 'keep.csv'}")
+    (tmp_path / "rows.csv").write_text("split,row\n" + "".join(f"{s},{i}\n" for s in raw.parts for i in (0, 1, 9, 11)))
+    assert len(read(tmp_path / "data", f"data.keep={tmp_path / 'rows.csv'}")[1].parts["train"].data) == 4

@@ -32,7 +32,7 @@ def embed(
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
     begin()
-    files = read_list(sys.stdin) if paths == [Path("-")] else find_images(paths)
+    files = read_list(sys.stdin.buffer.read()) if paths == [Path("-")] else find_images(paths)
     if tokens is None:
         probe = ProbeForImageClassification.from_pretrained(model)
     else:

@@ -35,7 +35,7 @@ def predict(
     from attentive_probes.probe.modeling_probe import ProbeForImageClassification
 
     begin()
-    files = read_list(sys.stdin) if paths == [Path("-")] else find_images(paths)
+    files = read_list(sys.stdin.buffer.read()) if paths == [Path("-")] else find_images(paths)
     model = ProbeForImageClassification.from_pretrained(probe).to(process_state().device)
     settings: dict[str, Any] = {"top_k": top_k, "batch_size": batch_size, "threshold": threshold}
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from attentive_probes.checks import unknown_name
 from attentive_probes.data.pixels.decode import open_file
+from attentive_probes.data.sources.find import SHARDS, TABLES
 from attentive_probes.data.sources.listing import Folder
+from attentive_probes.data.sources.read_tables import read_rows
+from attentive_probes.data.sources.readers import path_column
+from attentive_probes.data.sources.table_paths import FilesOfTable
 from attentive_probes.evaluation.predictions.image_pixels import check_processor, pixels_of
 from attentive_probes.files.fingerprint import fingerprint_of, tensors_checksum
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -59,7 +62,8 @@ def identity_of(probe: ProbeForImageClassification, **options: Any) -> dict[str,
 def find_images(paths: Iterable[str | os.PathLike]) -> list[Path]:
     """All image files among files and folders (with their subfolders), each once, in order of name within a folder.
 
-    Hidden files and leftovers of file managers in folders do not count, as in training.
+    Hidden files and leftovers of file managers in folders do not count, as in training. A table (CSV, TSV, JSON Lines)
+    stands for the images that it names.
 
     Raises:
         ValueError: If a path does not exist, or there is no image at all.
@@ -68,11 +72,30 @@ def find_images(paths: Iterable[str | os.PathLike]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise ValueError(f"There is no file or folder {str(path)!r}.")
-        found.update(dict.fromkeys(map(Path, Folder.of(path).images()) if path.is_dir() else [path]))
+        found.update(dict.fromkeys(_images_of(path)))
     files = list(found)
     if not files:
         raise ValueError("There is no image file in the given paths.")
     return files
+
+
+def _images_of(path: Path) -> Iterable[Path]:
+    ending = path.suffix.lower()
+    if path.is_dir():
+        return map(Path, Folder.of(path).images())
+    if ending in TABLES:
+        rows = read_rows(path)
+        column = path_column(rows[0])
+        if column is None:
+            raise ValueError(f"{path} has the columns {list(rows[0])}, none of which is called like one of images.")
+        files = FilesOfTable(path)
+        return [Path(files.find(str(row[column])) or str(row[column])) for row in rows]
+    if ending in SHARDS:
+        raise ValueError(
+            f"{path} holds data, not an image: evaluate --dataset {path} scores a labelled split; to predict, bring "
+            "image files, folders of them, or a table of paths."
+        )
+    return [path]
 
 
 def predict_files(
@@ -121,12 +144,13 @@ def predict_files(
             bar.update(len(chunk))
 
 
-def _open(path: Path, probe: ProbeForImageClassification) -> Image.Image | str:
-    """An image, or why there is none."""
+def _open(path: Path, probe: ProbeForImageClassification) -> Tensor | str:
+    """The pixels of an image `(1, C, H, W)`, or why there are none; the photograph is let go."""
     try:
-        return open_file(path, probe.backbone.num_channels)
+        image = open_file(path, probe.backbone.num_channels)
     except ValueError as error:
         return str(error)
+    return pixels_of(probe, [image])
 
 
 @torch.no_grad()
@@ -142,7 +166,7 @@ def _predict(
     images = [image for image in found if not isinstance(image, str)]
     scores: Iterator[Prediction | None] = iter(())
     if images:
-        scores = iter(_answers(probe, probe(pixels_of(probe, images)).logits, top_k, chosen, threshold))
+        scores = iter(_answers(probe, probe(torch.cat(images)).logits, top_k, chosen, threshold))
     for path, image in zip(files, found, strict=True):
         answer = None if isinstance(image, str) else next(scores)
         problem = image if isinstance(image, str) else f"The probe gives no finite scores for the image {path}"

@@ -133,8 +133,9 @@ class DataRecipe:
         group_column: Column that says which images belong together, such as those of a patient: never in two splits.
         group_pattern: Instead, a regular expression on the paths of the images; its first group, or else what it
             matches, says so.
-        keep: CSV file with the columns `split` and `row`, as `attentive-probes audit --drop` writes it: images of a
-            split that it does not list are left out; `null` for none.
+        keep: CSV file as `attentive-probes audit --drop` writes it, with the columns `split`, `row`, `content` and
+            `keep`: images are known by their content; `null` for none. With `split` and `row` alone, other rows are
+            left out.
         allow_selection_on_test: Whether `validation_split` may be the test split. It makes every number optimistic; the
             results say so.
         labels: Names of the classes, when the label column does not know them.

@@ -244,7 +244,8 @@ class ProbeTrainer:
         note_test(run, scores, split, baseline, details)
         results.correct_for_number()
         if run.accelerator.is_main_process:
-            save_tested(run.folder, scores[baseline], scores[results.best.name], run.sweep, split)
+            best = results.best
+            save_tested(run.folder, scores[baseline], scores[best.name], run.sweep, split, best.temperature)
             if details.predictions:
                 save_head_predictions(scores, split, run.folder / HEAD_PREDICTIONS, details)
         # Also of a stream: the images that count.

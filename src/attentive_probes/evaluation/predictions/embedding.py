@@ -54,12 +54,12 @@ def embed_files(
             for path in files[first : first + batch_size]:
                 bar.update()
                 try:
-                    images.append(open_file(path, probe.backbone.num_channels))
+                    images.append(pixels_of(probe, [open_file(path, probe.backbone.num_channels)]))
                 except ValueError:
                     continue
                 paths.append(str(path))
             if images:
-                pixels = pixels_of(probe, images)
+                pixels = torch.cat(images)
                 yield Embedded(paths, (_tokens(probe, pixels) if tokens else probe(pixels).features).float().cpu())
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -20,12 +21,15 @@ def check_processor(probe: ProbeForImageClassification) -> None:
         raise ValueError("The probe has no image processor; set probe.image_processor.")
 
 
-def pixels_of(probe: ProbeForImageClassification, images: Sequence[Image.Image]) -> Tensor:
+def pixels_of(probe: ProbeForImageClassification, images: Iterable[Image.Image]) -> Tensor:
     """Pixels `(B, C, H, W)` of opened images as the processor of a probe gives them, on the device of the probe.
+
+    Images are processed one by one, so that an iterator that opens them holds one photograph at a time.
 
     Raises:
         ValueError: If the probe has no image processor.
     """
     check_processor(probe)
     assert probe.image_processor is not None
-    return probe.image_processor(list(images), return_tensors="pt")["pixel_values"].to(probe.device)
+    parts = [probe.image_processor([image], return_tensors="pt")["pixel_values"] for image in images]
+    return torch.cat(parts).to(probe.device)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from attentive_probes.checks import unknown_name
+from attentive_probes.data.sources.listing import Folder
 from attentive_probes.evaluation.prediction import Prediction
 from attentive_probes.files.untrusted import untrusted
 from attentive_probes.files.writing import whole_file, write_whole
@@ -198,13 +201,23 @@ def from_cell(cell: str) -> str:
     return cell.removeprefix("'")
 
 
-def read_list(lines: Iterable[str]) -> list[Path]:
-    """The files that a list names, a line each; empty lines do not count.
+def read_list(content: bytes) -> list[Path]:
+    """The files that a list names: a line each, or, as `find -print0` writes them, with a zero byte behind each.
+
+    A folder stands for the images below it. Byte order marks, as PowerShell writes them, and empty lines do not count;
+    names keep the bytes that they have.
 
     Raises:
         ValueError: If the list names no file.
     """
-    found = list(dict.fromkeys(Path(line.strip()) for line in lines if line.strip()))
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        text = content.decode("utf-16")
+    else:
+        text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
+    names = text.split("\0") if "\0" in text else [line.strip() for line in text.split("\n")]
+    found: dict[Path, None] = {}
+    for path in (Path(name) for name in names if name.strip()):
+        found.update(dict.fromkeys(map(Path, Folder.of(path).images()) if path.is_dir() else [path]))
     if not found:
         raise ValueError("The list on standard input names no file.")
-    return found
+    return list(found)

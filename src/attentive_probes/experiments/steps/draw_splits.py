@@ -51,7 +51,7 @@ def load_splits(data: DataRecipe) -> RawSplits:
     warnings += look_alike_classes(table.names)
     check_groups_apart({role: part.groups for role, part in parts.items() if part.groups is not None})
     is_cut = data.validation_split is None or (data.test_split is None and data.test_fraction is not None)
-    if is_cut or data.tokens == "cached":
+    if is_cut or data.tokens == "cached" or data.keep is not None:
         parts = _with_copies(data, parts)
     for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
         if role not in parts and fraction is not None:

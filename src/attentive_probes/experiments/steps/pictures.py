@@ -51,7 +51,7 @@ def draw_pictures(
     if (name := named_head(evaluation.layers_head, results)) is not None:
         layers = layer_heatmap(sweep.probe(name), _readable(test))
         layer_figure(results, layers, folder / LAYERS_PICTURE)
-    if (folder / PREDICTIONS).exists():
+    if sweep.config.problem.has_one_class and (folder / PREDICTIONS).exists():
         places = {row: place for place, row in enumerate(test.rows.tolist())}
         wrong, right = telling_predictions(folder / PREDICTIONS)
         for predictions, name in ((wrong, WRONG_PICTURE), (right, RIGHT_PICTURE)):

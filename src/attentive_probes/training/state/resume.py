@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,11 +24,13 @@ from attentive_probes.files.fingerprint import fingerprint_of
 from attentive_probes.machine.environment import library_versions
 from attentive_probes.probe.sweep import ProbeSweep
 from attentive_probes.problems import Scores
+from attentive_probes.problems.target_scores import TargetScores
 from attentive_probes.scores.class_scores import ClassScores
 from attentive_probes.scores.class_sums import score_classes
 from attentive_probes.training.arguments import ProbeTrainingArguments
 from attentive_probes.training.state.checkpoint import check_output_dir
 from attentive_probes.training.state.kept_epochs import EpochSelection
+from attentive_probes.training.state.target_records import save_target_records
 from attentive_probes.training.steps.loop import EpochProgress, TrainingLoop
 
 logger = logging.getLogger(__name__)
@@ -131,14 +134,20 @@ def check_resumable(folder: Path, results: SweepResults, identity: Identity) -> 
         )
 
 
-def save_tested(folder: Path, baseline: Scores, best: Scores, sweep: ProbeSweep, split: Split) -> None:
+def save_tested(
+    folder: Path, baseline: Scores, best: Scores, sweep: ProbeSweep, split: Split, temperature: float | None = None
+) -> None:
     """Keep what a tested run cannot find out again without a second look at the test split.
 
     Comparisons need to know on which images the baseline is right; people and pictures, what the selected head said.
     """
+    config = copy(sweep.config)
+    config.temperature = temperature
     if isinstance(best, ClassScores) and best.records is not None:
         places = split.rows_at(best.records.rows)
         best.records.save(folder / PREDICTIONS, sweep.config.id2label, places)
+    if isinstance(best, TargetScores) and best.rows is not None:
+        save_target_records(best, config, split.rows_at(best.rows), folder / PREDICTIONS)
     correct = baseline.correct if isinstance(baseline, ClassScores) else np.empty(0, bool)
     save_checked(torch.from_numpy(correct.copy()), folder / TESTED)
 
