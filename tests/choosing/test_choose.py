@@ -40,8 +40,8 @@ def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
     names = [tiny_backbone("vit"), tiny_backbone("siglip")]
     options = AutoOptions(None, tmp_path / "choice" / "run")
     changes = ["train.num_train_epochs=1", f"data.cache.folder={tmp_path / 'tokens'}"]
-    options = {"most_images": 72, "changes": changes, "with_lora": True}
-    found = choose_backbone(str(tmp_path / "photos"), names, options, **options)
+    more = {"most_images": 72, "changes": changes, "with_lora": True}
+    found = choose_backbone(str(tmp_path / "photos"), names, options, **more)
     assert any("An adapter (LoRA" in line and "without" in line for line in found.more)
     assert found.backbone in names and found.reason.startswith("Take ") and "licence unknown" in found.reason
     assert {row["backbone"] for row in found.table} == set(names)
@@ -56,7 +56,7 @@ def test_a_choice_from_folder_to_files(tiny_backbone, tmp_path):
     assert content["backbone"] == found.backbone and (tmp_path / "choice" / "choice.png").exists()
     data = image_dataset(20).remove_columns("label").add_column("label", np.arange(20) / 7)
     data.to_parquet(tmp_path / "ages.parquet")
-    with pytest.raises(ValueError, match="right and wrong answers"):
+    with pytest.raises(ValueError, match="correct and wrong predictions"):
         choose_backbone(str(tmp_path / "ages.parquet"), names[:1], options)
     with pytest.raises(ValueError, match="at least one backbone"):
         choose_backbone(str(tmp_path / "photos"), [])

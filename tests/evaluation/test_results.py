@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from attentive_probes.evaluation.results import SweepResults
+from attentive_probes.evaluation.runs.attention_spread import Spread
 from attentive_probes.evaluation.runs.head_result import HeadResult, ReferenceResult
 from attentive_probes.problems import PROBLEMS
 
@@ -45,3 +46,8 @@ def test_every_field_is_documented():
     for cls in (SweepResults, HeadResult, ReferenceResult):
         assert [field.name for field in fields(cls) if f"`{field.name}`" not in page] == []
     assert all(f"`{name}`" in page for problem in PROBLEMS.values() for name in problem.metrics)
+
+
+def test_a_spread_is_a_share_whatever_a_file_says():
+    """An entropy beyond its bound, which a damaged file may hold, is all of the tokens."""
+    assert Spread(1e9, 2.0).share == 1.0 and Spread(math.log(4), math.log(8)).share == pytest.approx(0.5)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from PIL import Image
 from typer.testing import CliRunner
 
 from attentive_probes.cli.main import commands
@@ -337,3 +338,15 @@ def test_what_to_keep_is_known_by_content(tmp_path):
         read(tmp_path / "data", f"data.keep={tmp_path / 'keep.csv'}")
     (tmp_path / "rows.csv").write_text("split,row\n" + "".join(f"{s},{i}\n" for s in raw.parts for i in (0, 1, 9, 11)))
     assert len(read(tmp_path / "data", f"data.keep={tmp_path / 'rows.csv'}")[1].parts["train"].data) == 4
+
+
+@pytest.mark.parametrize(("scale", "is_told"), [(1, True), (16, False)])
+def test_images_of_twelve_bits_in_sixteen(tmp_path, scale, is_told):
+    """X-rays of 12 bits are read as nearly black, which is said, with what they are to be multiplied by."""
+    for k, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            values = np.random.default_rng(i).integers(0, 2000 + 2000 * k, (8, 8)).astype(np.uint16) * scale
+            Image.fromarray(values).save(tmp_path / name / f"{i}.png")
+    warnings = read(tmp_path)[1].warnings
+    assert any("as files of 12 bits do" in text and "Multiply them by 16" in text for text in warnings) == is_told

@@ -25,7 +25,7 @@ class Spread(NamedTuple):
     @property
     def share(self) -> float:
         """The share of the tokens that attention is spread over: as many equal ones have that entropy."""
-        return math.exp(self.entropy - self.bound)
+        return math.exp(min(0.0, self.entropy - self.bound))
 
     @property
     def is_even(self) -> bool:

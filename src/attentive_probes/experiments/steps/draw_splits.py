@@ -17,6 +17,7 @@ from attentive_probes.data.images import check_columns, encoded_images
 from attentive_probes.data.labels import LabelEncoder, make_table
 from attentive_probes.data.load import AnyData, load_named, same_rows
 from attentive_probes.data.pixels.content_hashes import find_content
+from attentive_probes.data.pixels.decode import brightest_of_16_bits
 from attentive_probes.data.splitting.groups import (
     check_groups_apart,
     counted,
@@ -34,6 +35,7 @@ from attentive_probes.problems.label_columns import Labels, names_of
 from attentive_probes.problems.label_table import LabelTable
 
 logger = logging.getLogger(__name__)
+SAMPLE = 32  # images that are looked at for their range
 
 
 def load_splits(data: DataRecipe) -> RawSplits:
@@ -49,6 +51,7 @@ def load_splits(data: DataRecipe) -> RawSplits:
     parts = {role: _part(data, role, loaded[name], warnings) for role, name in named.items() if name is not None}
     table = label_table(data, parts["train"].data)
     warnings += look_alike_classes(table.names)
+    warnings += dark_images(data, parts["train"].data)
     check_groups_apart({role: part.groups for role, part in parts.items() if part.groups is not None})
     is_cut = data.validation_split is None or (data.test_split is None and data.test_fraction is not None)
     if is_cut or data.tokens == "cached" or data.keep is not None:
@@ -105,6 +108,23 @@ def look_alike_classes(names: Sequence[str]) -> list[str]:
     return [
         f"The classes {', '.join(map(repr, alike))} differ by spaces, case or forms of letters alone; they may be one."
         for alike in look_alikes(names)
+    ]
+
+
+def dark_images(data: DataRecipe, train: AnyData) -> list[str]:
+    """A warning where images of 16 bits use a part of their range, as scanners of 10 to 14 bits write them."""
+    if not isinstance(train, Dataset) or data.images.image_column not in train.column_names or not len(train):
+        return []
+    images = encoded_images(train.with_format(None), data.images, "train")
+    places = np.unique(np.linspace(0, len(train) - 1, SAMPLE).astype(int)).tolist()
+    found = [brightest_of_16_bits(images[place][data.images.image_column]) for place in places]
+    wide = [value for value in found if value is not None]
+    if not wide or max(wide) >= 2**16 / 4:
+        return []
+    bits = max(wide).bit_length()
+    return [
+        f"Images of 16 bits use values up to {max(wide):,} of 65,535, as files of {bits} bits do: they are read as "
+        f"nearly black. Multiply them by {2 ** (16 - bits)}, for training and for use alike."
     ]
 
 
