@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from attentive_probes import ProbeForImageClassification
+from attentive_probes.data.load import load_split
 from attentive_probes.evaluation import prediction
 from attentive_probes.evaluation.prediction import find_images, predict_files
 from attentive_probes.evaluation.predictions.prediction_files import read_list
@@ -153,3 +155,15 @@ def test_embeddings(run, probe_folder, photos, tiny_backbone, tmp_path):
         "Valid: .parquet, .safetensors"
         in run("embed", backbone, photos, "--tokens", "cls", "--output", tmp_path / "e.txt")[2]
     )
+
+
+def test_names_that_are_no_utf8(run, probe_folder, photos, tmp_path, caplog):
+    """They are predicted under a name that can be read, and left out of training with their number."""
+    shutil.copy(photos / "1.png", os.fsdecode(os.fsencode(photos) + b"/caf\xe9.png"))
+    code, _, _ = run("predict", probe_folder, photos, "--output", tmp_path / "a.csv")
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert code == 0 and len(rows) == 9
+    (odd,) = [row for row in rows if row["path"].endswith("caf\\xe9.png")]
+    assert odd["status"] == "ok"
+    assert len(load_split(str(photos.parent), "train")) == 8  # of which one is broken
+    assert "1 files are left out, for their names are no UTF-8" in caplog.text and "caf\\xe9.png" in caplog.text

@@ -216,6 +216,20 @@ def test_tables_beside_folders_win(tmp_path):
     assert "in column Diagnosis" in read(tmp_path / "parts")[2]
 
 
+def test_lists_that_lie_about_change_nothing(tmp_path):
+    """Predictions, findings of an audit and logs among class folders are left aside."""
+    class_folders(tmp_path, {name: [k] * 15 for k, name in enumerate(COLOURS)})
+    paths = [f"{name}/{i:03}.png" for name in COLOURS for i in range(15)]
+    lists = {
+        "predictions.csv": ["path,status,label_1,score_1", *(f"{path},ok,cat,0.9" for path in paths)],
+        "audit.csv": ["kind,split,row,file,label", *(f"label,train,{i},{path},x" for i, path in enumerate(paths[:9]))],
+        "log.csv": ["epoch,loss", "1,0.5"],
+    }
+    for name, lines in lists.items():
+        (tmp_path / name).write_text("\n".join(lines))
+        assert "3 classes (blue 15, green 15, red 15) in column label" in read(tmp_path)[2], name
+
+
 def test_the_layout_of_competitions(tmp_path):
     """Ids in `train.csv`, images in `train/`, images of the same names without labels in `test/`."""
     for split, count in (("train", 30), ("test", 9)):

@@ -16,7 +16,7 @@ from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
 from attentive_probes.checks import unknown_name
 from attentive_probes.data.sources.find import CANONICAL, SHARDS, TABLES, find_layout, split_in
 from attentive_probes.data.sources.listing import Folder
-from attentive_probes.data.sources.readers import cache_problem, lists_images, read, unpacked
+from attentive_probes.data.sources.readers import cache_problem, num_listed, read, unpacked
 from attentive_probes.data.sources.split_column import split_names_in
 from attentive_probes.data.sources.tag_columns import with_label_column
 
@@ -222,7 +222,7 @@ def open_local(path: Path, wanted: frozenset[str], class_level: int | None = Non
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         stored = load_from_disk(str(path))
         return LocalData(path, "saved", dict(stored) if isinstance(stored, DatasetDict) else {"train": stored})
-    layout = find_layout(Folder.of(path), wanted, lists_images, class_level)
+    layout = find_layout(Folder.of(path), wanted, num_listed, class_level)
     if layout.kind == "zip":
         return _zips(path, layout.splits)
     return LocalData(path, layout.kind, dict(layout.splits), layout.aside)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from attentive_probes.checks import unknown_name
 from attentive_probes.data.pixels.decode import open_file
 from attentive_probes.data.sources.find import SHARDS, TABLES
-from attentive_probes.data.sources.listing import Folder
+from attentive_probes.data.sources.listing import Folder, readable
 from attentive_probes.data.sources.read_tables import read_rows
 from attentive_probes.data.sources.readers import path_column
 from attentive_probes.data.sources.table_paths import FilesOfTable
@@ -171,11 +171,11 @@ def _predict(
         answer = None if isinstance(image, str) else next(scores)
         problem = image if isinstance(image, str) else f"The probe gives no finite scores for the image {path}"
         if answer is not None:
-            yield replace(answer, path=str(path))
+            yield replace(answer, path=readable(path))
         elif unreadable == "raise":
             raise ValueError(problem if isinstance(image, str) else f"{problem}; leave it out (unreadable='skip').")
         elif unreadable == "report":
-            yield Prediction(str(path), (), (), " ".join(problem.split()))
+            yield Prediction(readable(path), (), (), readable(" ".join(problem.split())))
 
 
 def _answers(

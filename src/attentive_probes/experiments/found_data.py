@@ -13,18 +13,13 @@ from datasets import Dataset, get_dataset_split_names
 from attentive_probes.assets import EMBEDDED_PREFIX, embedded_path
 from attentive_probes.checks import unknown_name
 from attentive_probes.data.load import by_column, load_split, open_local, root_cause
-from attentive_probes.data.sources.find import CANONICAL
+from attentive_probes.data.sources.find import CANONICAL, LABEL_COLUMNS
 from attentive_probes.data.sources.split_column import find_fold_column, find_split_column
 from attentive_probes.data.sources.tag_columns import flag_columns, with_label_column
 from attentive_probes.problems.kind_of_labels import KINDS, kind_of_labels
 from attentive_probes.problems.label_columns import Labels
 
 logger = logging.getLogger(__name__)
-# What columns of labels are called, where none is called `label`.
-LABEL_COLUMNS = (
-    "label", "labels", "target", "targets", "class", "classes", "class_name", "category", "categories", "diagnosis",
-    "species", "breed", "tag", "tags", "y", "dx", "variety", "condition",
-)  # fmt: skip
 ROLES = ("train", "validation", "test")
 
 

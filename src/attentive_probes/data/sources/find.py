@@ -21,6 +21,11 @@ CANONICAL = {word: split for split, words in SYNONYMS.items() for word in words}
 METADATA = ("metadata.csv", "metadata.jsonl")
 SHARDS = {".parquet": "parquet", ".tar": "webdataset", ".zip": "zip"}
 TABLES = (".csv", ".tsv", ".jsonl")
+# What columns of labels are called, where none is called `label`.
+LABEL_COLUMNS = (
+    "label", "labels", "target", "targets", "class", "classes", "class_name", "category", "categories", "diagnosis",
+    "species", "breed", "tag", "tags", "y", "dx", "variety", "condition",
+)  # fmt: skip
 # Folders above the classes: parts of the data, whatever their number.
 ABOVE = re.compile(
     r"(images?|imgs?|data)?[-_ ]*(fold|cv|part|batch|chunk|shard|split|set|cent(er|re)|site|hospital|clinic|scanner|"
@@ -48,7 +53,7 @@ class Layout:
 def find_layout(
     root: Folder,
     wanted: frozenset[str] = frozenset(),
-    lists_images: Callable[[Path], bool] = lambda table: False,
+    num_listed: Callable[[Path], int] = lambda table: 0,
     class_level: int | None = None,
 ) -> Layout:
     """Find out what kind of data a folder holds, and its splits.
@@ -58,7 +63,7 @@ def find_layout(
     Args:
         root: The folder.
         wanted: Names of splits that are asked for, which folders and files of any name may be.
-        lists_images: Whether a table names images that are there.
+        num_listed: How many images that are there a table says labels of.
         class_level: Which folders are the classes where two levels could be: 1 the upper ones, 2 those in them.
 
     Raises:
@@ -72,8 +77,11 @@ def find_layout(
     most = max(by_kind, key=lambda kind: len(by_kind[kind])) if by_kind else None
     tables = [Path(path) for path in files if ending_of(path) in TABLES and Path(path).name not in METADATA]
     at_root = [path for path in tables if str(path.parent) == root.path]
-    listed = [path for path in at_root if split_in(path.stem, wanted, whole=False)] or at_root
-    if listed and images and (len(root.class_folders()) < 2 or all(map(lists_images, listed))):
+    named = [path for path in at_root if split_in(path.stem, wanted, whole=False)]
+    listed = named or at_root
+    # A list of findings or predictions that lies about names some of the images; what says their labels names most.
+    says_labels = bool(listed) and sum(map(num_listed, listed)) * 3 >= len(images)
+    if images and (says_labels or (named and len(root.class_folders()) < 2)):
         layout = Layout("table", by_split(root, listed, wanted))  # such as train.csv beside a folder of images
     elif most is not None and len(by_kind[most]) >= len(images):
         layout = Layout(most, by_split(root, by_kind[most], wanted))

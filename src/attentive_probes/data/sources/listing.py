@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from attentive_probes.data.pixels.decode import image_endings
 
+logger = logging.getLogger(__name__)
 # What file managers, archivers and notebooks leave behind; whatever begins with a dot is hidden anyway.
 LEFTOVERS = {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "__pycache__", "$recycle.bin",
@@ -74,6 +76,25 @@ class Folder:
     def has(self, name: str) -> bool:
         """Whether a file or folder of that name is directly in it."""
         return any(name == other for other, _ in self.entries)
+
+
+def readable(path: str | os.PathLike) -> str:
+    r"""A path as text that every file can hold: bytes of a name that are no UTF-8 are written `\\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def with_readable_names(paths: Iterable[str]) -> list[str]:
+    """The paths whose names are UTF-8, which a table of images can hold; the others are counted in a warning."""
+    found, odd = list[str](), list[str]()
+    for path in paths:
+        (found if readable(path) == path else odd).append(path)
+    if odd:
+        logger.warning(
+            "%d files are left out, for their names are no UTF-8, the first: %s. Rename them.",
+            len(odd),
+            readable(odd[0]),
+        )
+    return found
 
 
 def ending_of(path: str) -> str:

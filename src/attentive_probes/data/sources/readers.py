@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value, concatenate_datasets, load_dataset
 
-from attentive_probes.data.sources.find import CANONICAL, METADATA
-from attentive_probes.data.sources.listing import Folder
+from attentive_probes.data.sources.find import CANONICAL, LABEL_COLUMNS, METADATA
+from attentive_probes.data.sources.listing import Folder, with_readable_names
 from attentive_probes.data.sources.read_tables import read_rows, typed
 from attentive_probes.data.sources.table_paths import FilesOfTable
 from attentive_probes.data.sources.webdataset import read_webdataset
@@ -45,7 +45,7 @@ def read_class_folders(folders: Sequence[Folder], image_column: str, label_colum
         ((part, folder.name) for folder in folders for part in folder.class_folders()), key=lambda pair: pair[0].name
     )
     names = sorted({part.name for part, _ in pairs})
-    paths = [list(part.images()) for part, _ in pairs]
+    paths = [with_readable_names(part.images()) for part, _ in pairs]
     counts = [len(part) for part in paths]
     ids = np.repeat([names.index(part.name) for part, _ in pairs], counts)
     columns = {image_column: [path for part in paths for path in part], label_column: ids}
@@ -207,15 +207,17 @@ def path_column(columns: Collection[str], image_column: str = "image") -> str | 
     return next((known[name] for name in PATH_COLUMNS if name in known), None)
 
 
-def lists_images(table: Path) -> bool:
-    """Whether a table names images that are there: one that says more about them than their folders do."""
+def num_listed(table: Path) -> int:
+    """How many images a table says more about than their folders do: paths of files that are there, and labels."""
     try:
-        rows = read_rows(table)[:5]
+        rows = read_rows(table)
         column = path_column(rows[0])
+        has_labels = len(rows[0]) == 2 or any(name.casefold() in LABEL_COLUMNS for name in rows[0])
         images = FilesOfTable(table)
-        return column is not None and len(rows[0]) > 1 and all(images.find(str(row[column])) for row in rows)
+        is_list = column is not None and has_labels and all(images.find(str(row[column])) for row in rows[:5])
+        return len(rows) if is_list else 0
     except (ValueError, OSError, KeyError):
-        return False
+        return 0
 
 
 def _resolved(images: FilesOfTable, path: Any, number: int) -> str:

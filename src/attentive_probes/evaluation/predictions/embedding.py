@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from attentive_probes.checks import unknown_name
 from attentive_probes.data.pixels.decode import open_file
+from attentive_probes.data.sources.listing import readable
 from attentive_probes.evaluation.predictions.image_pixels import check_processor, pixels_of
 from attentive_probes.files.writing import whole_file
 from attentive_probes.probe.modeling_probe import ProbeForImageClassification
@@ -57,7 +58,7 @@ def embed_files(
                     images.append(pixels_of(probe, [open_file(path, probe.backbone.num_channels)]))
                 except ValueError:
                     continue
-                paths.append(str(path))
+                paths.append(readable(path))
             if images:
                 pixels = torch.cat(images)
                 yield Embedded(paths, (_tokens(probe, pixels) if tokens else probe(pixels).features).float().cpu())
