@@ -9,11 +9,15 @@ import torchvision_shim  # noqa: F401
 # isort: split
 import datasets
 import huggingface_hub
+from hypothesis import HealthCheck, settings
 
 from local_hub import TOKEN
 from tiny import save_tiny_backbone, write_recipe
 
 torch.set_num_threads(1)
+# A busy machine is no fault of a strategy.
+settings.register_profile("tests", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
