@@ -96,5 +96,6 @@ def test_files_that_a_table_means(tmp_path):
     assert files.find(f"file://{tmp_path}/9.png") == str(tmp_path / "9.png")
     assert files.find("https://x.org/1.png") == "https://x.org/1.png"
     assert files.find("10.png") is None
+    assert files.find("C:\\images\\9.png") is None and files.find("/home/else/9.png") is None  # of another machine
     with pytest.raises(ValueError, match="of which there are"):
         FilesOfTable(tmp_path / "list.csv").find("7.png")

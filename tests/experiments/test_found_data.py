@@ -83,6 +83,7 @@ def test_columns_are_found(table):
     found = dict(zip(numbers(raw.parts["train"]), raw.parts["train"].data["sea,sun"], strict=True))
     assert all(ids == [0] * (i % 3 == 0) + [1] * (i % 2) for i, ids in found.items())
     assert "(sun, sea)" in read(tags, label_column="sun,sea")[2]
+    assert "(sun, sea)" in read(tags, "data.images.label_column=[sun, sea]")[2]
     with pytest.raises(ValueError, match="Name it .--label-column NAME"):
         read(table(first=colour, second=colour))
     with pytest.raises(ValueError, match="'first' holds more than zeros and ones"):

@@ -34,6 +34,7 @@ def _flat(*classes: type) -> list[tuple[str, Any, Any]]:
 
 
 LABELS, TRUST, SEPARATOR = "data.labels=", "backbone.trust_remote_code=", "data.images.label_separator"
+LABEL_COLUMN = "data.images.label_column"
 MAX_NODES = 10**6
 OWN_KEY = re.compile(r"(?<!\\)\$\{[\w.\[\]-]+\}")
 
@@ -140,12 +141,18 @@ class Recipe:
 
 
 def as_typed(overrides: Sequence[str]) -> list[str]:
-    """Changes of the command line in which a separator is what was typed: YAML takes `|` for something else."""
+    """Changes of the command line in which texts are what was typed: YAML takes a separator `|` for something else.
+
+    A list of label columns, `[sun,sea]`, is the same as `sun,sea`.
+    """
     texts = []
     for change in overrides:
         key, _, value = change.partition("=")
-        is_plain = key == SEPARATOR and value not in ("", "null") and not value.startswith(("'", '"'))
-        texts.append(f"{key}='{value}'" if is_plain else change)
+        if key == LABEL_COLUMN and value.startswith("[") and value.endswith("]"):
+            change = f"{key}='{','.join(name.strip() for name in value[1:-1].split(','))}'"
+        elif key == SEPARATOR and value not in ("", "null") and not value.startswith(("'", '"')):
+            change = f"{key}='{value}'"
+        texts.append(change)
     return texts
 
 

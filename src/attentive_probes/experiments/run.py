@@ -186,7 +186,7 @@ def _trainer(work: _Work) -> ProbeTrainer:
     if trainer.accelerator.is_main_process:
         recipe.save(trainer.folder / RECIPE)
         (trainer.folder / SPLITS).unlink(missing_ok=True)
-        if raw.rows:
+        if raw.rows or data.split_column is not None:
             write_splits(raw, data, trainer.folder / SPLITS)
         trainer.attach(RECIPE, (trainer.folder / RECIPE).read_text("utf-8"))
     trainer.results.dataset, trainer.chooses_later = describe_dataset(data), chooses

@@ -198,6 +198,8 @@ def _aside(files: list[str], layout: Layout) -> tuple[str, ...]:
         else:
             taken.add(str(source))
     left = [path for path in files if path not in taken and os.path.basename(path) not in METADATA]
+    if layout.kind == "table":  # which names the images that it means
+        left = [path for path in left if ending_of(path) not in image_endings()]
     counts = Counter(ending_of(path) or "no ending" for path in left)
     example = {ending_of(path) or "no ending": os.path.basename(path) for path in reversed(left)}
     return tuple(f"{count} {ending} ({example[ending]})" for ending, count in counts.most_common(3))

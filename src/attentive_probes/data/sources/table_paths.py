@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from attentive_probes.data.sources.listing import Folder
 
@@ -36,6 +36,8 @@ class FilesOfTable:
             for place in (near, Path(name)):
                 if place.is_file():
                     return str(place if place is near else place.resolve())
+        if PureWindowsPath(path).is_absolute() or PurePosixPath(path).is_absolute():
+            return None  # of another machine
         found = self._by_name.get(os.path.basename(path.replace("\\", "/")), [])
         inside = [one for one in found if self.table.stem in Path(one).parts] or found
         if len(inside) > 1:
