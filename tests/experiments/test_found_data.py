@@ -275,6 +275,16 @@ def test_groups_are_one_however_they_are_stored(table, tmp_path):
         read(tmp_path / "sets", group_column="patient")
 
 
+def test_images_of_no_group_are_apart_in_every_split(table, tmp_path):
+    """Rows of the same number in two named splits are not one group for want of a name."""
+    part = lambda i: ["train", "val", "test"][(i >= 30) + (i >= 45)]  # noqa: E731
+    path = table(label=lambda i: "" if i == 47 else colour(i), split=part, patient=lambda i: "" if i % 3 else f"p{i}")
+    _, raw, text = read(path, "data.images.unlabelled=skip", group_column="patient")
+    groups = np.concatenate([part.groups for part in raw.parts.values()])
+    assert len(np.unique(groups)) == len(groups) == 59 and len(raw.warnings) == 4
+    assert "test 14 (column split); groups: 59" in text and "held out" not in text
+
+
 def test_fewer_groups_than_folds(table, tiny_backbone, tmp_path, caplog):
     """The five folds that nobody asked for give way to four groups."""
     path = table(label=colour, patient=lambda i: i % 5)

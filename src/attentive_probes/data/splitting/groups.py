@@ -68,6 +68,11 @@ def num_without_group(groups: np.ndarray) -> int:
     return int(np.char.startswith(groups, ALONE).sum())
 
 
+def apart_in(split: str, groups: np.ndarray) -> np.ndarray:
+    """Groups `(N,)` in which images of no group are told apart from those of other splits as well."""
+    return np.char.add(groups, np.where(np.char.startswith(groups, ALONE), f" of {split}", ""))
+
+
 def paths_of(dataset: Dataset, image_column: str) -> Iterator[str]:
     """The path of each image, or an empty text for one that has none."""
     column = dataset.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))

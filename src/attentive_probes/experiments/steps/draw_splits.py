@@ -19,6 +19,7 @@ from attentive_probes.data.load import AnyData, load_named, same_rows
 from attentive_probes.data.pixels.content_hashes import find_content
 from attentive_probes.data.pixels.decode import brightest_of_16_bits
 from attentive_probes.data.splitting.groups import (
+    apart_in,
     check_groups_apart,
     counted,
     group_name,
@@ -75,6 +76,7 @@ def _part(data: DataRecipe, role: str, split: AnyData, warnings: list[str]) -> P
     groups = groups_of(split, data.images.image_column, data.group_column, data.group_pattern)
     if groups is not None and (count := num_without_group(groups)):
         warnings.append(f"{count} of {len(groups)} {role} images name no group; each is a group of its own.")
+        groups = apart_in(role, groups)
     folds = None
     if data.fold_column is not None and role != "test":
         if data.fold_column not in split.column_names:

@@ -73,7 +73,8 @@ def _splits(raw: RawSplits, data: DataRecipe) -> str:
         f"{role} {len(part.data):,}" if isinstance(part.data, Dataset) else f"{role} a stream"
         for role, part in raw.parts.items()
     ]
-    drawn = [role for role, part in raw.parts.items() if role != "train" and part.rows is not None]
+    named = {"train": data.train_split, "validation": data.validation_split, "test": data.test_split}
+    drawn = [role for role in raw.parts if named[role] is None]
     by_column = f" (column {data.split_column})" if data.split_column is not None else ""
     held = f" ({' and '.join(drawn)} held out)" if drawn else ""
     return f"{', '.join(sizes)}{by_column}{held}"
