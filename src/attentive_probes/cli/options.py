@@ -18,7 +18,7 @@ LabelColumns = Annotated[
 ImagesColumn = Annotated[str | None, typer.Option("--image-column", help="For data: column of images.")]
 Kind = Annotated[str | None, typer.Option("--problem", help="For data: labels are classes, tags or numbers.")]
 Changes = Annotated[list[str] | None, typer.Argument(help="Changes, for instance data.test_split=test.")]
-GroupColumn = Annotated[str | None, typer.Option(help="Column of what stays in one split.")]
+GroupColumn = Annotated[str | None, typer.Option(help="Column of what belongs together, such as patients.")]
 GroupPattern = Annotated[str | None, typer.Option(help="That, as a pattern on the paths of files.")]
 Backbone = Annotated[str | None, typer.Option(help="For data: Hub id, folder, or auto.")]
 Probe = Annotated[str, typer.Argument(help="Folder or Hub id of a probe.")]
